@@ -1,0 +1,286 @@
+//! JSON bodies, read field by field so that every fault is reported at once, each with a pointer to its place.
+//!
+//! serde's derive stops at the first fault and knows no pointer, and a number too large for it passes as malformed JSON.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::path::parse_id;
+use crate::problem::{FieldError, Problem};
+use crate::text;
+
+/// The largest body read, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long a client may take to send it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// More faults than this help nobody.
+const MAX_ERRORS: usize = 50;
+
+/// A request body that can be read from a JSON object.
+pub trait FromObject: Sized {
+    /// Reads the fields; a fault is recorded in the object and yields `None`.
+    fn from_object(object: &mut Object<'_>) -> Option<Self>;
+}
+
+/// Extracts a JSON body: 415, 413, 400 or 422 if it cannot be read.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+/// Extracts a JSON body that may be left out altogether.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub T);
+
+impl<S: Sync, T: FromObject> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        check_media_type(&request)?;
+        parse(&read(request.into_body()).await?).map(Self)
+    }
+}
+
+impl<S: Sync, T: FromObject + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let media_type = check_media_type(&request);
+        let body = read(request.into_body()).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        media_type?;
+        parse(&body).map(Self)
+    }
+}
+
+fn check_media_type(request: &Request) -> Result<(), Problem> {
+    let patch = request.method() == Method::PATCH;
+    let media_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or_default().trim())
+        .unwrap_or_default();
+    if media_type.eq_ignore_ascii_case("application/json")
+        || (patch && media_type.eq_ignore_ascii_case("application/merge-patch+json"))
+    {
+        return Ok(());
+    }
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json");
+    Err(if patch {
+        let accepted = HeaderValue::from_static("application/merge-patch+json, application/json");
+        problem.header(header::HeaderName::from_static("accept-patch"), accepted)
+    } else {
+        problem
+    })
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a body may have 64 KiB at most"))
+        }
+        Ok(Err(_)) => Err(Problem::bad_request("the body broke off")),
+        Err(_elapsed) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds")),
+    }
+}
+
+fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(body).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
+    let raw: &RawValue = serde_json::from_str(text)
+        .map_err(|error| Problem::bad_request(format!("the body is not well-formed JSON: {error}")))?;
+    let errors = Errors::default();
+    let value = Value { raw, pointer: String::new(), errors: &errors };
+    let read = value.object(T::from_object);
+    match (read, errors.0.into_inner()) {
+        (Some(value), errors) if errors.is_empty() => Ok(value),
+        (_, errors) => Err(Problem::invalid(errors)),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Errors(RefCell<Vec<FieldError>>);
+
+/// One JSON value and its place in the body.
+#[derive(Debug)]
+pub struct Value<'a> {
+    raw: &'a RawValue,
+    pointer: String,
+    errors: &'a Errors,
+}
+
+impl<'a> Value<'a> {
+    /// Records what is wrong here.
+    pub fn reject<T>(&self, detail: impl Into<String>) -> Option<T> {
+        let mut errors = self.errors.0.borrow_mut();
+        if errors.len() < MAX_ERRORS {
+            errors.push(FieldError { pointer: self.pointer.clone(), detail: detail.into() });
+        }
+        None
+    }
+
+    /// A string of `length` characters, none of them a control character.
+    pub fn text(&self, length: RangeInclusive<usize>) -> Option<String> {
+        let text = self.string()?;
+        self.checked(&text, length)
+    }
+
+    /// The same, without the white space around it.
+    pub fn trimmed_text(&self, length: RangeInclusive<usize>) -> Option<String> {
+        let text = self.string()?;
+        self.checked(text.trim(), length)
+    }
+
+    fn string(&self) -> Option<Cow<'a, str>> {
+        if !self.raw.get().starts_with('"') {
+            return self.reject("must be a string");
+        }
+        match serde_json::from_str(self.raw.get()) {
+            Ok(Text(text)) => Some(text),
+            Err(_) => self.reject("must be a string of valid Unicode"),
+        }
+    }
+
+    fn checked(&self, text: &str, length: RangeInclusive<usize>) -> Option<String> {
+        match text::check(text, length) {
+            Ok(()) => Some(text.to_owned()),
+            Err(detail) => self.reject(detail),
+        }
+    }
+
+    /// A whole number in `range`; `1.0` is one.
+    pub fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
+        let text = self.raw.get();
+        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return self.reject("must be a whole number");
+        }
+        let exact = text.parse::<i64>().ok();
+        // Beyond 2^53 a float is no exact number, and no range here reaches that far.
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 53 bits fits")]
+        let rounded = || text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 2f64.powi(53)).map(|n| n as i64);
+        match exact.or_else(rounded) {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.reject(format!("must be a whole number from {} to {}", range.start(), range.end())),
+        }
+    }
+
+    /// A UUID.
+    pub fn id(&self) -> Option<Uuid> {
+        let text = self.string()?;
+        match parse_id(&text) {
+            Some(id) => Some(id),
+            None => self.reject("must be a UUID such as 0198c0de-0000-7000-8000-000000000000"),
+        }
+    }
+
+    /// An array of `length` elements.
+    pub fn array<T>(&self, length: RangeInclusive<usize>, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(self.raw.get()) else {
+            return self.reject("must be an array");
+        };
+        if !length.contains(&elements.len()) {
+            return self.reject(format!("must have {} to {} elements", length.start(), length.end()));
+        }
+        let values = elements.into_iter().enumerate().map(|(index, raw)| {
+            let pointer = format!("{}/{index}", self.pointer);
+            read(&Value { raw, pointer, errors: self.errors })
+        });
+        // Collected twice, so that the faults of all elements are recorded and not only the first's.
+        values.collect::<Vec<Option<T>>>().into_iter().collect()
+    }
+
+    /// An object with no other fields than those that `read` asks for.
+    pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> Option<T>) -> Option<T> {
+        let Ok(Fields(fields)) = serde_json::from_str(self.raw.get()) else {
+            return self.reject("must be an object");
+        };
+        let mut object = Object { fields, pointer: self.pointer.clone(), errors: self.errors };
+        let value = read(&mut object);
+        for (name, raw) in &object.fields {
+            object.value(name, raw).reject::<()>("is not a known field, or stands here twice");
+        }
+        value
+    }
+}
+
+/// The fields of a JSON object that have not been read yet.
+#[derive(Debug)]
+pub struct Object<'a> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    pointer: String,
+    errors: &'a Errors,
+}
+
+impl<'a> Object<'a> {
+    /// Reads a field that must be there.
+    pub fn required<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
+        match self.take(name) {
+            Some(value) => read(&value),
+            None => self.value(name, RawValue::NULL).reject("is missing"),
+        }
+    }
+
+    /// Reads a field that may be left out, but not be null: `Some(None)` if it is left out.
+    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<Option<T>> {
+        match self.take(name) {
+            Some(value) => read(&value).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value<'a>> {
+        let index = self.fields.iter().position(|(field, _)| field == name)?;
+        let (_, raw) = self.fields.swap_remove(index);
+        Some(self.value(name, raw))
+    }
+
+    fn value(&self, name: &str, raw: &'a RawValue) -> Value<'a> {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        Value { raw, pointer: format!("{}/{name}", self.pointer), errors: self.errors }
+    }
+}
+
+/// The fields of an object in their order, the same name twice included.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Text(name), raw)) = map.next_entry()? {
+                    fields.push((name, raw));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// A string, borrowed where it holds no escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

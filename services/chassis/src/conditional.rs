@@ -1,0 +1,77 @@
+//! Conditional requests, RFC 9110 §13: entity tags, `If-Match`, `If-None-Match`.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// The entity tag of a version.
+pub fn etag(version: impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// Whether `If-None-Match` names the tag `current` (with its quotes), by weak comparison: the client has it already.
+pub fn none_match_names(headers: &HeaderMap, current: &HeaderValue) -> bool {
+    let Ok(current) = current.to_str() else { return false };
+    // A header's bytes may be anything; what is no tag names none.
+    tags(headers, &header::IF_NONE_MATCH).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == current)
+}
+
+/// What a request demands of the present version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IfMatch(Option<Vec<String>>);
+
+impl IfMatch {
+    /// Reads `If-Match`.
+    pub fn read(headers: &HeaderMap) -> Self {
+        let tags = headers.contains_key(header::IF_MATCH).then(|| tags(headers, &header::IF_MATCH).map(str::to_owned).collect());
+        Self(tags)
+    }
+
+    /// Whether the request may act on `version`: it demands nothing, takes any version, or names this one, by strong
+    /// comparison. Of a tag `"7-3"` only the part before the hyphen is compared: the rest speaks of another thing that
+    /// the representation held.
+    pub fn allows(&self, version: i64) -> bool {
+        let Some(tags) = &self.0 else { return true };
+        let version = version.to_string();
+        tags.iter().any(|tag| {
+            let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            tag == "*" || opaque.is_some_and(|opaque| opaque.split('-').next() == Some(&version))
+        })
+    }
+
+    /// Whether the request demands anything.
+    pub fn is_present(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// The tags of a header, which may stand several times. A comma inside a tag would split it, but no tag of ours has one.
+fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn if_match_compares_strongly_and_only_the_first_part() {
+        let allows = |value| IfMatch::read(&headers(header::IF_MATCH, value)).allows(7);
+        assert!(IfMatch::read(&HeaderMap::new()).allows(7));
+        for value in ["\"7\"", "*", "\"7-3\"", "\"6\", \"7\""] {
+            assert!(allows(value), "{value}");
+        }
+        for value in ["\"6\"", "W/\"7\"", "7", "", "\"70\"", "\"3-7\""] {
+            assert!(!allows(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly() {
+        let names = |value| none_match_names(&headers(header::IF_NONE_MATCH, value), &etag(7));
+        assert!(names("\"7\"") && names("W/\"7\"") && names("\"1\", \"7\"") && names("*"));
+        assert!(!names("\"8\"") && !names("7") && !names(""));
+    }
+}

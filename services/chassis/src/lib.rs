@@ -1,0 +1,19 @@
+//! What every service needs that is not its domain: the "microservice chassis". It knows HTTP, configuration and
+//! telemetry, and neither the database nor a noun of any domain.
+
+pub mod body;
+pub mod conditional;
+pub mod config;
+pub mod cursor;
+pub mod events;
+pub mod metrics;
+pub mod operations;
+pub mod page;
+pub mod path;
+pub mod problem;
+pub mod query;
+pub mod request;
+pub mod router;
+pub mod serve;
+pub mod telemetry;
+pub mod text;

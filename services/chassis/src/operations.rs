@@ -1,0 +1,76 @@
+//! What operators and their tools ask of a service: is it alive, is it ready, how is it doing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::metrics::recorder;
+use crate::problem::{Problem, ProblemBody};
+
+/// Whether the service can do its work now; the problem says what it lacks.
+pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>> + Send + Sync>;
+/// Sets the gauges that are read off rather than kept.
+pub type Gauges = Arc<dyn Fn() + Send + Sync>;
+
+/// What a service says about itself.
+#[derive(Clone)]
+pub struct Operations {
+    /// Asked at every `GET /health/ready`.
+    pub ready: Readiness,
+    /// Called before the metrics are written.
+    pub gauges: Gauges,
+}
+
+/// A service's state.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// The routes, for any service.
+pub fn routes<S: Clone + Send + Sync + 'static>(operations: Operations) -> OpenApiRouter<S> {
+    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics)).with_state(operations)
+}
+
+/// Is the process serving?
+#[utoipa::path(get, path = "/health/live", tag = "operations", responses((status = 200, body = Health)))]
+async fn live() -> axum::Json<Health> {
+    axum::Json(Health { status: "ok" })
+}
+
+/// Can the service do its work: does the database answer, and has it the schema this version needs?
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "operations",
+    responses(
+        (status = 200, body = Health),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health>, Problem> {
+    (operations.ready)().await?;
+    Ok(axum::Json(Health { status: "ok" }))
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
+async fn metrics(State(operations): State<Operations>) -> Response {
+    (operations.gauges)();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], recorder().render()).into_response()
+}

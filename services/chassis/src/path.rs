@@ -1,0 +1,26 @@
+//! Ids in the path.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use crate::problem::Problem;
+
+/// Extracts the one id of the path. What is no UUID names nothing: 404.
+#[derive(Debug, Clone, Copy)]
+pub struct Id(pub Uuid);
+
+impl<S: Sync + Send> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let id = parameters.ok().and_then(|parameters| parameters.iter().next().and_then(|(_, text)| parse_id(text)));
+        id.map(Self).ok_or_else(|| Problem::not_found("the id in the path is no UUID"))
+    }
+}
+
+/// Reads a UUID in its usual form with hyphens, in either case.
+pub fn parse_id(text: &str) -> Option<Uuid> {
+    if text.len() == uuid::fmt::Hyphenated::LENGTH { Uuid::try_parse(text).ok() } else { None }
+}

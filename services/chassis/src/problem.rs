@@ -1,0 +1,179 @@
+//! Errors as clients see them: RFC 9457 problem details.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What is wrong with one field of a request's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where in the body, as an RFC 6901 JSON pointer.
+    #[schema(example = "/items/0/quantity")]
+    pub pointer: String,
+    /// What is wrong there and what would be right.
+    pub detail: String,
+}
+
+/// The body of every error, `application/problem+json`, as documented by OpenAPI.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// `urn:problem-type:<name>`, or `about:blank` where the status says it all.
+    #[schema(value_type = String)]
+    r#type: Cow<'a, str>,
+    /// The kind of problem, in words.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened this time and what to do.
+    #[schema(value_type = String)]
+    detail: &'a str,
+    /// The path of the request.
+    instance: &'a str,
+    /// The fields at fault, where the body was.
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    #[schema(value_type = Vec<FieldError>, required = false)]
+    errors: &'a [FieldError],
+}
+
+/// The cause of a 5xx answer: for the log, never for the client.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// An error on its way to the client. [`crate::request`] writes the body, since it knows the request, and logs the cause.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
+    status: StatusCode,
+    name: Option<&'static str>,
+    title: Option<&'static str>,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    cause: Option<Cause>,
+}
+
+impl Problem {
+    /// A problem that its status names well enough.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Parts {
+            status,
+            name: None,
+            title: None,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+            cause: None,
+        }))
+    }
+
+    /// Gives it a type of its own: `urn:problem-type:<name>`.
+    #[must_use]
+    pub fn typed(mut self, name: &'static str, title: &'static str) -> Self {
+        self.0.name = Some(name);
+        self.0.title = Some(title);
+        self
+    }
+
+    /// Says more exactly what happened.
+    #[must_use]
+    pub fn detailed(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
+    /// Adds a response header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    /// Adds what to log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.cause = Some(Arc::new(cause));
+        self
+    }
+
+    /// 400: the request is not understood.
+    pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404: what the path names does not exist.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 409: the state does not allow it.
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// 412: `If-Match` does not match.
+    pub fn precondition_failed() -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "it has changed: read it again and send its present ETag in If-Match")
+    }
+
+    /// 422: the body is well-formed, but these fields are not right.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let mut problem =
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is not right in the places that `errors` lists");
+        problem.0.errors = errors;
+        problem
+    }
+
+    /// 500: a bug.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; the request id leads to the cause in its log")
+    }
+
+    /// 503: trying again after a second may help.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    pub(crate) fn cause(&self) -> Option<&Cause> {
+        self.0.cause.as_ref()
+    }
+
+    /// Writes the body and its headers into `response`, for the request to `path`.
+    pub(crate) fn render(&self, path: &str, response: &mut Response) {
+        let parts = &*self.0;
+        let body = ProblemBody {
+            r#type: parts.name.map_or(Cow::Borrowed("about:blank"), |name| format!("urn:problem-type:{name}").into()),
+            title: parts.title.or(parts.status.canonical_reason()).unwrap_or("Error"),
+            status: parts.status.as_u16(),
+            detail: &parts.detail,
+            instance: path,
+            errors: &parts.errors,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        *response.status_mut() = parts.status;
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        for (name, value) in &parts.headers {
+            headers.insert(name, value.clone());
+        }
+        *response.body_mut() = body.into();
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.0.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,65 @@
+//! Puts a service's router together: routes, OpenAPI document, API page, fall-backs, the request layer.
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::request::RequestLayer;
+
+/// Completes the routes of a service.
+pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> Router {
+    crate::metrics::recorder();
+    let (router, document) = routes.split_for_parts();
+    let mut document = serde_json::to_value(&document).expect("an OpenAPI document is JSON");
+    close_request_bodies(&mut document);
+    let document = Bytes::from(document.to_string());
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    router
+        .with_state(state)
+        .route("/openapi.json", get(async move || (content_type, document)))
+        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
+        .fallback(async || StatusCode::NOT_FOUND.into_response())
+        .layer(RequestLayer::default())
+}
+
+/// Says of every schema of a request body that it takes no other fields, as [`crate::body`] sees to.
+fn close_request_bodies(document: &mut Value) {
+    let mut pending = Vec::new();
+    for operation in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
+        for body in operation.as_object().into_iter().flatten().filter_map(|(_, operation)| operation.get("requestBody")) {
+            collect_references(body, &mut pending);
+        }
+    }
+    let mut closed = Vec::new();
+    while let Some(name) = pending.pop() {
+        if closed.contains(&name) {
+            continue;
+        }
+        if let Some(schema) = document["components"]["schemas"].get_mut(&name) {
+            collect_references(schema, &mut pending);
+            if schema.get("properties").is_some() {
+                schema["additionalProperties"] = Value::Bool(false);
+            }
+        }
+        closed.push(name);
+    }
+}
+
+/// Adds the names of all schemas that `value` refers to.
+fn collect_references(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(name) = fields.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()) {
+                names.push(name.to_owned());
+            }
+            fields.values().for_each(|field| collect_references(field, names));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| collect_references(element, names)),
+        _ => {}
+    }
+}

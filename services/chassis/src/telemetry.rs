@@ -1,0 +1,47 @@
+//! Logging.
+
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// The variables of logging.
+#[derive(Debug, Clone, Args)]
+pub struct LogConfig {
+    /// How log lines look [default: pretty on a terminal, else json]
+    #[arg(long, env = "LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: a level, or directives such as `info,chassis=debug` (which logs every request)
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = filter)]
+    rust_log: String,
+}
+
+fn filter(directives: &str) -> Result<String, String> {
+    match EnvFilter::try_new(directives) {
+        Ok(_) => Ok(directives.to_owned()),
+        Err(error) => Err(format!("is no list of log directives: {error}")),
+    }
+}
+
+/// Starts logging, to standard error.
+pub fn init(config: &LogConfig) {
+    let format = config.log_format.unwrap_or_else(|| {
+        if std::io::stderr().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
+    });
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.rust_log))
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Pretty => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
+}

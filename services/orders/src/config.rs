@@ -1,0 +1,44 @@
+//! The service's variables.
+
+use std::net::SocketAddr;
+
+use chassis::config::{connections, socket_address};
+use chassis::telemetry::LogConfig;
+use clap::{Parser, Subcommand};
+
+use crate::{customers, rebuild};
+
+/// The orders service: what people buy, from placing an order to its delivery.
+///
+/// Every option can be given as the variable named beside it, in the environment or in a file `.env`.
+#[derive(Debug, Parser)]
+#[command(name = "orders", version)]
+pub struct Config {
+    /// the service's database, logged in as its own role (postgres://orders_svc:…@host/database)
+    #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
+    pub orders_database_url: String,
+    /// where HTTP is served
+    #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
+    pub orders_addr: SocketAddr,
+    /// how the service learns of an order's customer
+    #[arg(long, env = "CUSTOMERS_VIA", default_value = "local")]
+    pub customers_via: customers::Via,
+    /// connections to the database, at most
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
+    pub database_max_connections: usize,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogConfig,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Folds every order from its events and repairs the rows that differ. Exit code: 0 when all agree or were repaired, 1
+    /// when differences remain, 2 when it could not be done
+    Rebuild(rebuild::Options),
+}
+

@@ -1,0 +1,44 @@
+//! The orders service: config → telemetry → database → router → serve.
+
+use std::process::ExitCode;
+
+use chassis::{config, metrics, serve, telemetry};
+use orders::{App, Command, Config, rebuild};
+use shared_db::{Database, Settings};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config: Config = match config::load() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    telemetry::init(&config.log);
+    let done = match &config.command {
+        Some(Command::Rebuild(options)) => rebuild::run(&config.orders_database_url, options).await,
+        None => serve(config).await.map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::from(config::EXIT_CONFIG)
+    })
+}
+
+/// Runs the service until it is told to stop.
+async fn serve(config: Config) -> Result<(), String> {
+    let database = Database::new(&config.orders_database_url, &Settings::new("orders", config.database_max_connections))
+        .map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+    let app = App::new(database, config.customers_via);
+    let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
+    let listener = serve::bind(config.orders_addr, "ORDERS_ADDR").await?;
+    tracing::info!(address = %config.orders_addr, "orders is listening");
+
+    tokio::spawn(metrics::upkeep());
+    tokio::spawn(shared_db::report_until_ready(app.database.clone()));
+    tokio::spawn(orders::watch_event_log(app.clone()));
+    let wakeups = app.wakeups.clone();
+    serve::serve(listener, orders::router(app), stop, || wakeups.close()).await;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What has happened: to one order, and to all.
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use chassis::events::{CloudEvent, FeedRequest, StoredEvent};
+use chassis::page::{Page, PageRequest};
+use chassis::path::Id;
+use chassis::problem::ProblemBody;
+use chassis::query::Query;
+use shared_db::{Database, DatabaseError, Settle};
+
+use crate::App;
+use crate::db::events;
+use crate::error::Error;
+use crate::events::SOURCE;
+
+/// An order's history, oldest first.
+#[utoipa::path(
+    get,
+    path = "/orders/{id}/events",
+    tag = "events",
+    params(
+        ("id" = Uuid, Path),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, body = Page<CloudEvent>, headers(("link" = String))),
+        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn get_history(
+    State(app): State<App>,
+    Id(id): Id,
+    uri: Uri,
+    mut query: Query,
+) -> Result<Response, Error> {
+    let list = format!("orders/{id}/events");
+    let request = PageRequest::<i64>::read(&list, &mut query)?;
+    query.finish()?;
+    let after = request.after.unwrap_or(0);
+    let mut connection = app.database.connection().await?;
+    let found = events::history(&mut connection, id, after, request.rows()).await.settle(connection)?;
+    // Every order has a first event.
+    if found.is_empty() && request.after.is_none() {
+        return Err(Error::NotFound);
+    }
+    let page = request.page(&list, found, |event: &StoredEvent| event.version);
+    let items = page.items.into_iter().map(|event| event.publish(SOURCE)).collect();
+    Ok(Page { items, next_cursor: page.next_cursor }.respond(&uri))
+}
+
+/// The feed: what happened to all orders, each event once, in an order that never changes.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "events",
+    params(
+        ("after" = Option<String>, Query, description = "where to go on: from the Link header of the answer before; without it, from the start"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("wait" = Option<u32>, Query, minimum = 0, maximum = 30, description = "seconds to hold the answer until there is an event"),
+    ),
+    responses(
+        (status = 200, body = Vec<CloudEvent>, content_type = "application/cloudevents-batch+json", headers(("link" = String))),
+        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn get_feed(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {
+    let request = FeedRequest::read(SOURCE, &mut query)?;
+    query.finish()?;
+    let found = app.wakeups.poll(request.wait, || fetch(app.database.clone(), request)).await?;
+    Ok(request.respond(SOURCE, &uri, found))
+}
+
+async fn fetch(database: Database, request: FeedRequest) -> Result<Vec<StoredEvent>, DatabaseError> {
+    let mut connection = database.connection().await?;
+    events::feed(&mut connection, request.after, request.limit.into()).await.settle(connection)
+}

@@ -1,0 +1,125 @@
+//! The steps of an order after it was placed.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use chassis::body::OptionalJson;
+use chassis::conditional::IfMatch;
+use chassis::path::Id;
+use chassis::problem::ProblemBody;
+use chrono::Utc;
+use shared_db::Settle;
+use uuid::Uuid;
+
+use super::wire::{CancelOrder, Order};
+use crate::App;
+use crate::db::orders::{find_order, update_order};
+use crate::domain::Event;
+use crate::error::Error;
+use crate::events::announce;
+
+/// How often a step is tried again after another request changed the same order first. Each time one of them succeeds.
+const ATTEMPTS: usize = 50;
+
+/// The order was paid.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/pay",
+    tag = "orders",
+    params(("id" = Uuid, Path), ("if-match" = Option<String>, Header, description = "the ETag that was read")),
+    responses(
+        (status = 200, body = Order, headers(("etag" = String))),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid-transition"),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json", description = "it has changed"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn pay(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
+    step(&app, id, &headers, Event::Paid).await
+}
+
+/// The order was shipped.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/ship",
+    tag = "orders",
+    params(("id" = Uuid, Path), ("if-match" = Option<String>, Header, description = "the ETag that was read")),
+    responses(
+        (status = 200, body = Order, headers(("etag" = String))),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid-transition"),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json", description = "it has changed"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn ship(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
+    step(&app, id, &headers, Event::Shipped).await
+}
+
+/// The order was delivered.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/deliver",
+    tag = "orders",
+    params(("id" = Uuid, Path), ("if-match" = Option<String>, Header, description = "the ETag that was read")),
+    responses(
+        (status = 200, body = Order, headers(("etag" = String))),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid-transition"),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json", description = "it has changed"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn deliver(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
+    step(&app, id, &headers, Event::Delivered).await
+}
+
+/// Cancel an order that has not been shipped.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/cancel",
+    tag = "orders",
+    params(("id" = Uuid, Path), ("if-match" = Option<String>, Header, description = "the ETag that was read")),
+    request_body(content = Option<CancelOrder>, description = "may be left out"),
+    responses(
+        (status = 200, body = Order, headers(("etag" = String))),
+        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "malformed JSON"),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid-transition"),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json", description = "it has changed"),
+        (status = 413, body = ProblemBody<'_>, content_type = "application/problem+json", description = "over 64 KiB"),
+        (status = 415, body = ProblemBody<'_>, content_type = "application/problem+json", description = "not JSON"),
+        (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid fields"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn cancel(
+    State(app): State<App>,
+    Id(id): Id,
+    headers: HeaderMap,
+    OptionalJson(CancelOrder { reason }): OptionalJson<CancelOrder>,
+) -> Result<Order, Error> {
+    step(&app, id, &headers, Event::Cancelled { reason }).await
+}
+
+/// Reads the order, takes the step, and stores it, again if another request was faster. No transaction is held open
+/// meanwhile: the version guards the write.
+async fn step(app: &App, id: Uuid, headers: &HeaderMap, event: Event) -> Result<Order, Error> {
+    let if_match = IfMatch::read(headers);
+    for _ in 0..ATTEMPTS {
+        let mut connection = app.database.connection().await?;
+        let found = find_order(&mut connection, id).await.settle(connection)?;
+        let (order, customer) = found.ok_or(Error::NotFound)?;
+        if !if_match.allows(order.version) {
+            return Err(Error::PreconditionFailed);
+        }
+        let order = order.after(&event, Utc::now())?;
+        let announcement = announce(&event, &order);
+        let mut connection = app.database.connection().await?;
+        if update_order(&mut connection, &order, &announcement).await.settle(connection)? {
+            app.wakeups.wake();
+            return Ok(Order::new(order, customer));
+        }
+    }
+    Err(Error::Contended)
+}

@@ -1,0 +1,4 @@
+//! All SQL of the service: free functions over a connection. Only its own tables and the view `open_orders`.
+
+pub mod events;
+pub mod users;

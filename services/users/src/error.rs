@@ -1,0 +1,88 @@
+//! What can go wrong, and what the client is told of it.
+
+use axum::response::{IntoResponse, Response};
+use chassis::problem::Problem;
+use shared_db::{DatabaseError, SchemaError};
+
+use crate::domain;
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No user has this id.
+    #[error("there is no user with this id")]
+    NotFound,
+    /// `If-Match` names another version.
+    #[error("the user has changed")]
+    PreconditionFailed,
+    /// Another user has this email address.
+    #[error("another user has this email address")]
+    EmailTaken,
+    /// The user is deactivated.
+    #[error("the user is deactivated: reactivate it first")]
+    Deactivated,
+    /// The user has open orders.
+    #[error("the user has open orders: they must be delivered or cancelled first")]
+    OpenOrders,
+    /// Others changed the same user again and again.
+    #[error("the user is being changed by others at this moment")]
+    Contended,
+    /// The request itself is not right.
+    #[error("the request is not right")]
+    Request(Problem),
+    /// The schema is not as needed.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database failed.
+    #[error(transparent)]
+    Database(DatabaseError),
+}
+
+impl From<DatabaseError> for Error {
+    fn from(error: DatabaseError) -> Self {
+        match error.constraint() {
+            Some("users_email_key") => Self::EmailTaken,
+            Some("users_no_open_orders") => Self::OpenOrders,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Request(problem)
+    }
+}
+
+impl From<domain::Deactivated> for Error {
+    fn from(_: domain::Deactivated) -> Self {
+        Self::Deactivated
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::NotFound => Self::not_found(detail),
+            Error::PreconditionFailed => Self::precondition_failed(),
+            Error::EmailTaken => Self::conflict(detail).typed("email-taken", "Email address taken"),
+            Error::Deactivated => Self::conflict(detail).typed("user-deactivated", "User deactivated"),
+            Error::OpenOrders => Self::conflict(detail).typed("open-orders", "Open orders"),
+            Error::Contended => Self::unavailable(detail),
+            Error::Request(problem) => problem,
+            Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
+            Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {
+                Self::unavailable("the database does not answer in time").caused_by(error)
+            }
+            Error::Schema(error) => Self::internal().caused_by(error),
+            Error::Database(error) => Self::internal().caused_by(error),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

@@ -1,0 +1,57 @@
+//! The users service as a library: its router can be tested without a port.
+
+mod config;
+mod db;
+pub mod domain;
+mod error;
+mod events;
+pub mod open_orders;
+mod routes;
+
+use std::time::Duration;
+
+use axum::Router;
+use chassis::events::Wakeups;
+use shared_db::{Database, Settle};
+
+pub use config::Config;
+
+/// What handlers need.
+#[derive(Clone)]
+pub struct App {
+    /// The service's database.
+    pub database: Database,
+    /// Wakes the readers of the feed.
+    pub wakeups: Wakeups,
+    /// The port to orders.
+    pub open_orders: open_orders::OpenOrders,
+}
+
+impl App {
+    /// The service on `database`.
+    pub fn new(database: Database, open_orders_via: open_orders::Via) -> Self {
+        Self { database, wakeups: Wakeups::default(), open_orders: open_orders_via.into() }
+    }
+}
+
+/// The whole HTTP interface.
+pub fn router(app: App) -> Router {
+    routes::router(app)
+}
+
+/// How often [`watch_event_log`] looks.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// Keeps the gauge of how long committed events have been held back from the feed by an open transaction.
+pub async fn watch_event_log(app: App) {
+    let gauge = metrics::gauge!("event_log_withheld_seconds");
+    loop {
+        // Silent on errors: requests and readiness report them.
+        if let Ok(mut connection) = app.database.connection().await
+            && let Ok(seconds) = db::events::withheld_seconds(&mut connection).await.settle(connection)
+        {
+            gauge.set(seconds);
+        }
+        tokio::time::sleep(WATCH).await;
+    }
+}

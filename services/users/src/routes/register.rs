@@ -1,0 +1,44 @@
+//! Registering a user.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use chassis::body::Json;
+use chassis::problem::ProblemBody;
+use chrono::Utc;
+use shared_db::Settle;
+use uuid::Uuid;
+
+use super::wire::{RegisterUser, User, location};
+use crate::App;
+use crate::db::users::insert_user;
+use crate::domain;
+use crate::error::Error;
+use crate::events::{Kind, announce};
+
+/// Register a user.
+#[utoipa::path(
+    post,
+    path = "/users",
+    tag = "users",
+    request_body = RegisterUser,
+    responses(
+        (status = 201, body = User, headers(("location" = String), ("etag" = String))),
+        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "malformed JSON"),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "email-taken"),
+        (status = 413, body = ProblemBody<'_>, content_type = "application/problem+json", description = "over 64 KiB"),
+        (status = 415, body = ProblemBody<'_>, content_type = "application/problem+json", description = "not JSON"),
+        (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid fields"),
+        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+    )
+)]
+pub async fn post_user(
+    State(app): State<App>,
+    Json(RegisterUser { email, name }): Json<RegisterUser>,
+) -> Result<(StatusCode, [(header::HeaderName, HeaderValue); 1], User), Error> {
+    let user = domain::User::register(Uuid::now_v7(), email, name, Utc::now());
+    let event = announce(Kind::Registered, &user);
+    let mut connection = app.database.connection().await?;
+    insert_user(&mut connection, &user, &event).await.settle(connection)?;
+    app.wakeups.wake();
+    Ok((StatusCode::CREATED, [(header::LOCATION, location(user.id))], user.into()))
+}
