@@ -21,7 +21,8 @@ pub struct IfMatch(Option<Vec<String>>);
 impl IfMatch {
     /// Reads `If-Match`.
     pub fn read(headers: &HeaderMap) -> Self {
-        let tags = headers.contains_key(header::IF_MATCH).then(|| tags(headers, &header::IF_MATCH).map(str::to_owned).collect());
+        let tags =
+            headers.contains_key(header::IF_MATCH).then(|| tags(headers, &header::IF_MATCH).map(str::to_owned).collect());
         Self(tags)
     }
 
@@ -45,7 +46,12 @@ impl IfMatch {
 
 /// The tags of a header, which may stand several times. A comma inside a tag would split it, but no tag of ours has one.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
 }
 
 #[cfg(test)]

@@ -119,8 +119,10 @@ impl Seen {
             return;
         }
         // axum's own answers, such as 405, have a status and no problem.
-        let problem =
-            response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::new(status, self.default_detail(status)));
+        let problem = response
+            .extensions_mut()
+            .remove::<Problem>()
+            .unwrap_or_else(|| Problem::new(status, self.default_detail(status)));
         problem.render(self.uri.path(), response);
         if status.is_server_error() {
             let error = problem.cause().map_or_else(|| problem.detail().to_owned(), |cause| chain(&**cause));
@@ -176,7 +178,13 @@ fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let set = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let sane = hex(version, 2) && version != "ff" && hex(trace, 32) && set(trace) && hex(parent, 16) && set(parent) && hex(flags, 2);
+    let sane = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && set(trace)
+        && hex(parent, 16)
+        && set(parent)
+        && hex(flags, 2);
     sane.then_some(trace)
 }
 

@@ -34,12 +34,11 @@ fn filter(directives: &str) -> Result<String, String> {
 
 /// Starts logging, to standard error.
 pub fn init(config: &LogConfig) {
-    let format = config.log_format.unwrap_or_else(|| {
-        if std::io::stderr().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
-    });
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.rust_log))
-        .with_writer(std::io::stderr);
+    let format = config
+        .log_format
+        .unwrap_or_else(|| if std::io::stderr().is_terminal() { LogFormat::Pretty } else { LogFormat::Json });
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.rust_log)).with_writer(std::io::stderr);
     match format {
         LogFormat::Pretty => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),

@@ -41,4 +41,3 @@ pub enum Command {
     /// when differences remain, 2 when it could not be done
     Rebuild(rebuild::Options),
 }
-

@@ -116,13 +116,20 @@ pub enum Unreadable {
 /// If it is none that [`announce`] wrote.
 pub fn read(version: i64, occurred_at: DateTime<Utc>, r#type: &str, data: &RawValue) -> Result<Recorded, Unreadable> {
     let news = || {
-        serde_json::from_str::<News>(data.get())
-            .map_err(|source| Unreadable::Data { version, r#type: r#type.to_owned(), source })
+        serde_json::from_str::<News>(data.get()).map_err(|source| Unreadable::Data {
+            version,
+            r#type: r#type.to_owned(),
+            source,
+        })
     };
     let event = match r#type {
         PLACED => {
             let News { user_id, currency, items, .. } = news()?;
-            let items = items.into_iter().map(|NewsItem { sku, quantity, unit_price_minor }| Item { sku, quantity, unit_price_minor });
+            let items = items.into_iter().map(|NewsItem { sku, quantity, unit_price_minor }| Item {
+                sku,
+                quantity,
+                unit_price_minor,
+            });
             Event::Placed(NewOrder { user_id, currency, items: items.collect() })
         }
         PAID => Event::Paid,

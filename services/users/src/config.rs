@@ -30,4 +30,3 @@ pub struct Config {
     #[command(flatten)]
     pub log: LogConfig,
 }
-

@@ -38,7 +38,12 @@ impl TryFrom<EventRow> for StoredEvent {
 }
 
 /// The order's events after version `after`, oldest first.
-pub async fn history(connection: &mut PgConnection, order_id: Uuid, after: i64, limit: i64) -> Result<Vec<StoredEvent>, sqlx::Error> {
+pub async fn history(
+    connection: &mut PgConnection,
+    order_id: Uuid,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StoredEvent>, sqlx::Error> {
     let rows = sqlx::query_as!(
         EventRow,
         r#"
@@ -130,7 +135,12 @@ pub async fn events_until(
     let mut events = Vec::new();
     for row in rows.fetch_all(connection).await? {
         found = customer(row.user_id, row.name, row.status, row.customer_version);
-        events.push(LoggedEvent { version: row.version, r#type: row.r#type, data: row.data.0, occurred_at: row.occurred_at });
+        events.push(LoggedEvent {
+            version: row.version,
+            r#type: row.r#type,
+            data: row.data.0,
+            occurred_at: row.occurred_at,
+        });
     }
     Ok((events, found))
 }

@@ -207,7 +207,11 @@ pub async fn insert_order(
 ///
 /// That the version before was read in an earlier statement is what keeps the feed in order: this statement's
 /// transaction is younger than the one that made that version.
-pub async fn update_order(connection: &mut PgConnection, order: &Order, announcement: &Announcement) -> Result<bool, sqlx::Error> {
+pub async fn update_order(
+    connection: &mut PgConnection,
+    order: &Order,
+    announcement: &Announcement,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         r#"
         with changed as (

@@ -71,10 +71,16 @@ mod tests {
     use crate::domain::{Item, NewOrder, Status};
 
     fn new_order() -> impl Strategy<Value = NewOrder> {
-        let item = ("[a-z]{1,64}", 1..=10_000, 0..=1_000_000_000_i64)
-            .prop_map(|(sku, quantity, unit_price_minor)| Item { sku, quantity, unit_price_minor });
-        prop::collection::vec(item, 1..=100)
-            .prop_map(|items| NewOrder { user_id: Uuid::nil(), currency: "EUR".to_owned(), items })
+        let item = ("[a-z]{1,64}", 1..=10_000, 0..=1_000_000_000_i64).prop_map(|(sku, quantity, unit_price_minor)| Item {
+            sku,
+            quantity,
+            unit_price_minor,
+        });
+        prop::collection::vec(item, 1..=100).prop_map(|items| NewOrder {
+            user_id: Uuid::nil(),
+            currency: "EUR".to_owned(),
+            items,
+        })
     }
 
     fn step() -> impl Strategy<Value = Event> {

@@ -87,10 +87,7 @@ impl Status {
     /// Whether an order may go from here to `next`.
     fn leads_to(self, next: Self) -> bool {
         use Status::{Cancelled, Delivered, Paid, Placed, Shipped};
-        matches!(
-            (self, next),
-            (Placed, Paid) | (Paid, Shipped) | (Shipped, Delivered) | (Placed | Paid, Cancelled)
-        )
+        matches!((self, next), (Placed, Paid) | (Paid, Shipped) | (Shipped, Delivered) | (Placed | Paid, Cancelled))
     }
 }
 
@@ -142,7 +139,17 @@ impl Order {
         let NewOrder { user_id, currency, items } = order;
         // 100 × 10^4 × 10^9 at most.
         let total_minor = items.iter().map(|item| i64::from(item.quantity) * item.unit_price_minor).sum();
-        Self { id, user_id, status: Status::Placed, currency, items, total_minor, placed_at: now, updated_at: now, version: 1 }
+        Self {
+            id,
+            user_id,
+            status: Status::Placed,
+            currency,
+            items,
+            total_minor,
+            placed_at: now,
+            updated_at: now,
+            version: 1,
+        }
     }
 
     /// The order after `event`. Time never runs backwards within one order, whatever the clocks of two instances say.

@@ -44,7 +44,9 @@ const ORDERS: &str = "orders";
 pub async fn get_order(State(app): State<App>, Id(id): Id, mut query: Query, headers: HeaderMap) -> Result<Response, Error> {
     let as_of = query.optional("as_of", |text| {
         let moment = DateTime::parse_from_rfc3339(text);
-        moment.map(|moment| moment.to_utc()).map_err(|_| "must be a time such as 2026-01-31T12:00:00Z (a `+` is written %2B)".into())
+        moment
+            .map(|moment| moment.to_utc())
+            .map_err(|_| "must be a time such as 2026-01-31T12:00:00Z (a `+` is written %2B)".into())
     })?;
     query.finish()?;
     if let Some(moment) = as_of {

@@ -35,7 +35,12 @@ impl TryFrom<EventRow> for StoredEvent {
 }
 
 /// The user's events after version `after`, oldest first.
-pub async fn history(connection: &mut PgConnection, user_id: Uuid, after: i64, limit: i64) -> Result<Vec<StoredEvent>, sqlx::Error> {
+pub async fn history(
+    connection: &mut PgConnection,
+    user_id: Uuid,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StoredEvent>, sqlx::Error> {
     let rows = sqlx::query_as!(
         EventRow,
         r#"

@@ -160,7 +160,11 @@ pub enum Deactivation {
 }
 
 /// [`update_user`] for a deactivation, unless the user has open orders.
-pub async fn deactivate_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<Deactivation, sqlx::Error> {
+pub async fn deactivate_user(
+    connection: &mut PgConnection,
+    user: &User,
+    event: &Event,
+) -> Result<Deactivation, sqlx::Error> {
     let row = sqlx::query!(
         r#"
         with open as (

@@ -34,7 +34,12 @@ impl OpenOrders {
     ///
     /// # Errors
     /// The database's. As long as orders shares it, its rule `users_no_open_orders` may refuse too.
-    pub async fn deactivate(&self, database: &Database, deactivated: &User, event: &Event) -> Result<Deactivation, DatabaseError> {
+    pub async fn deactivate(
+        &self,
+        database: &Database,
+        deactivated: &User,
+        event: &Event,
+    ) -> Result<Deactivation, DatabaseError> {
         match self {
             // One statement looks and writes. It sees what was committed before it began; the trigger sees the rest.
             Self::Local => {

@@ -32,12 +32,7 @@ use crate::events::SOURCE;
         (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
     )
 )]
-pub async fn get_history(
-    State(app): State<App>,
-    Id(id): Id,
-    uri: Uri,
-    mut query: Query,
-) -> Result<Response, Error> {
+pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query: Query) -> Result<Response, Error> {
     let list = format!("users/{id}/events");
     let request = PageRequest::<i64>::read(&list, &mut query)?;
     query.finish()?;
