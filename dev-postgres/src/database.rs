@@ -1,0 +1,195 @@
+//! A database of its own for every test.
+
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+use shared_db::MIGRATOR;
+use sqlx::migrate::Migrate;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use uuid::Uuid;
+
+use crate::block::block_on;
+use crate::cluster::Cluster;
+
+/// The role of the users service.
+pub const USERS_ROLE: &str = "users_svc";
+/// The role of the orders service.
+pub const ORDERS_ROLE: &str = "orders_svc";
+
+/// The server that the tests of this process use.
+enum Server {
+    Private(Cluster),
+    /// `TEST_DATABASE_URL`: whoever it logs in must be able to create databases and roles, and to act as the roles.
+    Named(String),
+}
+
+impl Server {
+    /// Started at the first use. The process's end ends it.
+    fn get() -> &'static Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
+            Ok(url) => Self::Named(url),
+            Err(_) => Self::Private(Cluster::temporary().unwrap_or_else(|error| {
+                let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+                panic!(
+                    "{error}{source}\nInstall Postgres' server programs, or set TEST_DATABASE_URL to a server's superuser."
+                )
+            })),
+        })
+    }
+
+    fn url(&self, database: &str) -> String {
+        match self {
+            Self::Private(cluster) => cluster.url(database),
+            Self::Named(url) => with_database(url, database),
+        }
+    }
+}
+
+/// A database with the shared schema, used by one test and then dropped.
+pub struct TestDatabase {
+    name: String,
+    admin_url: String,
+    url: String,
+}
+
+impl TestDatabase {
+    /// A new database on the tests' server.
+    ///
+    /// # Panics
+    /// If there is no server to be had.
+    pub fn create() -> Self {
+        let server = Server::get();
+        static TEMPLATE: OnceLock<String> = OnceLock::new();
+        let template = TEMPLATE
+            .get_or_init(|| block_on(async || make_template(server).await).expect("the template of the tests' databases"));
+        Self::from_template(&server.url("postgres"), |name| server.url(name), template)
+    }
+
+    /// A new database without any tables on the tests' server.
+    ///
+    /// # Panics
+    /// If there is no server to be had.
+    pub fn empty() -> Self {
+        let server = Server::get();
+        Self::from_template(&server.url("postgres"), |name| server.url(name), "template0")
+    }
+
+    /// A new database with the shared schema on `cluster`, which a test has for itself.
+    ///
+    /// # Panics
+    /// If the cluster does not answer.
+    pub fn on(cluster: &Cluster) -> Self {
+        let database = Self::from_template(&cluster.url("postgres"), |name| cluster.url(name), "template0");
+        block_on(async || MIGRATOR.run(&mut connect(&database.url).await?).await.map_err(Into::into))
+            .unwrap_or_else(|error: sqlx::Error| panic!("the database of a test cannot be migrated: {error}"));
+        database
+    }
+
+    fn from_template(admin_url: &str, url: impl Fn(&str) -> String, template: &str) -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        execute(admin_url, &format!("create database {name} template {template}"));
+        Self { admin_url: admin_url.to_owned(), url: url(&name), name }
+    }
+
+    /// Its URL, for the owner of the schema.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its URL, as a service's role. The owner logs in and then is that role: on a server that is not ours the role may
+    /// have no password, and keeps the one it has.
+    pub fn url_as(&self, role: &str) -> String {
+        with_role(&self.url, role)
+    }
+
+    /// A connection as the owner of the schema.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn owner(&self) -> PgConnection {
+        connect(&self.url).await.expect("the tests' server answers")
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let statement = format!("drop database if exists {} with (force)", self.name);
+        // A test that stopped its own server has nothing left to drop.
+        let _ = block_on(async || {
+            let mut connection = connect(&self.admin_url).await?;
+            connection.execute(AssertSqlSafe(statement)).await
+        });
+    }
+}
+
+/// Connects, and logs no statements.
+///
+/// # Errors
+/// The driver's.
+pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
+    PgConnection::connect(url).await
+}
+
+fn execute(url: &str, statement: &str) {
+    let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statement.to_owned())).await);
+    done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+}
+
+/// Makes the database that the tests' databases are copied from. Its name tells its migrations, so that on a server that
+/// is not ours it is made once and used again.
+async fn make_template(server: &Server) -> Result<String, sqlx::Error> {
+    let mut digest = Sha256::new();
+    MIGRATOR.iter().for_each(|migration| digest.update(&migration.checksum));
+    let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("test_template_{digest}");
+    let mut admin = connect(&server.url("postgres")).await?;
+    // Several test programs may start at the same moment.
+    admin.lock().await?;
+    let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
+    if !known.bind(&name).fetch_one(&mut admin).await? {
+        // Under its name once it is complete.
+        let unfinished = format!("{name}_unfinished");
+        admin.execute(AssertSqlSafe(format!("drop database if exists {unfinished} with (force)"))).await?;
+        admin.execute(AssertSqlSafe(format!("create database {unfinished} template template0"))).await?;
+        let mut template = connect(&server.url(&unfinished)).await?;
+        MIGRATOR.run(&mut template).await?;
+        template.close().await?;
+        admin.execute(AssertSqlSafe(format!("alter database {unfinished} rename to {name}"))).await?;
+    }
+    admin.unlock().await?;
+    admin.close().await?;
+    Ok(name)
+}
+
+/// The same URL with another database.
+fn with_database(url: &str, database: &str) -> String {
+    let (address, parameters) = url.split_once('?').map_or((url, None), |(address, parameters)| (address, Some(parameters)));
+    let after_scheme = address.find("://").map_or(0, |at| at + 3);
+    let end = address[after_scheme..].find('/').map_or(address.len(), |at| after_scheme + at);
+    let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
+    format!("{}/{database}{parameters}", &address[..end])
+}
+
+/// The same URL, where whoever logs in becomes `role`.
+pub fn with_role(url: &str, role: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options=-c%20role%3D{role}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn a_url_can_be_turned_to_another_database() {
+        let changed = [
+            ("postgres://me:p%2Fw@host:1/old?sslmode=require", "postgres://me:p%2Fw@host:1/new?sslmode=require"),
+            ("postgres://host", "postgres://host/new"),
+            ("postgresql:///old?host=/run/postgresql", "postgresql:///new?host=/run/postgresql"),
+        ];
+        for (from, to) in changed {
+            assert_eq!(with_database(from, "new"), to);
+        }
+    }
+}
