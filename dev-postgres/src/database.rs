@@ -16,6 +16,9 @@ pub const USERS_ROLE: &str = "users_svc";
 /// The role of the orders service.
 pub const ORDERS_ROLE: &str = "orders_svc";
 
+const HOW_TO_GET_ONE: &str = "Install Postgres' server programs (apt install postgresql, brew install postgresql@18), or set \
+     TEST_DATABASE_URL to the URL of a server's superuser.";
+
 /// The server that the tests of this process use.
 enum Server {
     Private(Cluster),
@@ -31,9 +34,9 @@ impl Server {
             Ok(url) => Self::Named(url),
             Err(_) => Self::Private(Cluster::temporary().unwrap_or_else(|error| {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-                panic!(
-                    "{error}{source}\nInstall Postgres' server programs, or set TEST_DATABASE_URL to a server's superuser."
-                )
+                // Not a panic: what helps is this sentence, and not where it was said.
+                eprintln!("error: {error}{source}\n{HOW_TO_GET_ONE}");
+                std::process::exit(1)
             })),
         })
     }

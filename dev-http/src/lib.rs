@@ -1,0 +1,235 @@
+//! A small HTTP client for tests and developers' commands: the same calls go to a router in this process or to an
+//! address.
+
+use std::fmt::Display;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, Method, Request, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// Longer than any answer may take: a feed waits 30 seconds at most.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where calls go.
+#[derive(Clone)]
+pub struct Client {
+    to: To,
+}
+
+#[derive(Clone)]
+enum To {
+    Router(Router),
+    Address { base: String, pool: Pool<HttpConnector, Body> },
+}
+
+/// There was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// The connection failed, or broke before the answer was complete.
+    #[error("no answer: {0}")]
+    Broken(String),
+    /// Nothing came in a minute.
+    #[error("no answer within a minute")]
+    Late,
+}
+
+impl Client {
+    /// Calls this router, without a network.
+    pub fn router(router: Router) -> Self {
+        Self { to: To::Router(router) }
+    }
+
+    /// Calls `host:port` over kept-alive connections.
+    pub fn at(address: impl Display) -> Self {
+        let pool = Pool::builder(TokioExecutor::new()).build_http();
+        Self { to: To::Address { base: format!("http://{address}"), pool } }
+    }
+
+    /// `GET path`.
+    pub fn get(&self, path: impl Display) -> Call {
+        self.call(Method::GET, path)
+    }
+
+    /// `POST path`.
+    pub fn post(&self, path: impl Display) -> Call {
+        self.call(Method::POST, path)
+    }
+
+    /// `PATCH path`.
+    pub fn patch(&self, path: impl Display) -> Call {
+        self.call(Method::PATCH, path)
+    }
+
+    /// `DELETE path`.
+    pub fn delete(&self, path: impl Display) -> Call {
+        self.call(Method::DELETE, path)
+    }
+
+    /// Any method.
+    ///
+    /// # Panics
+    /// At awaiting, if `path` is no path.
+    pub fn call(&self, method: Method, path: impl Display) -> Call {
+        Call { client: self.clone(), method, path: path.to_string(), headers: HeaderMap::new(), body: Bytes::new() }
+    }
+}
+
+/// A request, sent by awaiting it (which panics if there is no answer) or by [`Call::send`].
+#[must_use = "a call is sent by awaiting it"]
+pub struct Call {
+    client: Client,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Call {
+    /// Adds a header.
+    ///
+    /// # Panics
+    /// If it cannot be one.
+    pub fn header(mut self, name: &'static str, value: impl Display) -> Self {
+        let value = value.to_string().parse().expect("a header's value");
+        self.headers.append(HeaderName::from_static(name), value);
+        self
+    }
+
+    /// Sends a body of any type.
+    pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self.header(header::CONTENT_TYPE.as_str(), content_type)
+    }
+
+    /// Sends JSON.
+    pub fn json(self, body: &Value) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    /// Sends the request.
+    ///
+    /// # Errors
+    /// If there is no complete answer.
+    pub async fn send(self) -> Result<Answer, Unanswered> {
+        let Self { client, method, path, headers, body } = self;
+        let base = match &client.to {
+            To::Router(_) => "",
+            To::Address { base, .. } => base,
+        };
+        let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
+        if let Some(all) = request.headers_mut() {
+            *all = headers;
+        }
+        let request = request.body(Body::from(body)).map_err(|error| Unanswered::Broken(error.to_string()))?;
+        let exchange = async {
+            let response = match client.to {
+                To::Router(router) => router.oneshot(request).await.expect("infallible"),
+                To::Address { pool, .. } => {
+                    pool.request(request).await.map_err(|error| Unanswered::Broken(error.to_string()))?.map(Body::new)
+                }
+            };
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| Unanswered::Broken(error.to_string()))?.to_bytes();
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| Unanswered::Late)?
+    }
+}
+
+impl IntoFuture for Call {
+    type Output = Answer;
+    type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let call = format!("{} {}", self.method, self.path);
+        Box::pin(async move { self.send().await.unwrap_or_else(|error| panic!("{call}: {error}")) })
+    }
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The answer itself, if it has this status.
+    ///
+    /// # Panics
+    /// If it has another, showing the body.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+
+    /// The body, if it is JSON.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The value of a header.
+    ///
+    /// # Panics
+    /// If it is not there, or twice.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let values: Vec<_> = self.headers.get_all(name).iter().collect();
+        assert_eq!(values.len(), 1, "{name} in {:?}", self.headers);
+        values[0].to_str().expect("text")
+    }
+
+    /// The problem in the body, if it is one of this status and type: a name such as `email-taken`, or `""` for one that
+    /// has none.
+    ///
+    /// # Panics
+    /// If it is another, or none by RFC 9457.
+    #[track_caller]
+    pub fn problem(self, status: u16, name: &str) -> Value {
+        let answer = self.expect(status);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        let problem = answer.json();
+        let expected = if name.is_empty() { "about:blank".to_owned() } else { format!("urn:problem-type:{name}") };
+        assert_eq!(problem["type"], expected.as_str(), "{problem}");
+        assert_eq!(problem["status"], status, "{problem}");
+        for text in ["title", "detail", "instance"] {
+            assert!(problem[text].is_string(), "{text} of {problem}");
+        }
+        problem
+    }
+
+    /// The pointers of a 422's field errors, in order.
+    ///
+    /// # Panics
+    /// If it is another answer.
+    #[track_caller]
+    pub fn pointers(self) -> Vec<String> {
+        let problem = self.problem(422, "");
+        let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors in {problem}"));
+        errors.iter().map(|error| error["pointer"].as_str().expect("a pointer").to_owned()).collect()
+    }
+}

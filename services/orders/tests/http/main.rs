@@ -1,0 +1,12 @@
+//! The orders service through its HTTP interface, on a database of the test's own, as the service's own role.
+
+mod as_of;
+mod events;
+mod idempotency;
+mod operations;
+mod placing;
+mod reading;
+mod rule;
+mod steps;
+mod support;
+mod unavailable;

@@ -1,0 +1,206 @@
+//! What every test begins with.
+
+use chrono::{DateTime, Utc};
+use dev_http::{Answer, Call, Client};
+use dev_postgres::{ORDERS_ROLE, TestDatabase};
+use orders::{App, customers, router};
+use serde_json::{Value, json};
+use shared_db::{Database, Settings};
+use uuid::Uuid;
+
+/// The service, its database, and a user who may order.
+pub struct Service {
+    pub client: Client,
+    pub database: TestDatabase,
+    pub user: Uuid,
+}
+
+impl Service {
+    /// A new service without orders.
+    pub async fn start() -> Self {
+        let database = TestDatabase::create();
+        let client = client(&database.url_as(ORDERS_ROLE), 10);
+        let service = Self { client, database, user: Uuid::now_v7() };
+        service.add_user(service.user, "Ada").await;
+        service
+    }
+
+    /// Another process of the same service, on the same database.
+    pub fn second_instance(&self) -> Client {
+        client(&self.database.url_as(ORDERS_ROLE), 10)
+    }
+
+    /// Adds a user as the users service would.
+    pub async fn add_user(&self, id: Uuid, name: &str) {
+        sqlx::query(
+            "insert into users (id, email, name, status, created_at, updated_at, version)
+             values ($1, $2, $3, 'active', now(), now(), 1)",
+        )
+        .bind(id)
+        .bind(format!("{id}@example.org"))
+        .bind(name)
+        .execute(&mut self.database.owner().await)
+        .await
+        .expect("a user");
+    }
+
+    /// Sets a user's status as the users service would.
+    pub async fn set_user_status(&self, id: Uuid, status: &str) {
+        let changed = sqlx::query("update users set status = $2, version = version + 1 where id = $1")
+            .bind(id)
+            .bind(status)
+            .execute(&mut self.database.owner().await)
+            .await
+            .expect("the user may have this status");
+        assert_eq!(changed.rows_affected(), 1);
+    }
+
+    /// Gives a user another name, as the users service would.
+    pub async fn rename_user(&self, id: Uuid, name: &str) {
+        let changed = sqlx::query("update users set name = $2, version = version + 1 where id = $1")
+            .bind(id)
+            .bind(name)
+            .execute(&mut self.database.owner().await)
+            .await
+            .expect("the user may have this name");
+        assert_eq!(changed.rows_affected(), 1);
+    }
+
+    /// How many orders, lines and events there are.
+    pub async fn rows(&self) -> [i64; 3] {
+        let (orders, items, events) = sqlx::query_as(
+            "select (select count(*) from orders), (select count(*) from order_items), (select count(*) from order_events)",
+        )
+        .fetch_one(&mut self.database.owner().await)
+        .await
+        .expect("counts");
+        [orders, items, events]
+    }
+
+    /// A request for one item for the service's user.
+    pub fn order(&self) -> Value {
+        self.order_of(self.user)
+    }
+
+    /// A request for one item.
+    pub fn order_of(&self, user: Uuid) -> Value {
+        json!({
+            "user_id": user,
+            "currency": "EUR",
+            "items": [{ "sku": "tea", "quantity": 2, "unit_price_minor": 350 }],
+        })
+    }
+
+    /// Places the service's user's order.
+    pub async fn place(&self) -> Value {
+        self.place_for(self.user).await
+    }
+
+    /// Places an order.
+    pub async fn place_for(&self, user: Uuid) -> Value {
+        self.client.post("/orders").json(&self.order_of(user)).await.expect(201).json()
+    }
+
+    /// Places an order and takes these steps: `pay`, `ship` …
+    pub async fn place_and(&self, steps: &[&str]) -> Value {
+        let mut order = self.place().await;
+        for step in steps {
+            order = self.step(id(&order), step).await;
+        }
+        order
+    }
+
+    /// Takes a step with an order.
+    pub async fn step(&self, id: &str, step: &str) -> Value {
+        self.client.post(format!("/orders/{id}/{step}")).await.expect(200).json()
+    }
+
+    /// The order as it is now.
+    pub async fn read(&self, id: &str) -> Value {
+        self.client.get(format!("/orders/{id}")).await.expect(200).json()
+    }
+
+    /// The order's history: all of it.
+    pub async fn history(&self, id: &str) -> Vec<Value> {
+        pages(&self.client, &format!("/orders/{id}/events")).await
+    }
+}
+
+/// The service on the database at `url`.
+pub fn client(url: &str, max_connections: usize) -> Client {
+    on(Database::new(url, &Settings::new("orders", max_connections)).expect("a URL"))
+}
+
+/// The service on a database.
+pub fn on(database: Database) -> Client {
+    Client::router(router(App::new(database, customers::Via::Local)))
+}
+
+/// The id of what was answered.
+pub fn id(value: &Value) -> &str {
+    value["id"].as_str().expect("an id")
+}
+
+/// The ids of these, in their order.
+pub fn ids(values: &[Value]) -> Vec<&str> {
+    values.iter().map(id).collect()
+}
+
+/// A time as the services write it: RFC 3339, UTC.
+pub fn time(value: &Value) -> DateTime<Utc> {
+    let text = value.as_str().expect("a time");
+    assert!(text.ends_with('Z'), "{text} is not UTC");
+    DateTime::parse_from_rfc3339(text).expect("RFC 3339").to_utc()
+}
+
+/// Where the `Link` header leads, if there is one.
+pub fn next(answer: &Answer) -> Option<String> {
+    answer.headers.get("link")?;
+    let link = answer.header("link");
+    let path = link.strip_prefix('<').and_then(|link| link.strip_suffix(r#">; rel="next""#));
+    Some(path.unwrap_or_else(|| panic!("a link to the next page: {link}")).to_owned())
+}
+
+/// The items of all pages of the list that starts at `path`.
+pub async fn pages(client: &Client, path: &str) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut path = Some(path.to_owned());
+    while let Some(page) = path {
+        let answer = client.get(page).await.expect(200);
+        let body = answer.json();
+        items.extend(body["items"].as_array().expect("items").clone());
+        path = next(&answer);
+        // The two ways to go on agree.
+        match (&path, body["next_cursor"].as_str()) {
+            (Some(path), Some(cursor)) => assert!(path.ends_with(&format!("cursor={cursor}")), "{path} and {cursor}"),
+            (path, cursor) => assert_eq!((path.as_deref(), cursor), (None, None)),
+        }
+    }
+    items
+}
+
+/// Follows the feed from `path` until `count` events have come, and says where it goes on. An event may be withheld for a
+/// while, since any transaction in the whole server holds it back: so `path` should wait.
+pub async fn follow(client: &Client, path: &str, count: usize) -> (Vec<Value>, String) {
+    let mut events = Vec::new();
+    let mut path = path.to_owned();
+    while events.len() < count {
+        let answer = client.get(&path).await.expect(200);
+        let batch = answer.json();
+        let batch = batch.as_array().expect("a batch");
+        assert!(!batch.is_empty(), "only {} of {count} events came", events.len());
+        events.extend(batch.iter().cloned());
+        path = next(&answer).expect("the feed always says where to go on");
+    }
+    (events, path)
+}
+
+/// Sends all calls at once; the answers are in the calls' order.
+pub async fn at_once(calls: impl IntoIterator<Item = Call>) -> Vec<Answer> {
+    let calls: Vec<_> = calls.into_iter().map(|call| tokio::spawn(call.into_future())).collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.expect("an answer"));
+    }
+    answers
+}

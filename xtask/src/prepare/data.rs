@@ -1,0 +1,121 @@
+//! The files `.sqlx/query-<hash>.json`, one a statement.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::shown;
+
+/// The query data of one service.
+pub struct QueryData {
+    folder: PathBuf,
+    files: BTreeMap<String, String>,
+    statements: BTreeMap<String, Statement>,
+}
+
+/// What is needed of one file.
+#[derive(Debug, Deserialize)]
+pub struct Statement {
+    /// Its text.
+    pub query: String,
+    describe: Describe,
+}
+
+#[derive(Debug, Deserialize)]
+struct Describe {
+    parameters: Parameters,
+}
+
+#[derive(Debug, Deserialize)]
+enum Parameters {
+    /// Their types.
+    Left(Vec<serde_json::Value>),
+    /// Their number.
+    Right(usize),
+}
+
+impl Statement {
+    /// How many parameters it has.
+    pub fn parameters(&self) -> usize {
+        match &self.describe.parameters {
+            Parameters::Left(types) => types.len(),
+            Parameters::Right(number) => *number,
+        }
+    }
+}
+
+impl QueryData {
+    /// Reads a folder; one that does not exist has no files.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let (mut files, mut statements) = (BTreeMap::new(), BTreeMap::new());
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| shown(folder)),
+        };
+        for entry in entries.into_iter().flatten() {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).with_context(|| shown(&path))?;
+            if let Ok(statement) = serde_json::from_str(&text) {
+                statements.insert(name.clone(), statement);
+            }
+            files.insert(name, text);
+        }
+        Ok(Self { folder: folder.to_owned(), files, statements })
+    }
+
+    /// All statements.
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.statements.values()
+    }
+
+    /// What has to be done for these files to be `fresh`.
+    pub fn differences(&self, fresh: &Self) -> Vec<String> {
+        let place = |name: &str| shown(&self.folder.join(name));
+        let mut differences = Vec::new();
+        for (name, text) in &fresh.files {
+            let fault = match self.files.get(name) {
+                None => "is missing",
+                Some(committed) if committed != text => "is stale",
+                Some(_) => continue,
+            };
+            let statement = fresh.statements.get(name).map(|statement| summary(&statement.query)).unwrap_or_default();
+            differences.push(format!("{} {fault} ({statement}): run `cargo xtask prepare`", place(name)));
+        }
+        for name in self.files.keys().filter(|name| !fresh.files.contains_key(*name)) {
+            differences.push(format!("{} is left over, no statement needs it: run `cargo xtask prepare`", place(name)));
+        }
+        differences
+    }
+
+    /// Makes the files in `folder` those of `fresh`.
+    pub fn replace(&self, fresh: &Self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| shown(folder))?;
+        for (name, text) in &fresh.files {
+            if self.files.get(name) != Some(text) {
+                fs::write(folder.join(name), text).with_context(|| shown(&folder.join(name)))?;
+                println!("wrote {}", shown(&folder.join(name)));
+            }
+        }
+        for name in self.files.keys().filter(|name| !fresh.files.contains_key(*name)) {
+            fs::remove_file(folder.join(name)).with_context(|| shown(&folder.join(name)))?;
+            println!("removed {}", shown(&folder.join(name)));
+        }
+        Ok(())
+    }
+}
+
+/// A statement on one line, cut short.
+pub fn summary(statement: &str) -> String {
+    const LENGTH: usize = 100;
+    let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LENGTH) {
+        Some((at, _)) => format!("{} …", &line[..at]),
+        None => line,
+    }
+}

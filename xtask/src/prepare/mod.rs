@@ -1,0 +1,134 @@
+//! `cargo xtask prepare`: the services' offline query data, made under each service's own role.
+//!
+//! `cargo sqlx prepare` asks one database as one role for the whole workspace, and does not see whether a write without
+//! RETURNING is allowed, since sqlx only has Postgres plan statements that return columns. Both are the point here.
+
+mod data;
+mod rights;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use cargo_metadata::MetadataCommand;
+use clap::Args;
+use dev_postgres::{TestDatabase, block_on, connect};
+use serde::Deserialize;
+
+use crate::workspace::{cargo, root};
+use data::QueryData;
+
+/// What `prepare` is to do.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Change nothing; exit code 1 if the data is not as it should be, or a statement is not allowed
+    #[arg(long)]
+    check: bool,
+}
+
+/// A crate whose statements are checked as a role of its own: it has a `sqlx.toml` that names a variable.
+struct Service {
+    name: String,
+    folder: PathBuf,
+    variable: String,
+}
+
+impl Service {
+    /// The role that a service's statements run as.
+    fn role(&self) -> String {
+        format!("{}_svc", self.name)
+    }
+
+    fn data_folder(&self) -> PathBuf {
+        self.folder.join(".sqlx")
+    }
+}
+
+/// Renews or checks the data of every service.
+///
+/// # Errors
+/// If that cannot be done; what is wrong with the data or the statements is reported, and gives exit code 1.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let database = TestDatabase::create();
+    let mut faults = Vec::new();
+    for service in services()? {
+        let url = database.url_as(&service.role());
+        let Some(fresh) = compile(&service, &url)? else {
+            faults.push(format!(
+                "{}: a statement is wrong, or {} may not run it; the compiler says which above. A service reads and writes its own tables, and reads what the other publishes in views (migrations/*_crossings.up.sql)",
+                service.name,
+                service.role(),
+            ));
+            continue;
+        };
+        let committed = QueryData::read(&service.data_folder())?;
+        if options.check {
+            faults.extend(
+                committed.differences(&fresh).into_iter().map(|difference| format!("{}: {difference}", service.name)),
+            );
+        } else {
+            committed.replace(&fresh, &service.data_folder())?;
+        }
+        let denied =
+            block_on(async || rights::denied(&mut connect(&url).await?, &service.role(), fresh.statements()).await)?;
+        let allowed = fresh.statements().count() - denied.len();
+        println!(
+            "{}: {allowed} of {} statements may be run by {}",
+            service.name,
+            fresh.statements().count(),
+            service.role()
+        );
+        faults.extend(denied.into_iter().map(|denied| format!("{}: {denied}", service.name)));
+    }
+    for fault in &faults {
+        eprintln!("error: {fault}");
+    }
+    Ok(ExitCode::from(u8::from(!faults.is_empty())))
+}
+
+#[derive(Deserialize)]
+struct SqlxConfig {
+    common: CommonConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct CommonConfig {
+    database_url_var: String,
+}
+
+fn services() -> Result<Vec<Service>> {
+    let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec()?;
+    let mut services = Vec::new();
+    for package in metadata.workspace_packages() {
+        let folder = package.manifest_path.parent().context("a manifest lies in a folder")?.as_std_path().to_owned();
+        let Ok(config) = std::fs::read_to_string(folder.join("sqlx.toml")) else { continue };
+        let config: SqlxConfig = toml::from_str(&config).with_context(|| format!("sqlx.toml of {}", package.name))?;
+        services.push(Service { name: package.name.to_string(), folder, variable: config.common.database_url_var });
+    }
+    Ok(services)
+}
+
+/// Compiles the service against the database and returns what sqlx learned of its statements; `None` if it does not
+/// compile.
+fn compile(service: &Service, url: &str) -> Result<Option<QueryData>> {
+    let folder = tempfile::tempdir()?;
+    // The macros look at the database, which cargo knows nothing of.
+    File::options().append(true).open(service.folder.join("src/lib.rs"))?.set_modified(SystemTime::now())?;
+    // By --bin, not --package: features are those of the whole workspace then, and nothing else is built anew.
+    let status = cargo()
+        .args(["build", "--quiet", "--bin", &service.name])
+        .env("SQLX_OFFLINE", "false")
+        .env("SQLX_OFFLINE_DIR", folder.path())
+        .env(&service.variable, url)
+        .status()
+        .context("cargo cannot be run")?;
+    if status.success() { QueryData::read(folder.path()).map(Some) } else { Ok(None) }
+}
+
+/// The path as the project's folder sees it.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}

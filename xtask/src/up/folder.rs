@@ -1,0 +1,105 @@
+//! The data folder, which one `up` at a time may use.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use dev_postgres::server_user_can_enter;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sha2::{Digest, Sha256};
+
+use crate::workspace::root;
+
+/// Locked while an `up` runs; holds its process id. The system unlocks it however that process ends, so there is no
+/// stale lock.
+const LOCK: &str = "up.lock";
+/// Longer than `up` takes to stop everything.
+const STOP: Duration = Duration::from_secs(90);
+
+/// The folder, for us alone.
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl DataFolder {
+    /// Takes the folder, made now if there is none.
+    pub fn lock(chosen: Option<&Path>) -> Result<Self> {
+        let path = path(chosen);
+        let open = || {
+            fs::create_dir_all(&path)?;
+            // The user that Postgres runs as must get through to its own folder.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+            File::options().create(true).read(true).write(true).truncate(false).open(path.join(LOCK))
+        };
+        let file = open().with_context(|| format!("the folder {} cannot be used", path.display()))?;
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
+            let holder = holder(&mut file).map(|id| format!(" (process {id})")).unwrap_or_default();
+            anyhow!(
+                "another `cargo xtask up`{holder} uses {}: stop it with `cargo xtask down`, or choose another --data-dir and other ports",
+                path.display()
+            )
+        })?;
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{}", std::process::id())?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// `.data` beside the workspace's `Cargo.toml`; where Postgres' user could not get there, one in `/var/tmp` that is named
+/// after the project's folder.
+pub fn path(chosen: Option<&Path>) -> PathBuf {
+    if let Some(chosen) = chosen {
+        return std::path::absolute(chosen).unwrap_or_else(|_| chosen.to_owned());
+    }
+    if server_user_can_enter(root()) {
+        return root().join(".data");
+    }
+    let digest = Sha256::digest(root().as_os_str().as_encoded_bytes());
+    let digest: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Path::new("/var/tmp").join(format!("shared-postgres-{digest}"))
+}
+
+/// Whether an `up` made this folder.
+pub fn is_ours(path: &Path) -> bool {
+    path.join(LOCK).is_file()
+}
+
+/// Asks the `up` that uses the folder to stop, and waits until it has.
+pub fn stop_holder(path: &Path) -> Result<()> {
+    let deadline = Instant::now() + STOP;
+    let mut asked = false;
+    loop {
+        let file = File::options().read(true).write(true).open(path.join(LOCK))?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(_free) => return Ok(()),
+            Err((file, _)) => file,
+        };
+        if !asked && let Some(id) = holder(&mut file) {
+            kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("process {id} cannot be asked to stop"))?;
+            println!("stopping the `cargo xtask up` with process id {id}");
+            asked = true;
+        }
+        if Instant::now() > deadline {
+            bail!("it did not stop within {STOP:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn holder(file: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,33 @@
+//! Where the project lies, and how its programs are built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the project's folder")
+}
+
+/// A cargo command in the project's folder.
+pub fn cargo() -> Command {
+    // As `cargo run` says, which may be another than the one in PATH.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Builds the services' programs, and returns the folder they are in.
+pub fn build_services(release: bool) -> Result<PathBuf> {
+    let mut build = cargo();
+    // Without `--package`, features are those of the whole workspace, as with `cargo test`: one build serves both.
+    build.args(["build", "--bin", "users", "--bin", "orders"]);
+    if release {
+        build.arg("--release");
+    }
+    let status = build.status().context("cargo cannot be run")?;
+    ensure!(status.success(), "the services do not build; see above");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder));
+    Ok(target.join(if release { "release" } else { "debug" }))
+}
