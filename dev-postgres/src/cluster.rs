@@ -68,6 +68,8 @@ pub struct Cluster {
     temporary: Option<TempDir>,
     password: String,
     port: u16,
+    /// Beyond those that every cluster gets: `name=value`.
+    settings: Vec<String>,
     server: Option<Leashed>,
 }
 
@@ -78,11 +80,19 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`] says what is missing.
     pub fn temporary() -> Result<Self, ClusterError> {
+        Self::temporary_with(&[])
+    }
+
+    /// The same with settings such as `shared_buffers=512MB`, which outrank those that every cluster gets.
+    ///
+    /// # Errors
+    /// [`ClusterError`] says what is missing.
+    pub fn temporary_with(settings: &[&str]) -> Result<Self, ClusterError> {
         let user = server_user().map_err(failed("choosing whom to run Postgres as"))?;
         let folder =
             tempfile::Builder::new().prefix("dev-postgres-").tempdir().map_err(failed("making a temporary folder"))?;
         let path = folder.path().to_owned();
-        Self::start_new(path, user, Some(folder), None)
+        Self::start_new(path, user, Some(folder), None, settings)
     }
 
     /// The cluster in `folder`, made now if there is none.
@@ -92,7 +102,7 @@ impl Cluster {
     pub fn persistent(folder: &Path) -> Result<Self, ClusterError> {
         let user = server_user().map_err(failed("choosing whom to run Postgres as"))?;
         let port = fs::read_to_string(folder.join("port")).ok().and_then(|port| port.trim().parse().ok());
-        let cluster = Self::start_new(folder.to_owned(), user, None, port)?;
+        let cluster = Self::start_new(folder.to_owned(), user, None, port, &[])?;
         // The next start takes the same port if it can: a psql line in a shell's history goes on working.
         fs::write(folder.join("port"), format!("{}\n", cluster.port)).map_err(failed("noting the port"))?;
         Ok(cluster)
@@ -103,11 +113,13 @@ impl Cluster {
         user: Option<User>,
         temporary: Option<TempDir>,
         port: Option<u16>,
+        settings: &[&str],
     ) -> Result<Self, ClusterError> {
         let programs = Programs::find()?;
         make_folder(&folder, user.as_ref()).map_err(failed(format!("making {}", folder.display())))?;
         let password = password(&folder, user.as_ref()).map_err(failed("keeping the server's password"))?;
-        let mut cluster = Self { programs, user, folder, temporary, password, port: 0, server: None };
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut cluster = Self { programs, user, folder, temporary, password, port: 0, settings, server: None };
         cluster.init()?;
         cluster.start(port)?;
         Ok(cluster)
@@ -196,6 +208,8 @@ impl Cluster {
             // Commits still reach the kernel one by one: a crash of the server alone loses none.
             settings.extend(["fsync=off", "full_page_writes=off"]);
         }
+        // Of a setting given twice, the last one holds.
+        settings.extend(self.settings.iter().map(String::as_str));
         for setting in settings {
             postgres.args(["-c", setting]);
         }

@@ -35,24 +35,19 @@ pub struct Programs {
 pub struct NotFound;
 
 impl Programs {
-    /// The newest ones of the first place that has any: `POSTGRES_BIN_DIR`, `PATH`, `pg_config`, the packages' places.
+    /// Those in `POSTGRES_BIN_DIR` if that is set; else the newest ones of the first place that has any: `PATH`,
+    /// `pg_config`, the packages' places.
     ///
     /// # Errors
     /// If there are none.
     pub fn find() -> Result<Self, NotFound> {
-        let named = env::var_os("POSTGRES_BIN_DIR").map(PathBuf::from);
+        if let Some(named) = env::var_os("POSTGRES_BIN_DIR") {
+            return Self::in_folder(Path::new(&named)).ok_or(NotFound);
+        }
         let path = env::var_os("PATH").unwrap_or_default();
-        named
-            .into_iter()
-            .chain(env::split_paths(&path))
-            .chain(from_pg_config())
-            .find_map(|folder| Self::in_folder(&folder))
-            .or_else(|| {
-                PLACES.iter().find_map(|place| {
-                    folders(place).filter_map(|folder| Self::in_folder(&folder)).max_by_key(|found| found.major)
-                })
-            })
-            .ok_or(NotFound)
+        let at_hand = env::split_paths(&path).chain(from_pg_config()).find_map(|folder| Self::in_folder(&folder));
+        let newest = |place: &&str| folders(place).filter_map(|folder| Self::in_folder(&folder)).max_by_key(Self::major);
+        at_hand.or_else(|| PLACES.iter().find_map(|place| newest(&place))).ok_or(NotFound)
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! The developers' commands: `cargo xtask --help`.
 
+mod bench;
 mod prepare;
 mod up;
 mod workspace;
@@ -24,6 +25,8 @@ enum Command {
     Down(up::DownOptions),
     /// Renews the services' offline query data, asking a database as each service's role
     Prepare(prepare::Options),
+    /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::up(&options).map(|()| ExitCode::SUCCESS),
         Command::Down(options) => up::down(&options).map(|()| ExitCode::SUCCESS),
         Command::Prepare(options) => prepare::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

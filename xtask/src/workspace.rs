@@ -18,16 +18,16 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds the services' programs, and returns the folder they are in.
-pub fn build_services(release: bool) -> Result<PathBuf> {
+/// Builds these programs, and returns the folder they are in.
+pub fn build(programs: &[&str], release: bool) -> Result<PathBuf> {
     let mut build = cargo();
     // Without `--package`, features are those of the whole workspace, as with `cargo test`: one build serves both.
-    build.args(["build", "--bin", "users", "--bin", "orders"]);
+    build.arg("build").args(programs.iter().flat_map(|program| ["--bin", program]));
     if release {
         build.arg("--release");
     }
     let status = build.status().context("cargo cannot be run")?;
-    ensure!(status.success(), "the services do not build; see above");
+    ensure!(status.success(), "{} do not build; see above", programs.join(", "));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder));
     Ok(target.join(if release { "release" } else { "debug" }))
 }

@@ -119,3 +119,52 @@ pub fn summary(statement: &str) -> String {
         None => line,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(query: &str) -> String {
+        serde_json::json!({ "query": query, "describe": { "parameters": { "Left": ["Uuid"] } } }).to_string()
+    }
+
+    fn data(files: &[(&str, String)]) -> (tempfile::TempDir, QueryData) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("written");
+        }
+        let data = QueryData::read(folder.path()).expect("read");
+        (folder, data)
+    }
+
+    #[test]
+    fn a_stale_a_missing_and_a_leftover_file_are_each_named_and_replaced() {
+        let (_folder, fresh) = data(&[
+            ("query-a.json", file("select 1")),
+            ("query-b.json", file("select 2")),
+            ("query-c.json", file("select 3")),
+        ]);
+        let (folder, committed) = data(&[
+            ("query-a.json", file("select 1")),
+            ("query-b.json", file("select 2, 'as it was'")),
+            ("query-d.json", file("select 4")),
+            ("notes.txt", "no query at all".to_owned()),
+        ]);
+        let differences = committed.differences(&fresh);
+        for (name, fault) in [
+            ("query-b.json", "stale"),
+            ("query-c.json", "missing"),
+            ("query-d.json", "left over"),
+            ("notes.txt", "left over"),
+        ] {
+            let named = differences.iter().filter(|difference| difference.contains(name) && difference.contains(fault));
+            assert_eq!(named.count(), 1, "{name} is {fault}: {differences:?}");
+        }
+        assert_eq!(differences.len(), 4);
+
+        committed.replace(&fresh, folder.path()).expect("replaced");
+        let replaced = QueryData::read(folder.path()).expect("read");
+        assert_eq!(replaced.differences(&fresh), Vec::<String>::new());
+        assert_eq!(replaced.statements().count(), 3);
+    }
+}

@@ -34,3 +34,37 @@ async fn plan(connection: &mut PgConnection, statement: &Statement) -> Result<()
     connection.execute("deallocate asked").await?;
     planned.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use dev_postgres::{ORDERS_ROLE, TestDatabase, connect};
+
+    use super::*;
+
+    fn statement(query: &str, parameters: usize) -> Statement {
+        let data = serde_json::json!({ "query": query, "describe": { "parameters": { "Right": parameters } } });
+        serde_json::from_value(data).expect("a statement")
+    }
+
+    /// sqlx lets the second and the third through: they return nothing, so it does not have them planned.
+    #[tokio::test]
+    async fn every_statement_that_the_role_may_not_run_is_named_with_its_table() {
+        let database = TestDatabase::create();
+        let mut connection = connect(&database.url_as(ORDERS_ROLE)).await.expect("the role logs in");
+        let statements = [
+            statement("select name from users where id = $1", 1),
+            statement("update users set name = $1", 1),
+            statement("with gone as (delete from order_events where order_id = $1) insert into orders select", 1),
+            statement("select name from customers where id = $1", 1),
+            statement("update orders set status = $2 where id = $1", 2),
+            statement("select 1", 0),
+        ];
+        let denied = denied(&mut connection, ORDERS_ROLE, statements.iter()).await.expect("asked");
+        let expected = [("select name from users", "users"), ("update users", "users"), ("with gone as", "order_events")];
+        assert_eq!(denied.len(), expected.len(), "{denied:?}");
+        for (denied, (start, table)) in denied.iter().zip(expected) {
+            assert!(denied.contains(start) && denied.contains(&format!("permission denied for table {table}")), "{denied}");
+            assert!(denied.contains(ORDERS_ROLE), "{denied}");
+        }
+    }
+}

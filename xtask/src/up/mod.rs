@@ -15,7 +15,7 @@ use dev_http::Client;
 use dev_postgres::{Leashed, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::workspace::build_services;
+use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
 
@@ -103,7 +103,7 @@ pub fn up(options: &UpOptions) -> Result<()> {
     for service in SERVICES {
         service.check_port()?;
     }
-    let programs = build_services(options.release)?;
+    let programs = build(&SERVICES.map(|service| service.name), options.release)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))
 }
 

@@ -1,0 +1,60 @@
+//! What README.md tells its readers to type works as written.
+
+mod running;
+
+use std::process::Command;
+
+use running::Place;
+
+/// The shell commands of a section, and the pieces of output that its comments `#= …` promise, in order.
+fn commands(section: &str) -> (String, Vec<String>) {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("README.md");
+    let start = readme.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let text = &readme[start + 1..];
+    let text = &text[..text.find("\n## ").unwrap_or(text.len())];
+    let (mut script, mut promises) = (String::new(), Vec::new());
+    // Blocks within a list are indented.
+    let mut block: Option<usize> = None;
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        match block {
+            None if trimmed == "```sh" => block = Some(line.len() - trimmed.len()),
+            None => {}
+            Some(_) if trimmed == "```" => block = None,
+            Some(indent) => {
+                if let Some(promise) = trimmed.strip_prefix("#= ") {
+                    promises.push(promise.to_owned());
+                } else {
+                    script.push_str(line.get(indent..).unwrap_or_default());
+                    script.push('\n');
+                }
+            }
+        }
+    }
+    assert!(!script.is_empty() && block.is_none(), "the commands of {section}");
+    (script, promises)
+}
+
+#[test]
+fn the_tour_and_the_ways_around_the_limits_work_as_written() {
+    let (tour, mut promises) = commands("A tour");
+    let (limits, more) = commands("Known limits");
+    promises.extend(more);
+    let place = Place::new();
+    let up = place.up();
+    let url = up.line("psql").split_whitespace().nth(1).expect("a URL").to_owned();
+    // The ports of the test are not the ones that readers have.
+    let script = format!("set -eu\n{tour}\n{limits}")
+        .replace("127.0.0.1:8081", &format!("127.0.0.1:{}", place.ports[0]))
+        .replace("127.0.0.1:8082", &format!("127.0.0.1:{}", place.ports[1]));
+    let output = Command::new("/bin/sh").args(["-c", &script]).env("DATABASE_URL", url).output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut rest = said.as_str();
+    for promise in &promises {
+        let at =
+            rest.find(promise.as_str()).unwrap_or_else(|| panic!("`{promise}` does not follow in:\n{rest}\nof\n{said}"));
+        rest = &rest[at + promise.len()..];
+    }
+    assert!(promises.len() > 10, "{promises:?}");
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask up`, running in a place of the test's own.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// Waits for what another process does.
+pub fn until(claim: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{claim}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A place of its own for `up`: a folder, and two ports that nobody uses.
+pub struct Place {
+    pub folder: TempDir,
+    pub ports: [u16; 2],
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let free = || TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let listeners = [free(), free()];
+        let ports = listeners.each_ref().map(|listener| listener.local_addr().expect("an address").port());
+        let folder = tempfile::tempdir().expect("a folder");
+        // The user that Postgres runs as must get through.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our folder");
+        Self { folder, ports }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn xtask(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(arguments).arg("--data-dir").arg(self.data());
+        // What the developer's own environment says must not reach the test.
+        for variable in ["DATABASE_URL", "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "RUST_LOG", "LOG_FORMAT"] {
+            command.env_remove(variable);
+        }
+        command.current_dir(self.folder.path());
+        command.env("USERS_ADDR", format!("127.0.0.1:{}", self.ports[0]));
+        command.env("ORDERS_ADDR", format!("127.0.0.1:{}", self.ports[1]));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn up(&self) -> Up {
+        Up::start(self.xtask(&["up"]))
+    }
+
+    /// Whether nothing of it runs any more.
+    pub fn is_quiet(&self) -> bool {
+        let server = fs::read_to_string(self.data().join("cluster/postgres/postmaster.pid"));
+        let runs = server.is_ok_and(|file| file.lines().next().is_some_and(|id| Path::new(&format!("/proc/{id}")).exists()));
+        !runs && self.ports.iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    }
+}
+
+/// A running `up`, and what it printed.
+pub struct Up {
+    pub process: Child,
+    pub lines: Vec<String>,
+    log: JoinHandle<String>,
+}
+
+impl Up {
+    pub fn start(mut command: Command) -> Self {
+        let mut process = command.spawn().expect("xtask runs");
+        let stderr = process.stderr.take().expect("piped");
+        // Read as it comes, or a full pipe would hold the services up.
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            BufReader::new(stderr).read_to_string(&mut log).expect("text");
+            log
+        });
+        let mut lines = Vec::new();
+        for line in BufReader::new(process.stdout.take().expect("piped")).lines() {
+            let line = line.expect("text");
+            let last = line.contains("Ctrl-C");
+            lines.push(line);
+            if last {
+                return Self { process, lines, log };
+            }
+        }
+        panic!("up ended: {}", log.join().expect("a log"));
+    }
+
+    /// The line it printed that starts with this command.
+    pub fn line(&self, command: &str) -> &str {
+        self.lines.iter().find(|line| line.trim_start().starts_with(command)).expect("a line to paste")
+    }
+
+    /// The output of that line, run by a shell.
+    pub fn paste(&self, command: &str) -> String {
+        let line = self.line(command);
+        let Output { status, stdout, stderr } = Command::new("/bin/sh").args(["-c", line]).output().expect("a shell");
+        assert!(status.success(), "{line}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).expect("text")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().expect("an id")), signal).expect("it runs");
+    }
+
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let status = self.process.wait().expect("ended");
+        (status.code(), self.log.join().expect("a log"))
+    }
+}

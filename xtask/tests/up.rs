@@ -1,0 +1,137 @@
+//! `cargo xtask up` and `down`, as a newcomer uses them.
+
+mod running;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use dev_postgres::{Cluster, block_on, connect};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use running::{Place, Up, until};
+use sqlx::Executor;
+
+/// The message of an `up` that does not start.
+fn refused(mut command: Command) -> String {
+    let Output { status, stderr, .. } = command.output().expect("xtask runs");
+    let message = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(1), "{message}");
+    message
+}
+
+#[test]
+fn up_runs_everything_continues_with_its_data_and_leaves_nothing_running() {
+    let place = Place::new();
+    let up = place.up();
+    assert!(up.paste("curl").contains(r#""status":"delivered""#));
+    assert!(up.paste("psql").contains("Grace"));
+
+    // A second one in the same folder is refused, and harms nothing.
+    let message = refused(place.xtask(&["up"]));
+    assert!(message.contains("another `cargo xtask up`") && message.contains("cargo xtask down"), "{message}");
+
+    let orders = up.paste("curl");
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.end().0, Some(0), "after Ctrl-C");
+    until("everything stops", || place.is_quiet());
+
+    // The second start finds the same rows, and adds none.
+    let up = place.up();
+    assert_eq!(up.paste("curl"), orders);
+    assert!(up.paste("psql").contains("(3 rows)"));
+
+    let down = place.xtask(&["down", "--wipe"]).output().expect("xtask runs");
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert_eq!(up.end().0, Some(0), "after down");
+    assert!(place.is_quiet() && !place.data().exists());
+}
+
+#[test]
+fn nothing_outlives_an_up_that_is_killed_and_the_next_one_continues() {
+    let place = Place::new();
+    let up = place.up();
+    let orders = up.paste("curl");
+    up.signal(Signal::SIGKILL);
+    up.end();
+    until("everything stops", || place.is_quiet());
+    let up = place.up();
+    assert_eq!(up.paste("curl"), orders);
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.end().0, Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn when_a_service_dies_the_rest_is_stopped_and_it_is_named() {
+    let place = Place::new();
+    let up = place.up();
+    let ours = format!("ORDERS_ADDR=127.0.0.1:{}", place.ports[1]);
+    let is_orders = |process: &PathBuf| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        fs::read_link(process.join("exe")).is_ok_and(|program| program.ends_with("orders"))
+            && environment.split(|&byte| byte == 0).any(|variable| variable == ours.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").expect("processes").flatten().map(|entry| entry.path());
+    let orders = processes.into_iter().find(is_orders).expect("orders runs");
+    let id = orders.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("an id");
+    kill(Pid::from_raw(id), Signal::SIGKILL).expect("killed");
+    let (code, log) = up.end();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("orders ended with exit code 137"), "{log}");
+    assert!(place.is_quiet());
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_named_with_what_to_do() {
+    let place = Place::new();
+    let taken = TcpListener::bind(("127.0.0.1", place.ports[1])).expect("the port");
+    let message = refused(place.xtask(&["up"]));
+    assert!(message.contains("ORDERS_ADDR") && message.contains(&place.ports[1].to_string()), "{message}");
+    drop(taken);
+
+    let mut unreachable = place.xtask(&["up"]);
+    unreachable.env("DATABASE_URL", format!("postgres://me:secret@127.0.0.1:{}/shop", place.ports[0]));
+    let message = refused(unreachable);
+    assert!(message.contains("DATABASE_URL") && !message.contains("secret"), "{message}");
+
+    let mut without_postgres = place.xtask(&["up"]);
+    without_postgres.env("POSTGRES_BIN_DIR", place.folder.path());
+    let message = refused(without_postgres);
+    for way in ["apt install", "docker-compose.postgres.yml", "DATABASE_URL="] {
+        assert!(message.contains(way), "{way} in {message}");
+    }
+    assert!(place.is_quiet());
+}
+
+#[test]
+fn a_server_of_ones_own_is_used_and_its_passwords_are_left_alone() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let run = |statement: &'static str| {
+        block_on(async || connect(&cluster.url("postgres")).await?.execute(statement).await).expect("done");
+    };
+    run("create role shop login createrole password 'secret'");
+    run("create database shop owner shop");
+    let url = cluster.url_as("shop", "shop").replace(cluster.password(), "secret");
+    let place = Place::new();
+    let up = || {
+        let mut command = place.xtask(&["up"]);
+        command.env("DATABASE_URL", &url);
+        command
+    };
+    // Roles that cannot log in get a password, which the second start knows.
+    for _ in 0..2 {
+        let up = Up::start(up());
+        assert!(up.line("psql").contains("psql \"$DATABASE_URL\""), "{:?}", up.lines);
+        assert!(up.paste("curl").contains(r#""status":"delivered""#));
+        up.signal(Signal::SIGTERM);
+        let (code, log) = up.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("secret"), "{log}");
+    }
+    // A role that can log in keeps its password, so somebody else's is asked for.
+    fs::remove_dir_all(place.data()).expect("removed");
+    let message = refused(up());
+    assert!(message.contains("USERS_DATABASE_URL"), "{message}");
+}
