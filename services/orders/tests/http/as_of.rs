@@ -134,11 +134,9 @@ async fn orders_have_pasts_of_their_own() {
     let second = service.place().await;
     let second = service.step(id(&second), "pay").await;
     let first = service.step(id(&first), "cancel").await;
-    let shown: Vec<Value> = [
-        as_of(&service, id(&first), second["updated_at"].as_str().expect("a time")).await.expect(200).json(),
-        as_of(&service, id(&second), first["updated_at"].as_str().expect("a time")).await.expect(200).json(),
-    ]
-    .to_vec();
-    assert_eq!((&shown[0]["status"], &shown[0]["version"]), (&json!("placed"), &json!(1)));
-    assert_eq!(shown[1], second);
+    let then = |other: &Value| other["updated_at"].as_str().expect("a time").to_owned();
+    let shown = as_of(&service, id(&first), &then(&second)).await.expect(200).json();
+    assert_eq!((&shown["status"], &shown["version"]), (&json!("placed"), &json!(1)));
+    let shown = as_of(&service, id(&second), &then(&first)).await.expect(200).json();
+    assert_eq!(shown, second);
 }

@@ -1,10 +1,12 @@
 //! The orders service through its HTTP interface, on a database of the test's own, as the service's own role.
 
+mod any_input;
 mod as_of;
 mod events;
 mod idempotency;
 mod operations;
 mod placing;
+mod program;
 mod reading;
 mod rule;
 mod steps;

@@ -1,9 +1,6 @@
 //! `POST /orders`.
 
-use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::{Service, id, time};
@@ -345,60 +342,4 @@ async fn only_an_active_user_can_order_and_a_refusal_leaves_nothing_behind() {
     service.set_user_status(service.user, "active").await;
     service.place().await;
     assert_eq!(service.rows().await, [1, 1, 1]);
-}
-
-/// Any JSON at all.
-fn json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 16, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((any::<String>(), inner), 0..4)
-                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-        ]
-    })
-}
-
-/// An order by the rules, but for what is anything.
-fn almost_an_order(user: Uuid) -> impl Strategy<Value = Value> {
-    let or_any = |usual: Value| prop_oneof![4 => Just(usual), 1 => json()];
-    let sku = prop_oneof![any::<String>().prop_map(Value::from), json()];
-    let integer = || prop_oneof![(0..20_000_i64).prop_map(Value::from), any::<f64>().prop_map(Value::from), json()];
-    let item = (sku, integer(), integer())
-        .prop_map(|(sku, quantity, price)| json!({ "sku": sku, "quantity": quantity, "unit_price_minor": price }));
-    let items = prop::collection::vec(prop_oneof![4 => item, 1 => json()], 0..4).prop_map(Value::from);
-    (or_any(json!(user)), or_any(json!("EUR")), items)
-        .prop_map(|(user, currency, items)| json!({ "user_id": user, "currency": currency, "items": items }))
-}
-
-/// The same bodies at every run.
-#[tokio::test]
-async fn no_body_yields_a_5xx() {
-    let service = Service::start().await;
-    let order = service.place().await;
-    let bodies = prop_oneof![
-        json().prop_map(|body| body.to_string().into_bytes()),
-        almost_an_order(service.user).prop_map(|body| body.to_string().into_bytes()),
-        prop::collection::vec(any::<u8>(), 0..64),
-        Just(b"[".repeat(60_000)),
-        Just([b"[".repeat(30_000), b"]".repeat(30_000)].concat()),
-    ];
-    let mut runner = TestRunner::deterministic();
-    for _ in 0..400 {
-        let body = bodies.new_tree(&mut runner).expect("a body").current();
-        for path in ["/orders".to_owned(), format!("/orders/{}/cancel", id(&order))] {
-            let answer = service.client.post(&path).body("application/json", body.clone()).await;
-            let shown = String::from_utf8_lossy(&body);
-            assert!(answer.status < 500, "{} from {path} for {shown}", answer.status);
-            if answer.status >= 400 {
-                assert_eq!(answer.header("content-type"), "application/problem+json", "{shown}");
-            }
-        }
-    }
 }

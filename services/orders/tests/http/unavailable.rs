@@ -1,1 +1,169 @@
-//! To come.
+//! What clients are told while the database cannot serve.
+
+use std::time::Duration;
+
+use dev_http::{Answer, Call, Client};
+use dev_postgres::{ORDERS_ROLE, TestDatabase};
+use serde_json::{Value, json};
+use shared_db::{Database, Settings};
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use uuid::Uuid;
+
+use crate::operations::operations;
+use crate::support::{Service, at_once, client, id, on};
+
+/// Asserts that a client is told to try again, and nothing else.
+#[track_caller]
+fn assert_unavailable(answer: Answer) -> Value {
+    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
+    let problem = answer.problem(503, "");
+    for secret in ["127.0.0.1", "refused", "postgres", "lock", "sqlx", "pool"] {
+        assert!(!problem["detail"].as_str().is_some_and(|detail| detail.contains(secret)), "{problem}");
+    }
+    problem
+}
+
+/// A call of every operation in the OpenAPI document, right in all its parts.
+async fn every_call(client: &Client) -> Vec<(String, Call)> {
+    let order = json!({
+        "user_id": Uuid::now_v7(),
+        "currency": "EUR",
+        "items": [{ "sku": "tea", "quantity": 1, "unit_price_minor": 1 }],
+    });
+    let document = client.get("/openapi.json").await.expect(200).json();
+    let calls = operations(&document).into_iter().map(|(method, template)| {
+        let path = template.replace("{id}", &Uuid::now_v7().to_string());
+        let call = match (method.as_str(), path.as_str()) {
+            ("GET", "/open-orders") => client.get(format!("{path}?user_id={}", Uuid::now_v7())),
+            ("GET", _) => client.get(path),
+            ("POST", "/orders") => client.post(path).json(&order),
+            ("POST", _) => client.post(path),
+            _ => panic!("{method} {path}"),
+        };
+        (template, call)
+    });
+    calls.collect()
+}
+
+#[tokio::test]
+async fn without_a_database_everything_that_needs_it_is_503() {
+    // Nothing listens on port 1; and a server that has no such database.
+    let mut urls = vec!["postgres://orders_svc:password@127.0.0.1:1/none".to_owned()];
+    let dropped = TestDatabase::create();
+    urls.push(dropped.url_as(ORDERS_ROLE));
+    drop(dropped);
+    for url in urls {
+        let client = client(&url, 2);
+        let calls = every_call(&client).await;
+        assert!(calls.len() > 10, "{}", calls.len());
+        for (path, call) in calls {
+            let answer = call.await;
+            match path.as_str() {
+                "/health/live" | "/metrics" => drop(answer.expect(200)),
+                _ => drop(assert_unavailable(answer)),
+            }
+        }
+        // What needs no database is judged as ever.
+        client.get("/orders?limit=0").await.problem(400, "");
+        client.post("/orders").json(&json!({})).await.problem(422, "");
+        client.get("/orders/nope").await.problem(404, "");
+        client.get("/nothing").await.problem(404, "");
+        client.get("/docs/").await.expect(200);
+    }
+}
+
+/// No order is lost or made twice by it, either: the client that tries again with its key gets its order.
+#[tokio::test]
+async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
+    let service = Service::start().await;
+    let url = service.database.url_as(ORDERS_ROLE);
+    let database = Database::new(&url, &Settings::new("orders", 1)).expect("a URL");
+    let client = on(database.clone());
+    let only = database.connection().await.expect("the only connection");
+    let place = || client.post("/orders").header("idempotency-key", "a").json(&service.order());
+    client.get("/health/live").await.expect(200);
+    for answer in at_once([client.get("/orders"), place(), client.get("/events"), client.get("/health/ready")]).await {
+        assert_unavailable(answer);
+    }
+    assert_eq!(service.rows().await, [0, 0, 0]);
+
+    drop(only);
+    client.get("/health/ready").await.expect(200);
+    place().await.expect(201);
+    place().await.expect(201);
+    assert_eq!(service.rows().await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_lock_in_bounded_time() {
+    let service = Service::start().await;
+    let placed = service.place().await;
+    let settings = Settings { lock_timeout: Duration::from_millis(50), ..Settings::new("orders", 2) };
+    let client = on(Database::new(&service.database.url_as(ORDERS_ROLE), &settings).expect("a URL"));
+    let mut owner = service.database.owner().await;
+    let mut transaction = owner.begin().await.expect("a transaction");
+    transaction.execute("lock table orders in access exclusive mode").await.expect("the table");
+    assert_unavailable(client.post("/orders").json(&service.order()).await);
+    assert_unavailable(client.post(format!("/orders/{}/pay", id(&placed))).await);
+    assert_unavailable(client.get("/orders").await);
+    transaction.rollback().await.expect("rolled back");
+    let paid = client.post(format!("/orders/{}/pay", id(&placed))).await.expect(200).json();
+    assert_eq!(paid["version"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_its_connections_were_killed_the_service_recovers_by_itself() {
+    let service = Service::start().await;
+    let order = service.place().await;
+    let path = format!("/orders/{}", id(&order));
+    let mut owner = service.database.owner().await;
+    let sessions = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'orders'";
+    let kill = "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
+        where datname = current_database() and application_name = 'orders'";
+    for _ in 0..3 {
+        let mut open: i64 = 0;
+        while open < 2 {
+            for answer in at_once((0..20).map(|_| service.client.get(&path))).await {
+                answer.expect(200);
+            }
+            open = sqlx::query_scalar(sessions).fetch_one(&mut owner).await.expect("a count");
+        }
+        let killed: i64 = sqlx::query_scalar(kill).fetch_one(&mut owner).await.expect("killed");
+        assert!(killed >= 2, "{killed}");
+
+        // One request finds out for all connections, not each for its own.
+        let answer = service.client.get(&path).await;
+        if answer.status != 200 {
+            assert_unavailable(answer);
+        }
+        for _ in 0..20 {
+            service.client.get(&path).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_ready_once_its_newest_migration_is_applied() {
+    let service = Service::start().await;
+    let mut owner = service.database.owner().await;
+    let newest = shared_db::newest_migration();
+    let ready = async || service.client.get("/health/ready").await;
+    assert_eq!(ready().await.expect(200).json(), json!({ "status": "ok" }));
+
+    // A newer one is the next release's.
+    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+        values (29991231235959, 'the future', true, '', 0)";
+    owner.execute(newer).await.expect("a newer migration");
+    ready().await.expect(200);
+
+    let newest_row = format!("_sqlx_migrations set success = false where version = {newest}");
+    owner.execute(AssertSqlSafe(format!("update {newest_row}"))).await.expect("a migration half done");
+    let problem = ready().await.problem(503, "");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&newest.to_string())), "{problem}");
+    owner.execute(AssertSqlSafe(format!("delete from _sqlx_migrations where version = {newest}"))).await.expect("none");
+    assert_eq!(ready().await.problem(503, "")["detail"], problem["detail"]);
+    owner.execute("drop table _sqlx_migrations").await.expect("an empty database");
+    assert_eq!(ready().await.problem(503, "")["detail"], problem["detail"]);
+    service.client.get("/health/live").await.expect(200);
+}

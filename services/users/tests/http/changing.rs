@@ -1,7 +1,5 @@
 //! `PATCH`, `DELETE` and reactivation of a user.
 
-use std::time::Duration;
-
 use dev_http::Answer;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -265,10 +263,7 @@ async fn a_user_with_open_orders_is_not_deactivated() {
 /// The service's own look at the open orders cannot see an order that is still being placed: the trigger does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_being_placed_at_this_moment_counts_as_open() {
-    let service = Service::with(|settings| {
-        settings.lock_timeout = Duration::from_secs(60);
-        settings.statement_timeout = Duration::from_secs(60);
-    });
+    let service = Service::start();
     for (end, status) in [("commit", 409), ("rollback", 204)] {
         let user = service.register(end).await;
         let mut orders = service.database.owner().await;

@@ -1,7 +1,11 @@
 //! The users service through its HTTP interface, on a database of the test's own, as the service's own role.
 
+mod any_input;
 mod changing;
 mod events;
+mod operations;
+mod program;
 mod reading;
 mod registering;
 mod support;
+mod unavailable;

@@ -98,9 +98,13 @@ impl Service {
     }
 }
 
-/// The usual settings.
+/// The usual settings, but with patience for a machine that has much else to do.
 pub fn settings() -> Settings {
-    Settings::new("users", 10)
+    let mut settings = Settings::new("users", 10);
+    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
+        *limit = Duration::from_secs(40);
+    }
+    settings
 }
 
 /// The service on the database at `url`.
@@ -123,12 +127,14 @@ pub fn insert_order(user: &Value, status: &str) -> String {
 }
 
 /// Runs statements.
+#[expect(clippy::disallowed_methods, reason = "the owner's statements: they are not to be checked under the service's role")]
 pub async fn execute(connection: &mut PgConnection, statements: &str) {
     let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await;
     done.unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
 /// The first column of the only row.
+#[expect(clippy::disallowed_methods, reason = "the owner's statements: they are not to be checked under the service's role")]
 pub async fn number(connection: &mut PgConnection, query: &str) -> i64 {
     let row = sqlx::query(AssertSqlSafe(query.to_owned())).fetch_one(connection).await;
     row.unwrap_or_else(|error| panic!("{query}: {error}")).get(0)

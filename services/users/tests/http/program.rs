@@ -1,0 +1,297 @@
+//! The real program: its variables, its log, its end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dev_http::Client;
+use dev_postgres::{TestDatabase, USERS_ROLE};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::operations::closed_url;
+use crate::support::{number, person};
+
+/// Longer than anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program with these variables and no others, in this directory.
+fn command(directory: &Path, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_users"));
+    command.env_clear().envs(variables.iter().copied()).current_dir(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The program, started in an empty directory.
+struct Program {
+    child: Child,
+    log: Option<JoinHandle<String>>,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Program {
+    /// Starts it, and waits until it listens.
+    async fn start(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(TempDir::new().expect("a directory"), variables).await
+    }
+
+    async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
+        // Free now; if somebody else is faster, the program stops and another is tried.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let text = address.to_string();
+        let mut child =
+            command(directory.path(), &[variables, &[("USERS_ADDR", &text)]].concat()).spawn().expect("a program");
+        let mut stderr = child.stderr.take().expect("piped");
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).expect("text");
+            log
+        });
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if child.try_wait().expect("a child").is_some() {
+                let log = log.join().expect("a log");
+                assert!(log.contains("is in use"), "{log}");
+                return Box::pin(Self::start_in(directory, variables)).await;
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { child, log: Some(log), address, _directory: directory }
+    }
+
+    /// Waits until it is ready.
+    async fn until_ready(&self) {
+        let client = Client::at(self.address);
+        let started = Instant::now();
+        while client.get("/health/ready").await.status != 200 {
+            assert!(started.elapsed() < PATIENCE, "it does not become ready");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    }
+
+    /// Waits for its end; what it has logged until then.
+    async fn end(&mut self) -> (ExitStatus, String) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status, self.log.take().expect("not ended before").join().expect("a log"));
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails if it has ended, as it should have.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads until `end` has come.
+fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a stream");
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains(end) {
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).expect("an answer");
+        assert!(count > 0, "the connection ended after {:?}", String::from_utf8_lossy(&read));
+        read.extend_from_slice(&bytes[..count]);
+    }
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_stops_the_program_once_what_is_under_way_is_answered() {
+    for signal in ["TERM", "INT"] {
+        let database = TestDatabase::create();
+        let mut program = Program::start(&[("USERS_DATABASE_URL", &database.url_as(USERS_ROLE))]).await;
+        let client = Client::at(program.address);
+        program.until_ready().await;
+
+        // A request of which the service has begun to read the body: it asks for it.
+        let body = person("ada").to_string();
+        let mut upload = TcpStream::connect(program.address).expect("a connection");
+        let head = format!(
+            "POST /users HTTP/1.1\r\nhost: users\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             expect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        upload.write_all(head.as_bytes()).expect("sent");
+        assert!(read_until(&mut upload, "\r\n\r\n").starts_with("HTTP/1.1 100 "));
+        // And one that waits for events.
+        let waiting = tokio::spawn(client.get("/events?wait=30").into_future());
+        let mut owner = database.owner().await;
+        let asked = "select count(*) from pg_stat_activity
+                     where datname = current_database() and query like '%pg_snapshot_xmin%' and pid <> pg_backend_pid()";
+        while number(&mut owner, asked).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+
+        program.signal(signal);
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("not when its 30 seconds are over");
+        assert_eq!(waited.expect("an answer").expect(200).json(), json!([]));
+        while TcpStream::connect(program.address).is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(program.child.try_wait().expect("a child").is_none(), "a request is still under way");
+        upload.write_all(body.as_bytes()).expect("sent");
+        assert!(read_until(&mut upload, "\"version\":1").starts_with("HTTP/1.1 201 "));
+        let (status, log) = program.end().await;
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(number(&mut owner, "select count(*) from users").await, 1);
+    }
+}
+
+/// Runs the program, which must stop by itself.
+fn run(variables: &[(&str, &str)]) -> Output {
+    let directory = TempDir::new().expect("a directory");
+    command(directory.path(), variables).output().expect("a program")
+}
+
+/// The claim that the program stops because of this variable, and says so in one sentence.
+#[track_caller]
+fn assert_stopped_by(variable: &str, output: &Output) {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*stdout), (Some(2), ""), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(variable), "{variable} in {stderr}");
+    assert!(!stderr.contains("s3cret"), "{stderr}");
+}
+
+#[test]
+fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_that_names_it() {
+    assert_stopped_by("USERS_DATABASE_URL", &run(&[]));
+    let good = ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@127.0.0.1:1/shop");
+    for (variable, value) in [
+        ("USERS_DATABASE_URL", ""),
+        ("USERS_DATABASE_URL", "mysql://users_svc:s3cret@localhost/shop"),
+        ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@localhost:port/shop"),
+        ("USERS_DATABASE_URL", "s3cret"),
+        ("USERS_ADDR", ""),
+        ("USERS_ADDR", "localhost"),
+        ("USERS_ADDR", "127.0.0.1:99999"),
+        ("DATABASE_MAX_CONNECTIONS", "0"),
+        ("DATABASE_MAX_CONNECTIONS", "1001"),
+        ("DATABASE_MAX_CONNECTIONS", "ten"),
+        ("OPEN_ORDERS_VIA", "pigeon"),
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "users=loudly"),
+    ] {
+        assert_stopped_by(variable, &run(&[good, (variable, value)]));
+    }
+}
+
+#[test]
+fn help_lists_every_variable_that_is_read() {
+    let directory = TempDir::new().expect("a directory");
+    let secret = ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@127.0.0.1:1/shop");
+    let output = command(directory.path(), &[secret]).arg("--help").output().expect("a program");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    let variables =
+        ["USERS_DATABASE_URL", "USERS_ADDR", "OPEN_ORDERS_VIA", "DATABASE_MAX_CONNECTIONS", "LOG_FORMAT", "RUST_LOG"];
+    for variable in variables {
+        assert!(help.contains(variable), "{variable} in {help}");
+    }
+    for default in ["127.0.0.1:8081", "local", "10", "info"] {
+        assert!(help.contains(default), "{default} in {help}");
+    }
+    assert!(!help.contains("s3cret"), "{help}");
+}
+
+#[tokio::test]
+async fn the_file_env_is_read_and_the_environment_comes_first() {
+    let database = TestDatabase::create();
+    let write = || {
+        let directory = TempDir::new().expect("a directory");
+        let variables = format!("USERS_DATABASE_URL='{}'\nDATABASE_MAX_CONNECTIONS=none\n", database.url_as(USERS_ROLE));
+        std::fs::write(directory.path().join(".env"), variables).expect("a file");
+        directory
+    };
+    let output = command(write().path(), &[]).output().expect("a program");
+    assert_stopped_by("DATABASE_MAX_CONNECTIONS", &output);
+    let mut program = Program::start_in(write(), &[("DATABASE_MAX_CONNECTIONS", "3")]).await;
+    program.until_ready().await;
+    program.signal("TERM");
+    assert_eq!(program.end().await.0.code(), Some(0));
+}
+
+/// The entries of a log in JSON.
+fn entries(log: &str) -> Vec<Value> {
+    log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))).collect()
+}
+
+/// The entries of the request with this id.
+fn of_request<'a>(entries: &'a [Value], id: &str) -> Vec<&'a Value> {
+    entries.iter().filter(|entry| entry["span"]["request.id"] == id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cause_of_a_failure_is_logged_once_with_the_request_and_without_secrets() {
+    let url = closed_url();
+    let variables = [("USERS_DATABASE_URL", url.as_str()), ("RUST_LOG", "info,chassis=debug")];
+    let mut program = Program::start(&variables).await;
+    let client = Client::at(program.address);
+    client.get("/users/0198c0de-0000-7000-8000-000000000000").header("x-request-id", "failed").await.problem(503, "");
+    client.get("/users/nobody").header("x-request-id", "refused").await.problem(404, "");
+    program.signal("TERM");
+    let (_, log) = program.end().await;
+    assert!(!log.contains("s3cret"), "{log}");
+    let entries = entries(&log);
+    let failed = of_request(&entries, "failed");
+    let warnings: Vec<_> = failed.iter().filter(|entry| entry["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{failed:?}");
+    let (warning, span) = (warnings[0], &warnings[0]["span"]);
+    assert_eq!((&span["method"], &span["route"]), (&json!("GET"), &json!("/users/{id}")));
+    // Down to the last source, and not only what the client is told.
+    assert!(warning["error"].as_str().is_some_and(|error| error.to_lowercase().contains("refused")), "{warning}");
+    let refused = of_request(&entries, "refused");
+    assert!(refused.iter().all(|entry| entry["level"] == "DEBUG"), "the caller's faults are no news: {refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_a_request_belongs_to_is_logged_with_it() {
+    // None of this needs a database.
+    let mut program = Program::start(&[("USERS_DATABASE_URL", &closed_url()), ("RUST_LOG", "info,chassis=debug")]).await;
+    let client = Client::at(program.address);
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let sent = [
+        ("good", format!("00-{TRACE}-00f067aa0ba902b7-01"), Some(TRACE)),
+        // A later version of the standard may say more.
+        ("later", format!("01-{TRACE}-00f067aa0ba902b7-01-more"), Some(TRACE)),
+        ("upper", format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()), None),
+        ("zero", format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
+        ("parentless", format!("00-{TRACE}-0000000000000000-01"), None),
+        ("ff", format!("ff-{TRACE}-00f067aa0ba902b7-01"), None),
+        ("short", "00-4bf92f-00f067aa0ba902b7-01".to_owned(), None),
+        ("more", format!("00-{TRACE}-00f067aa0ba902b7-01-more"), None),
+        ("nonsense", "trace".to_owned(), None),
+    ];
+    for (id, traceparent, _) in &sent {
+        client.get("/users/nobody").header("x-request-id", id).header("traceparent", traceparent).await.problem(404, "");
+    }
+    program.signal("INT");
+    let (_, log) = program.end().await;
+    let entries = entries(&log);
+    for (id, traceparent, trace) in sent {
+        let logged = of_request(&entries, id);
+        assert!(!logged.is_empty(), "{id}");
+        for entry in logged {
+            assert_eq!(entry["span"]["trace.id"].as_str(), trace, "{traceparent}: {entry}");
+        }
+    }
+}

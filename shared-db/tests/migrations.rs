@@ -1,0 +1,185 @@
+//! The shared schema: applied, reverted, explained, and no more open than it must be.
+
+use dev_postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, block_on, connect};
+use shared_db::MIGRATOR;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+
+/// Everything a migration can leave, as text: relations, columns, constraints, indexes, functions, triggers, comments,
+/// rights.
+const INVENTORY: &str = "
+    select format('%s %s %s', c.relkind, c.relname, c.relacl) from pg_class c where relnamespace = 'public'::regnamespace
+    union all
+    select format('column %s.%s %s %s %s', attrelid::regclass, attname, atttypid::regtype, attnotnull,
+        (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = attrelid and adnum = attnum))
+    from pg_attribute a join pg_class c on c.oid = attrelid
+    where relnamespace = 'public'::regnamespace and attnum > 0 and not attisdropped
+    union all
+    select format('constraint %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+    from pg_constraint where connamespace = 'public'::regnamespace
+    union all
+    select indexdef from pg_indexes where schemaname = 'public'
+    union all
+    select format('%s %s', pg_get_functiondef(oid), proacl) from pg_proc where pronamespace = 'public'::regnamespace
+    union all
+    select pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+    union all
+    select format('comment %s.%s %s', objoid::regclass, objsubid, description)
+    from pg_description where classoid = 'pg_class'::regclass
+        and objoid in (select oid from pg_class where relnamespace = 'public'::regnamespace)
+    union all
+    select format('schema %s', nspacl) from pg_namespace where nspname = 'public'
+    order by 1";
+
+async fn strings(connection: &mut PgConnection, query: &'static str) -> Vec<String> {
+    sqlx::query_scalar(query).fetch_all(connection).await.expect(query)
+}
+
+fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
+    block_on(async || MIGRATOR.run(&mut connect(url).await?).await)
+}
+
+fn revert(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
+    block_on(async || MIGRATOR.undo(&mut connect(url).await?, 0).await)
+}
+
+#[tokio::test]
+async fn what_was_reverted_leaves_nothing_and_can_be_applied_again() {
+    let database = TestDatabase::empty();
+    let before = strings(&mut database.owner().await, INVENTORY).await;
+    migrate(database.url()).expect("applied");
+    let applied = strings(&mut database.owner().await, INVENTORY).await;
+    assert!(applied.len() > before.len() + 50, "{applied:#?}");
+    revert(database.url()).expect("reverted");
+    database.owner().await.execute("drop table _sqlx_migrations").await.expect("dropped");
+    let reverted = strings(&mut database.owner().await, INVENTORY).await;
+    let rights = |inventory: &[String]| inventory.iter().any(|line| line.contains("_svc"));
+    assert!(!rights(&reverted), "{reverted:#?}");
+    assert_eq!(reverted.len(), before.len(), "{reverted:#?}");
+    migrate(database.url()).expect("applied again");
+    assert_eq!(strings(&mut database.owner().await, INVENTORY).await, applied);
+}
+
+#[tokio::test]
+async fn a_plain_owner_who_may_create_roles_can_apply_it() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let mut admin = connect(&cluster.url("postgres")).await.expect("a connection");
+    admin
+        .execute(AssertSqlSafe(format!("create role shop login createrole password '{}'", cluster.password())))
+        .await
+        .expect("a role");
+    admin.execute("create database shop owner shop").await.expect("a database");
+    let url = cluster.url_as("shop", "shop");
+    migrate(&url).expect("applied");
+    revert(&url).expect("reverted");
+    // Nobody else uses the roles, so they are gone.
+    let roles = strings(&mut admin, "select rolname::text from pg_roles where rolname like '%\\_svc'").await;
+    assert_eq!(roles, Vec::<String>::new());
+    migrate(&url).expect("applied again");
+}
+
+#[tokio::test]
+async fn several_databases_of_one_cluster_can_be_migrated_at_once() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let mut admin = connect(&cluster.url("postgres")).await.expect("a connection");
+    // Over and over, since roles belong to the cluster: the first round creates them, every revert tries to drop them.
+    let urls: Vec<String> = (0..6).map(|n| cluster.url(&format!("shop{n}"))).collect();
+    for n in 0..urls.len() {
+        admin.execute(AssertSqlSafe(format!("create database shop{n}"))).await.expect("a database");
+    }
+    let all_at_once = |change: fn(&str) -> Result<(), sqlx::migrate::MigrateError>| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = urls.iter().map(|url| scope.spawn(move || change(url))).collect();
+            threads.into_iter().for_each(|thread| thread.join().expect("joined").expect("changed"));
+        });
+    };
+    for _ in 0..3 {
+        all_at_once(migrate);
+        all_at_once(revert);
+    }
+    all_at_once(migrate);
+}
+
+#[tokio::test]
+async fn a_role_that_another_database_uses_outlives_a_revert_with_its_password() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let (one, two) = (TestDatabase::on(&cluster), TestDatabase::on(&cluster));
+    one.owner().await.execute("alter role users_svc login password 'kept'").await.expect("altered");
+    revert(one.url()).expect("reverted");
+    migrate(one.url()).expect("applied again");
+    let login = two.url().replace(&format!("postgres:{}", cluster.password()), "users_svc:kept");
+    let mut service = connect(&login).await.expect("logs in");
+    assert_eq!(strings(&mut service, "select name from users").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_service_may_use_its_own_tables_and_the_others_view_and_nothing_else() {
+    let database = TestDatabase::create();
+    let rights = "
+        select format('%s %s: %s', grantee, table_name, string_agg(lower(privilege_type), ' ' order by privilege_type))
+        from information_schema.role_table_grants
+        where grantee in ('users_svc', 'orders_svc', 'PUBLIC') and table_schema = 'public'
+        group by grantee, table_name
+        order by 1";
+    assert_eq!(
+        strings(&mut database.owner().await, rights).await,
+        [
+            "orders_svc _sqlx_migrations: select",
+            "orders_svc customers: select",
+            "orders_svc order_events: insert select",
+            "orders_svc order_items: delete insert select",
+            "orders_svc orders: insert select update",
+            "users_svc _sqlx_migrations: select",
+            "users_svc open_orders: select",
+            "users_svc user_events: insert select",
+            "users_svc users: insert select update",
+        ]
+    );
+    for role in [USERS_ROLE, ORDERS_ROLE] {
+        let mut service = connect(&database.url_as(role)).await.expect("logs in");
+        let refused = service.execute("create table mine (n int)").await.expect_err("it may create tables");
+        assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn psql_explains_every_table_view_and_column() {
+    let database = TestDatabase::create();
+    let unexplained = "
+        select format('%s.%s', c.relname, a.attname)
+        from pg_class c
+        left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relnamespace = 'public'::regnamespace
+          and c.relkind in ('r', 'v')
+          and c.relname <> '_sqlx_migrations'
+          and (col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null)";
+    assert_eq!(strings(&mut database.owner().await, unexplained).await, Vec::<String>::new());
+}
+
+/// Migrations, `docker/init` and `.env.example` as those with Docker use them, on a server set up as theirs is.
+#[tokio::test]
+async fn the_compose_file_its_roles_and_the_example_variables_fit_together() {
+    let file = |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).expect("a file");
+    let (compose, variables) = (file("docker-compose.postgres.yml"), file(".env.example"));
+    let value = |name: &str| {
+        let line = variables.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).expect("a variable");
+        line.to_owned()
+    };
+    for setting in ["POSTGRES_USER: shop", "POSTGRES_PASSWORD: shop-dev", "POSTGRES_DB: shop", "127.0.0.1:5432:5432"] {
+        assert!(compose.contains(setting), "{setting}");
+    }
+    let cluster = Cluster::temporary().expect("a cluster");
+    let mut admin = connect(&cluster.url("postgres")).await.expect("a connection");
+    // What the image does with its variables.
+    admin.execute("create role shop superuser login password 'shop-dev'").await.expect("a role");
+    admin.execute("create database shop owner shop").await.expect("a database");
+    let port = cluster.url("").rsplit_once(':').map(|(_, end)| end.trim_end_matches('/').to_owned()).expect("a port");
+    let here = |name: &str| value(name).replace("127.0.0.1:5432", &format!("127.0.0.1:{port}"));
+    let owner_url = here("DATABASE_URL");
+    let mut owner = connect(&owner_url).await.expect("the owner logs in");
+    owner.execute(AssertSqlSafe(file("docker/init/10-roles.sql"))).await.expect("the roles are made");
+    migrate(&owner_url).expect("applied");
+    for (variable, table) in [("USERS_DATABASE_URL", "users"), ("ORDERS_DATABASE_URL", "orders")] {
+        let mut service = connect(&here(variable)).await.expect("the service logs in");
+        service.execute(AssertSqlSafe(format!("select id from {table}"))).await.expect("reads its own table");
+    }
+}
