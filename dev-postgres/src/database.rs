@@ -21,7 +21,7 @@ const HOW_TO_GET_ONE: &str = "Install Postgres' server programs (apt install pos
 
 /// The server that the tests of this process use.
 enum Server {
-    Private(Cluster),
+    Private(Box<Cluster>),
     /// `TEST_DATABASE_URL`: whoever it logs in must be able to create databases and roles, and to act as the roles.
     Named(String),
 }
@@ -32,12 +32,12 @@ impl Server {
         static SERVER: OnceLock<Server> = OnceLock::new();
         SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => Self::Named(url),
-            Err(_) => Self::Private(Cluster::temporary().unwrap_or_else(|error| {
+            Err(_) => Self::Private(Box::new(Cluster::temporary().unwrap_or_else(|error| {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
                 // Not a panic: what helps is this sentence, and not where it was said.
                 eprintln!("error: {error}{source}\n{HOW_TO_GET_ONE}");
                 std::process::exit(1)
-            })),
+            }))),
         })
     }
 

@@ -3,6 +3,8 @@
 //! Nothing here serves production. Functions block, and may be called from asynchronous code all the same: what they
 //! wait for runs on threads of its own.
 
+#![allow(clippy::disallowed_methods, reason = "this crate blocks, asks what no service owns, and runs in no service")]
+
 mod block;
 mod cluster;
 mod database;

@@ -47,7 +47,7 @@ impl Programs {
         let path = env::var_os("PATH").unwrap_or_default();
         let at_hand = env::split_paths(&path).chain(from_pg_config()).find_map(|folder| Self::in_folder(&folder));
         let newest = |place: &&str| folders(place).filter_map(|folder| Self::in_folder(&folder)).max_by_key(Self::major);
-        at_hand.or_else(|| PLACES.iter().find_map(|place| newest(&place))).ok_or(NotFound)
+        at_hand.or_else(|| PLACES.iter().find_map(newest)).ok_or(NotFound)
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {

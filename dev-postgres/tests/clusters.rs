@@ -1,5 +1,7 @@
 //! Private clusters: made, crashed, started again, and gone with the process that made them.
 
+#![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -50,6 +50,7 @@ pub async fn check_schema(database: &crate::Database) -> Result<(), SchemaError>
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "both services ask it, each under its own role")]
 async fn is_applied(connection: &mut PgConnection, version: i64) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select exists (select from _sqlx_migrations where version = $1 and success)")
         .bind(version)

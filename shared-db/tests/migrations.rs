@@ -1,5 +1,7 @@
 //! The shared schema: applied, reverted, explained, and no more open than it must be.
 
+#![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
+
 use dev_postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, block_on, connect};
 use shared_db::MIGRATOR;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};

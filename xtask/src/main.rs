@@ -1,7 +1,11 @@
 //! The developers' commands: `cargo xtask --help`.
 
+#![allow(clippy::disallowed_methods, reason = "these commands ask what no service owns, and run in no service")]
+
 mod bench;
+mod fuzz;
 mod prepare;
+mod services;
 mod up;
 mod workspace;
 
@@ -27,6 +31,8 @@ enum Command {
     Prepare(prepare::Options),
     /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
     Bench(bench::Options),
+    /// Sends both services what their `OpenAPI` documents allow and what they do not (schemathesis, from `PyPI`)
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
         Command::Down(options) => up::down(&options).map(|()| ExitCode::SUCCESS),
         Command::Prepare(options) => prepare::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -33,7 +33,10 @@ pub fn load<C: Parser>() -> Result<C, ExitCode> {
             ExitCode::SUCCESS
         }
         _ => {
-            match explain(&C::command(), &error) {
+            // Built, or clap cannot write the names of its arguments.
+            let mut command = C::command();
+            command.build();
+            match explain(&command, &error) {
                 Some(sentence) => eprintln!("error: {sentence}"),
                 None => eprint!("{error}"),
             }

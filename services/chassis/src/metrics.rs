@@ -38,7 +38,9 @@ pub async fn upkeep() {
 
 /// The duration histograms, looked up once for each route and status instead of made anew for each request.
 #[derive(Debug, Default)]
-pub(crate) struct Durations(RwLock<HashMap<Box<str>, HashMap<(Method, StatusCode), Histogram>>>);
+pub(crate) struct Durations(RwLock<HashMap<Box<str>, ByOutcome>>);
+
+type ByOutcome = HashMap<(Method, StatusCode), Histogram>;
 
 impl Durations {
     /// Records that a request by `method` for the route template `route` was answered `status` after `duration`.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::cursor;
 use crate::problem::Problem;
-use crate::query::{self, Query};
+use crate::query::Query;
 
 /// Items of a page if the client does not say.
 const DEFAULT_LIMIT: u32 = 20;
@@ -117,9 +117,4 @@ pub fn next_link(uri: &Uri, name: &str, value: &str) -> HeaderValue {
     query.append_pair(name, value);
     let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
     HeaderValue::from_str(&link).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// 400 for parameters of a list that exclude each other.
-pub fn exclusive(name: &str, other: &str) -> Problem {
-    query::reject(name, &format!("cannot be combined with `{other}`"))
 }

@@ -1,4 +1,4 @@
-//! Puts a service's router together: routes, OpenAPI document, API page, fall-backs, the request layer.
+//! Puts a service's router together: routes, `OpenAPI` document, API page, fall-backs, the request layer.
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -30,8 +30,10 @@ pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, stat
 /// Says of every schema of a request body that it takes no other fields, as [`crate::body`] sees to.
 fn close_request_bodies(document: &mut Value) {
     let mut pending = Vec::new();
-    for operation in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
-        for body in operation.as_object().into_iter().flatten().filter_map(|(_, operation)| operation.get("requestBody")) {
+    for path in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
+        let operations = path.as_object_mut().into_iter().flat_map(|operations| operations.values_mut());
+        for body in operations.filter_map(|operation| operation.get_mut("requestBody")) {
+            drop_null(body);
             collect_references(body, &mut pending);
         }
     }
@@ -47,6 +49,18 @@ fn close_request_bodies(document: &mut Value) {
             }
         }
         closed.push(name);
+    }
+}
+
+/// A body that is optional is left out; it is not null, as utoipa has it.
+fn drop_null(body: &mut Value) {
+    for media_type in body["content"].as_object_mut().into_iter().flat_map(|content| content.values_mut()) {
+        let other = media_type["schema"]["oneOf"].as_array().and_then(|choices| {
+            choices.iter().find(|choice| choice["type"] != "null").filter(|_| choices.len() == 2).cloned()
+        });
+        if let Some(schema) = other {
+            media_type["schema"] = schema;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{customers, rebuild};
 #[derive(Debug, Parser)]
 #[command(name = "orders", version)]
 pub struct Config {
-    /// the service's database, logged in as its own role (postgres://orders_svc:…@host/database)
+    /// the service's database, logged in as its own role (`postgres://orders_svc:…@host/database`)
     #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
     pub orders_database_url: String,
     /// where HTTP is served

@@ -1,5 +1,7 @@
 //! The real program: stopped, and its Postgres crashed, in the middle of work.
 
+#![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
+
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;

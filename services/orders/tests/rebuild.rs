@@ -9,10 +9,10 @@ use std::process::Command;
 
 use dev_postgres::ORDERS_ROLE;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{Connection, Executor, Row};
 use uuid::Uuid;
 
-use support::{Service, id};
+use support::{Service, execute, id};
 
 /// How `orders rebuild` ended, and what it wrote to standard output and to standard error.
 fn run(url: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -44,12 +44,8 @@ async fn snapshot(service: &Service) -> Vec<String> {
         union all select 'item ' || to_jsonb(i)::text from order_items i
         union all select 'event ' || to_jsonb(e)::text from order_events e
         order by 1";
-    sqlx::query_scalar(rows).fetch_all(&mut service.database.owner().await).await.expect("rows")
-}
-
-async fn execute(service: &Service, statement: &str) {
-    let mut owner = service.database.owner().await;
-    owner.execute(AssertSqlSafe(statement.to_owned())).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    let rows = service.database.owner().await.fetch_all(rows).await.expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// An order of two lines.
@@ -114,7 +110,7 @@ async fn every_row_that_has_gone_wrong_is_reported_and_repaired() {
     let right = snapshot(&service).await;
     for ((order, _), (corruption, _)) in orders.iter().zip(CORRUPTIONS) {
         // The foreign key of the lines is checked at the statement's end.
-        execute(&service, &corruption.replace("$1", &format!("'{order}'"))).await;
+        service.execute(&corruption.replace("$1", &format!("'{order}'"))).await;
     }
     let wrong = snapshot(&service).await;
     assert_ne!(wrong, right);
@@ -150,7 +146,7 @@ async fn a_line_with_a_wrong_number_is_reported_and_repaired() {
     let service = Service::start().await;
     let order = place_two_lines(&service).await;
     let right = snapshot(&service).await;
-    execute(&service, &format!("update order_items set line_no = 7 where order_id = '{order}' and line_no = 2")).await;
+    service.execute(&format!("update order_items set line_no = 7 where order_id = '{order}' and line_no = 2")).await;
     let (code, lines) = rebuild(&service, true);
     assert_eq!((code, lines.last()), (Some(1), Some(&sum(1, 1, 0))), "{lines:?}");
     assert_eq!(rebuild(&service, false).0, Some(0));
@@ -177,7 +173,7 @@ async fn what_cannot_be_repaired_is_reported_and_the_rest_is_repaired() {
         (&impossible, "update order_events set type = 'order.delivered.v1' where order_id = $1 and version = 2"),
         (&repairable, "update orders set total_minor = 0 where id = $1"),
     ] {
-        execute(&service, &corruption.replace("$1", &format!("'{}'", id(order)))).await;
+        service.execute(&corruption.replace("$1", &format!("'{}'", id(order)))).await;
     }
     let before = snapshot(&service).await;
     let (code, mut lines) = rebuild(&service, true);
@@ -206,8 +202,8 @@ async fn of_a_deactivated_user_an_order_that_is_over_is_put_back_and_an_open_one
     let delivered = service.place_and(&["pay", "ship", "deliver"]).await;
     let cancelled = service.place_and(&["cancel"]).await;
     let shipped = service.place_and(&["pay", "ship"]).await;
-    execute(&service, "delete from order_items").await;
-    execute(&service, "delete from orders").await;
+    service.execute("delete from order_items").await;
+    service.execute("delete from orders").await;
     service.set_user_status(service.user, "deactivated").await;
 
     let (code, mut lines) = rebuild(&service, false);
@@ -247,12 +243,12 @@ async fn however_many_orders_there_are_each_is_compared() {
         )
         insert into order_events (order_id, version, type, data, occurred_at)
         select c.id, version, type, data, occurred_at from copies c join order_events on order_id = original";
-    execute(&service, copies).await;
+    service.execute(copies).await;
     assert_eq!(rebuild(&service, true), (Some(0), vec![sum(1235, 0, 0)]));
 
-    execute(&service, "update orders set total_minor = 0").await;
-    execute(&service, "delete from order_items where order_id in (select id from orders order by id desc limit 300)").await;
-    execute(&service, "delete from orders where id not in (select order_id from order_items)").await;
+    service.execute("update orders set total_minor = 0").await;
+    service.execute("delete from order_items where order_id in (select id from orders order by id desc limit 300)").await;
+    service.execute("delete from orders where id not in (select order_id from order_items)").await;
     let (code, mut lines) = rebuild(&service, false);
     assert_eq!((code, lines.pop()), (Some(0), Some(sum(1235, 1235, 1235))));
     let mut reported: Vec<&str> = lines.iter().filter_map(|line| line["order_id"].as_str()).collect();
@@ -293,11 +289,35 @@ async fn a_rebuild_under_load_finds_nothing_wrong_and_undoes_nothing() {
     }
 }
 
+/// A payment commits between the comparison and the repair: the repair waits for it and then reads the events again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_repair_does_not_undo_a_step_that_is_taken_meanwhile() {
+    let service = Service::start().await;
+    let placed = service.place().await;
+    service.execute("update orders set total_minor = 7").await;
+    let mut owner = service.database.owner().await;
+    let mut payment = owner.begin().await.expect("a transaction");
+    let statements = "
+        update orders set status = 'paid', version = 2, updated_at = now();
+        insert into order_events (order_id, version, type, data, occurred_at)
+        select order_id, 2, 'order.paid.v1', data, now() from order_events";
+    execute(&mut payment, statements).await;
+    let url = service.database.url_as(ORDERS_ROLE);
+    let repair = tokio::task::spawn_blocking(move || run(&url, &[]));
+    service.until_blocked("orders rebuild", &repair).await;
+    payment.commit().await.expect("committed");
+    let (code, report, _) = repair.await.expect("its end");
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(rebuild(&service, true), (Some(0), vec![sum(1, 0, 0)]));
+    let now = service.read(id(&placed)).await;
+    assert_eq!((&now["status"], &now["version"], &now["total_minor"]), (&json!("paid"), &json!(2), &json!(700)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_for_people_names_the_order_and_what_is_wrong() {
     let service = Service::start().await;
     let order = service.place().await;
-    execute(&service, "update orders set status = 'paid', total_minor = 7").await;
+    service.execute("update orders set status = 'paid', total_minor = 7").await;
     let url = service.database.url_as(ORDERS_ROLE);
     let report = |arguments: &[&str]| {
         let (code, report, _) = run(&url, arguments);

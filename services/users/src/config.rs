@@ -14,7 +14,7 @@ use crate::open_orders;
 #[derive(Debug, Parser)]
 #[command(name = "users", version)]
 pub struct Config {
-    /// the service's database, logged in as its own role (postgres://users_svc:…@host/database)
+    /// the service's database, logged in as its own role (`postgres://users_svc:…@host/database`)
     #[arg(long, env = "USERS_DATABASE_URL", hide_env_values = true)]
     pub users_database_url: String,
     /// where HTTP is served

@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
-use super::{SERVICES, Service};
+use crate::services::{SERVICES, Service};
 
 /// The private database's name.
 const DATABASE: &str = "shop";
@@ -21,7 +21,7 @@ const DATABASE: &str = "shop";
 /// Migrated, its roles able to log in.
 pub enum SharedDatabase {
     /// A server of our own.
-    Private(Cluster),
+    Private(Box<Cluster>),
     /// Somebody's server, where we are the schema's owner.
     Named {
         /// Each service's URL.
@@ -51,7 +51,7 @@ impl SharedDatabase {
         for service in SERVICES {
             allow_login(&mut owner, service.role, cluster.password()).await?;
         }
-        Ok(Self::Private(cluster))
+        Ok(Self::Private(Box::new(cluster)))
     }
 
     async fn named(url: &str, folder: &Path) -> Result<Self> {
@@ -139,7 +139,7 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
     allow_login(owner, role, &password).await.with_context(|| {
         format!("{role} cannot be given a password: do it as an administrator, and set {database_variable}")
     })?;
-    Ok(with_login(owner_url, role, &password)?)
+    with_login(owner_url, role, &password)
 }
 
 fn keep(path: &PathBuf, password: &str) -> Result<()> {

@@ -1,30 +1,20 @@
 //! `cargo xtask up`: everything a newcomer needs, with one command; and `down`, its end.
 
 mod database;
-mod demo;
+pub mod demo;
 mod folder;
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use dev_http::Client;
-use dev_postgres::{Leashed, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::services::{PROGRAMS, Running, SERVICES};
 use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
-
-/// How long the services may take to become ready.
-const READY: Duration = Duration::from_secs(60);
-/// How long a service may take to stop; it gives requests in flight 30 seconds.
-const STOP: Duration = Duration::from_secs(35);
-/// How often is looked whether a service still runs.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// What `up` is to do.
 #[derive(Debug, Args)]
@@ -48,51 +38,6 @@ pub struct DownOptions {
     data_dir: Option<PathBuf>,
 }
 
-/// The services: name, variable of its address and that one's default, variable of its database, role.
-const SERVICES: [Service; 2] = [
-    Service {
-        name: "users",
-        address_variable: "USERS_ADDR",
-        default_address: "127.0.0.1:8081",
-        database_variable: "USERS_DATABASE_URL",
-        role: dev_postgres::USERS_ROLE,
-    },
-    Service {
-        name: "orders",
-        address_variable: "ORDERS_ADDR",
-        default_address: "127.0.0.1:8082",
-        database_variable: "ORDERS_DATABASE_URL",
-        role: dev_postgres::ORDERS_ROLE,
-    },
-];
-
-#[derive(Debug, Clone, Copy)]
-struct Service {
-    name: &'static str,
-    address_variable: &'static str,
-    default_address: &'static str,
-    database_variable: &'static str,
-    role: &'static str,
-}
-
-impl Service {
-    fn address(&self) -> Result<SocketAddr> {
-        let text = std::env::var(self.address_variable).unwrap_or_else(|_| self.default_address.to_owned());
-        text.parse().map_err(|_| anyhow!("{} must be an IP address and a port, not `{text}`", self.address_variable))
-    }
-
-    /// The service's own message says the same, but only after everything was built and started.
-    fn check_port(&self) -> Result<()> {
-        let address = self.address()?;
-        TcpListener::bind(address).map(drop).with_context(|| {
-            format!(
-                "{address} cannot be used for {}: stop what uses it, or set {} to another",
-                self.name, self.address_variable
-            )
-        })
-    }
-}
-
 /// Runs everything until Ctrl-C or SIGTERM.
 ///
 /// # Errors
@@ -103,7 +48,7 @@ pub fn up(options: &UpOptions) -> Result<()> {
     for service in SERVICES {
         service.check_port()?;
     }
-    let programs = build(&SERVICES.map(|service| service.name), options.release)?;
+    let programs = build(&PROGRAMS, options.release)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))
 }
 
@@ -126,9 +71,9 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
     };
     let work = async {
         let database = SharedDatabase::prepare(folder.path()).await?;
-        let mut running = Running(Vec::new());
+        let mut running = Running::default();
         for service in SERVICES {
-            running.start(service, programs, &database.url_as(service)?)?;
+            running.start(service, service.address()?, programs, &database.url_as(service)?)?;
         }
         running.until_ready().await?;
         demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
@@ -151,63 +96,6 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
     drop(running);
     drop(database);
     ended
-}
-
-/// The services' processes.
-struct Running(Vec<(Service, Leashed)>);
-
-impl Running {
-    fn start(&mut self, service: Service, programs: &Path, database_url: &str) -> Result<()> {
-        let program = programs.join(service.name);
-        ensure!(program.is_file(), "{} is missing", program.display());
-        let mut command = Command::new(&program);
-        command.env(service.database_variable, database_url);
-        let process =
-            Leashed::start(&command, Signal::Term).with_context(|| format!("{} cannot be run", program.display()))?;
-        self.0.push((service, process));
-        Ok(())
-    }
-
-    /// An error as soon as one of them has ended.
-    fn check(&mut self) -> Result<()> {
-        for (service, process) in &mut self.0 {
-            if let Some(ended) = process.ended()? {
-                bail!("{} ended with exit code {}; what it said is above", service.name, ended.code());
-            }
-        }
-        Ok(())
-    }
-
-    async fn until_one_ends(&mut self) -> Result<()> {
-        loop {
-            self.check()?;
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    async fn until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY;
-        for service in SERVICES {
-            let client = Client::at(service.address()?);
-            while client.get("/health/ready").send().await.ok().is_none_or(|answer| answer.status != 200) {
-                self.check()?;
-                ensure!(Instant::now() < deadline, "{} was not ready within {READY:?}; see its log above", service.name);
-                tokio::time::sleep(LOOK).await;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whatever the reason that they are no longer wanted.
-impl Drop for Running {
-    fn drop(&mut self) {
-        for (service, process) in self.0.drain(..).rev() {
-            if let Err(error) = process.stop_within(STOP) {
-                eprintln!("{}: {error}", service.name);
-            }
-        }
-    }
 }
 
 /// Says where everything is.

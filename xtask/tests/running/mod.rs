@@ -1,5 +1,5 @@
 //! `cargo xtask up`, running in a place of the test's own.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, clippy::disallowed_methods, reason = "each test program uses a part of it, and may block")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -95,6 +95,7 @@ impl Up {
                 return Self { process, lines, log };
             }
         }
+        process.wait().expect("ended");
         panic!("up ended: {}", log.join().expect("a log"));
     }
 

@@ -162,7 +162,7 @@ pub struct PlaceOrder {
 #[expect(dead_code, reason = "describes the request body in the OpenAPI document")]
 pub struct NewItem {
     /// Stock keeping unit.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     sku: String,
     /// How many.
     #[schema(minimum = 1, maximum = 10_000)]
@@ -197,7 +197,12 @@ fn currency(value: &Value<'_>) -> Option<String> {
 #[derive(Debug, Default, ToSchema)]
 pub struct CancelOrder {
     /// Kept in the order's history.
-    #[schema(min_length = 1, max_length = 500, nullable = false)]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        nullable = false,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub reason: Option<String>,
 }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use dev_http::Client;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{Service, follow, id, ids, next, pages};
+use crate::support::{Service, execute, follow, id, ids, next, pages};
 
 /// What is announced of an order: all of it but the customer, who is not orders' to tell of.
 fn data(order: &Value) -> Value {
@@ -19,7 +19,7 @@ fn data(order: &Value) -> Value {
     data
 }
 
-/// The CloudEvent that made an order what it is.
+/// The `CloudEvent` that made an order what it is.
 fn event(order: &Value) -> Value {
     json!({
         "specversion": "1.0",
@@ -167,13 +167,14 @@ async fn a_bad_parameter_of_the_feed_is_refused() {
     service.client.get(format!("/events?limit=1000&wait=0&after={cursor}")).await.expect(200);
 }
 
+/// What every transaction does that writes.
+const TAKE_A_NUMBER: &str = "select pg_current_xact_id()";
+
 /// Appends an event to the log, in a transaction of the test's.
 async fn append(connection: &mut PgConnection, order: Uuid) {
-    sqlx::query("insert into order_events (order_id, version, type, data, occurred_at) values ($1, 1, 'late', '{}', now())")
-        .bind(order)
-        .execute(connection)
-        .await
-        .expect("an event");
+    let row = format!("('{order}', 1, 'late', '{{}}', now())");
+    execute(connection, &format!("insert into order_events (order_id, version, type, data, occurred_at) values {row}"))
+        .await;
 }
 
 #[tokio::test]
@@ -184,7 +185,7 @@ async fn an_event_waits_for_older_transactions_and_none_is_lost() {
     // It has taken its number, and may or may not write an event.
     let mut owner = service.database.owner().await;
     let mut older = owner.begin().await.expect("a transaction");
-    sqlx::query("select pg_current_xact_id()").execute(&mut *older).await.expect("a number");
+    execute(&mut older, TAKE_A_NUMBER).await;
     let order = service.place().await;
     let paid = service.step(id(&order), "pay").await;
     let answer = feed("/events?limit=1000").await;
@@ -222,21 +223,16 @@ async fn an_older_epoch_is_told_first_whatever_its_transactions_numbers() {
     let service = Service::start().await;
     let old = live(&service, &["pay"]).await;
     let mut owner = service.database.owner().await;
-    owner
-        .execute("update order_events set xid = (9e18::numeric + version)::text::xid8")
-        .await
-        .expect("numbers of another cluster");
+    execute(&mut owner, "update order_events set xid = (9e18::numeric + version)::text::xid8").await;
     let answer = service.client.get("/events").await.expect(200);
     assert_eq!(answer.json(), json!([]), "in this epoch those are still to come");
     let start = next(&answer).expect("a link");
 
-    owner
-        .execute("create or replace function event_epoch() returns bigint language sql stable parallel safe as 'select 2::bigint'")
-        .await
-        .expect("another epoch");
+    let function = "function event_epoch() returns bigint language sql stable parallel safe";
+    execute(&mut owner, &format!("create or replace {function} as 'select 2::bigint'")).await;
     // Told at once, even though a transaction is open that is older than the numbers say.
     let mut older = owner.begin().await.expect("a transaction");
-    sqlx::query("select pg_current_xact_id()").execute(&mut *older).await.expect("a number");
+    execute(&mut older, TAKE_A_NUMBER).await;
     let answer = service.client.get(&start).await.expect(200);
     assert_eq!(answer.json(), json!(old));
     older.rollback().await.expect("rolled back");
@@ -259,7 +255,7 @@ async fn append_slowly(mut owner: PgConnection, stop: Arc<AtomicBool>) -> usize 
     while !stop.load(Ordering::Relaxed) {
         let mut transaction = owner.begin().await.expect("a transaction");
         append(&mut transaction, Uuid::now_v7()).await;
-        sqlx::query("select pg_sleep(0.01)").execute(&mut *transaction).await.expect("a pause");
+        execute(&mut transaction, "select pg_sleep(0.01)").await;
         transaction.commit().await.expect("committed");
         count += 1;
     }

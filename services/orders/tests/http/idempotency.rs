@@ -53,7 +53,8 @@ async fn the_same_order_in_other_words_is_the_same_order() {
                 "user_id":"{user}", "currency":"EUR" }} "#
         ),
         format!(
-            r#"{{"user_id":"{upper}","currency":"\u0045UR","items":[{{"sku":"t\u0065a","quantity":2.0,"unit_price_minor":35e1}}]}}"#
+            r#"{{"user_id":"{upper}","currency":"\u0045UR",
+                "items":[{{"sku":"t\u0065a","quantity":2.0,"unit_price_minor":35e1}}]}}"#
         ),
     ];
     for body in bodies {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::support::{Service, id};
 
-/// Every method and path of an OpenAPI document.
+/// Every method and path of an `OpenAPI` document.
 pub fn operations(document: &Value) -> Vec<(String, String)> {
     let paths = document["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, methods)| {

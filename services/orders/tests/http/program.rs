@@ -11,7 +11,7 @@ use dev_postgres::ORDERS_ROLE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Service, next};
+use crate::support::{Service, next, sessions};
 
 const URL: (&str, &str) = ("ORDERS_DATABASE_URL", "postgres://orders_svc:secret@127.0.0.1:1/none");
 
@@ -183,10 +183,8 @@ async fn a_signal_ends_the_program_once_what_is_under_way_is_answered() {
         // One request waits for news: it has looked for them in the database.
         let reading = tokio::spawn(Client::at(address).get("/events?wait=30").into_future());
         let mut owner = service.database.owner().await;
-        let looked = "select exists (
-            select from pg_stat_activity
-            where datname = current_database() and application_name = 'orders' and query like '%pg_snapshot_xmin%')";
-        while !sqlx::query_scalar::<_, bool>(looked).fetch_one(&mut owner).await.expect("the sessions") {
+        let looked = "application_name = 'orders' and query like '%pg_snapshot_xmin%'";
+        while sessions(&mut owner, looked).await == 0 {
             assert!(!reading.is_finished(), "it did not wait");
         }
         // Another one is half sent: the service has asked for the rest.

@@ -6,19 +6,19 @@ use dev_http::Answer;
 use dev_postgres::{ORDERS_ROLE, USERS_ROLE, connect};
 use shared_db::{Database, Settings};
 use sqlx::{Connection, PgConnection};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::support::{Service, at_once, id, on};
+use crate::support::{Service, at_once, execute, id, on, try_execute, value};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Deactivates a user as the users service does: whether it was done, or refused for open orders.
 async fn deactivate(users: &mut PgConnection, user: Uuid) -> bool {
-    let statement = "update users set status = 'deactivated', version = version + 1 where id = $1 and status = 'active'";
-    match sqlx::query(statement).bind(user).execute(users).await {
-        Ok(done) => {
-            assert_eq!(done.rows_affected(), 1);
+    let deactivated = "status = 'deactivated', version = version + 1";
+    let statement = format!("update users set {deactivated} where id = '{user}' and status = 'active'");
+    match try_execute(users, &statement).await {
+        Ok(changed) => {
+            assert_eq!(changed, 1);
             true
         }
         Err(error) => {
@@ -29,31 +29,14 @@ async fn deactivate(users: &mut PgConnection, user: Uuid) -> bool {
     }
 }
 
-/// Waits until a session of the orders service waits for a lock, as `request` should make it.
-async fn until_blocked<T>(service: &Service, request: &JoinHandle<T>) {
-    let mut owner = service.database.owner().await;
-    let blocked = "select exists (
-        select from pg_stat_activity
-        where datname = current_database() and application_name = 'orders' and wait_event_type = 'Lock')";
-    while !sqlx::query_scalar::<_, bool>(blocked).fetch_one(&mut owner).await.expect("the sessions") {
-        assert!(!request.is_finished(), "it did not wait");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_an_order_and_a_deactivation_at_once_one_is_refused() {
     const ROUNDS: usize = 100;
     let service = Service::start().await;
     let mut users = connect(&service.database.url_as(USERS_ROLE)).await.expect("the users service's role");
     let ids: Vec<Uuid> = (0..ROUNDS).map(|_| Uuid::now_v7()).collect();
-    sqlx::query(
-        "insert into users (id, email, name, status, created_at, updated_at, version)
-         select id, id::text, 'Eve', 'active', now(), now(), 1 from unnest($1::uuid[]) id",
-    )
-    .bind(&ids)
-    .execute(&mut users)
-    .await
-    .expect("users");
+    let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', '{id}', 'Eve', 'active', now(), now(), 1)")).collect();
+    execute(&mut users, &format!("insert into users values {}", rows.join(", "))).await;
     for (round, user) in ids.into_iter().enumerate() {
         // One order, or several that hold the user's row together.
         let calls = (0..1 + round % 3).map(|_| service.client.post("/orders").json(&service.order_of(user)));
@@ -69,13 +52,12 @@ async fn of_an_order_and_a_deactivation_at_once_one_is_refused() {
             refused.problem(409, "user-deactivated");
         }
     }
-    let broken: i64 = sqlx::query_scalar(
+    let broken: i64 = value(
+        &mut service.database.owner().await,
         "select count(*) from orders join users on users.id = user_id
          where users.status <> 'active' and orders.status in ('placed', 'paid', 'shipped')",
     )
-    .fetch_one(&mut service.database.owner().await)
-    .await
-    .expect("a count");
+    .await;
     assert_eq!(broken, 0);
 }
 
@@ -91,7 +73,7 @@ async fn an_order_waits_for_a_deactivation_that_is_under_way() {
         let mut transaction = users.begin().await.expect("a transaction");
         assert!(deactivate(&mut transaction, service.user).await);
         let order = tokio::spawn(client.post("/orders").json(&service.order()).into_future());
-        until_blocked(&service, &order).await;
+        service.until_blocked("orders", &order).await;
         if commit {
             transaction.commit().await.expect("committed");
             order.await.expect("an answer").problem(409, "user-deactivated");

@@ -6,6 +6,8 @@ use dev_postgres::{ORDERS_ROLE, TestDatabase};
 use orders::{App, customers, router};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
+use sqlx::{AssertSqlSafe, Decode, Executor, PgConnection, Postgres, Row, Type};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// The service, its database, and a user who may order.
@@ -32,49 +34,43 @@ impl Service {
 
     /// Adds a user as the users service would.
     pub async fn add_user(&self, id: Uuid, name: &str) {
-        sqlx::query(
-            "insert into users (id, email, name, status, created_at, updated_at, version)
-             values ($1, $2, $3, 'active', now(), now(), 1)",
-        )
-        .bind(id)
-        .bind(format!("{id}@example.org"))
-        .bind(name)
-        .execute(&mut self.database.owner().await)
-        .await
-        .expect("a user");
+        let row = format!("('{id}', '{id}@example.org', '{name}', 'active', now(), now(), 1)");
+        self.execute(&format!("insert into users values {row}")).await;
     }
 
     /// Sets a user's status as the users service would.
     pub async fn set_user_status(&self, id: Uuid, status: &str) {
-        let changed = sqlx::query("update users set status = $2, version = version + 1 where id = $1")
-            .bind(id)
-            .bind(status)
-            .execute(&mut self.database.owner().await)
-            .await
-            .expect("the user may have this status");
-        assert_eq!(changed.rows_affected(), 1);
+        self.execute(&format!("update users set status = '{status}', version = version + 1 where id = '{id}'")).await;
     }
 
     /// Gives a user another name, as the users service would.
     pub async fn rename_user(&self, id: Uuid, name: &str) {
-        let changed = sqlx::query("update users set name = $2, version = version + 1 where id = $1")
-            .bind(id)
-            .bind(name)
-            .execute(&mut self.database.owner().await)
-            .await
-            .expect("the user may have this name");
-        assert_eq!(changed.rows_affected(), 1);
+        self.execute(&format!("update users set name = '{name}', version = version + 1 where id = '{id}'")).await;
+    }
+
+    /// Runs statements as the owner of the schema.
+    pub async fn execute(&self, statements: &str) {
+        execute(&mut self.database.owner().await, statements).await;
     }
 
     /// How many orders, lines and events there are.
     pub async fn rows(&self) -> [i64; 3] {
-        let (orders, items, events) = sqlx::query_as(
-            "select (select count(*) from orders), (select count(*) from order_items), (select count(*) from order_events)",
-        )
-        .fetch_one(&mut self.database.owner().await)
-        .await
-        .expect("counts");
-        [orders, items, events]
+        let mut owner = self.database.owner().await;
+        [
+            value(&mut owner, "select count(*) from orders").await,
+            value(&mut owner, "select count(*) from order_items").await,
+            value(&mut owner, "select count(*) from order_events").await,
+        ]
+    }
+
+    /// Waits until a session of `application` waits for a lock, as what runs in `task` should make it.
+    pub async fn until_blocked<T>(&self, application: &str, task: &JoinHandle<T>) {
+        let blocked = format!("application_name = '{application}' and wait_event_type = 'Lock'");
+        // A connection of its own: within a transaction, the sessions are seen as they were at the first look.
+        let mut owner = self.database.owner().await;
+        while sessions(&mut owner, &blocked).await == 0 {
+            assert!(!task.is_finished(), "it did not wait");
+        }
     }
 
     /// A request for one item for the service's user.
@@ -134,6 +130,30 @@ pub fn client(url: &str, max_connections: usize) -> Client {
 /// The service on a database.
 pub fn on(database: Database) -> Client {
     Client::router(router(App::new(database, customers::Via::Local)))
+}
+
+/// Runs statements: how many rows the last one changed.
+pub async fn execute(connection: &mut PgConnection, statements: &str) -> u64 {
+    try_execute(connection, statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"))
+}
+
+/// Runs statements that may be refused.
+pub async fn try_execute(connection: &mut PgConnection, statements: &str) -> Result<u64, sqlx::Error> {
+    Ok(connection.execute(AssertSqlSafe(statements.to_owned())).await?.rows_affected())
+}
+
+/// The value of a query.
+pub async fn value<T>(connection: &mut PgConnection, query: &str) -> T
+where
+    T: for<'row> Decode<'row, Postgres> + Type<Postgres>,
+{
+    let row = connection.fetch_one(AssertSqlSafe(query.to_owned())).await;
+    row.unwrap_or_else(|error| panic!("{query}: {error}")).get(0)
+}
+
+/// How many sessions of this database are such.
+pub async fn sessions(connection: &mut PgConnection, such: &str) -> i64 {
+    value(connection, &format!("select count(*) from pg_stat_activity where datname = current_database() and {such}")).await
 }
 
 /// The id of what was answered.

@@ -6,11 +6,11 @@ use dev_http::{Answer, Call, Client};
 use dev_postgres::{ORDERS_ROLE, TestDatabase};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::operations::operations;
-use crate::support::{Service, at_once, client, id, on};
+use crate::support::{Service, at_once, client, execute, id, on, sessions, value};
 
 /// Asserts that a client is told to try again, and nothing else.
 #[track_caller]
@@ -23,7 +23,7 @@ fn assert_unavailable(answer: Answer) -> Value {
     problem
 }
 
-/// A call of every operation in the OpenAPI document, right in all its parts.
+/// A call of every operation in the `OpenAPI` document, right in all its parts.
 async fn every_call(client: &Client) -> Vec<(String, Call)> {
     let order = json!({
         "user_id": Uuid::now_v7(),
@@ -102,7 +102,7 @@ async fn a_request_waits_for_a_lock_in_bounded_time() {
     let client = on(Database::new(&service.database.url_as(ORDERS_ROLE), &settings).expect("a URL"));
     let mut owner = service.database.owner().await;
     let mut transaction = owner.begin().await.expect("a transaction");
-    transaction.execute("lock table orders in access exclusive mode").await.expect("the table");
+    execute(&mut transaction, "lock table orders in access exclusive mode").await;
     assert_unavailable(client.post("/orders").json(&service.order()).await);
     assert_unavailable(client.post(format!("/orders/{}/pay", id(&placed))).await);
     assert_unavailable(client.get("/orders").await);
@@ -117,19 +117,17 @@ async fn after_its_connections_were_killed_the_service_recovers_by_itself() {
     let order = service.place().await;
     let path = format!("/orders/{}", id(&order));
     let mut owner = service.database.owner().await;
-    let sessions = "select count(*) from pg_stat_activity
-        where datname = current_database() and application_name = 'orders'";
-    let kill = "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
-        where datname = current_database() and application_name = 'orders'";
+    let ours = "application_name = 'orders'";
+    let kill = format!(
+        "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity where datname = current_database() and {ours}"
+    );
     for _ in 0..3 {
-        let mut open: i64 = 0;
-        while open < 2 {
+        while sessions(&mut owner, ours).await < 2 {
             for answer in at_once((0..20).map(|_| service.client.get(&path))).await {
                 answer.expect(200);
             }
-            open = sqlx::query_scalar(sessions).fetch_one(&mut owner).await.expect("a count");
         }
-        let killed: i64 = sqlx::query_scalar(kill).fetch_one(&mut owner).await.expect("killed");
+        let killed: i64 = value(&mut owner, &kill).await;
         assert!(killed >= 2, "{killed}");
 
         // One request finds out for all connections, not each for its own.
@@ -146,24 +144,25 @@ async fn after_its_connections_were_killed_the_service_recovers_by_itself() {
 #[tokio::test]
 async fn a_service_is_ready_once_its_newest_migration_is_applied() {
     let service = Service::start().await;
-    let mut owner = service.database.owner().await;
     let newest = shared_db::newest_migration();
     let ready = async || service.client.get("/health/ready").await;
     assert_eq!(ready().await.expect(200).json(), json!({ "status": "ok" }));
 
     // A newer one is the next release's.
-    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
-        values (29991231235959, 'the future', true, '', 0)";
-    owner.execute(newer).await.expect("a newer migration");
+    let newer = "(29991231235959, 'the future', true, '', 0)";
+    service
+        .execute(&format!(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values {newer}"
+        ))
+        .await;
     ready().await.expect(200);
 
-    let newest_row = format!("_sqlx_migrations set success = false where version = {newest}");
-    owner.execute(AssertSqlSafe(format!("update {newest_row}"))).await.expect("a migration half done");
-    let problem = ready().await.problem(503, "");
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&newest.to_string())), "{problem}");
-    owner.execute(AssertSqlSafe(format!("delete from _sqlx_migrations where version = {newest}"))).await.expect("none");
-    assert_eq!(ready().await.problem(503, "")["detail"], problem["detail"]);
-    owner.execute("drop table _sqlx_migrations").await.expect("an empty database");
-    assert_eq!(ready().await.problem(503, "")["detail"], problem["detail"]);
+    service.execute(&format!("update _sqlx_migrations set success = false where version = {newest}")).await;
+    let half_done = ready().await.problem(503, "");
+    assert!(half_done["detail"].as_str().is_some_and(|detail| detail.contains(&newest.to_string())), "{half_done}");
+    service.execute(&format!("delete from _sqlx_migrations where version = {newest}")).await;
+    assert_eq!(ready().await.problem(503, ""), half_done);
+    service.execute("drop table _sqlx_migrations").await;
+    assert_eq!(ready().await.problem(503, ""), half_done);
     service.client.get("/health/live").await.expect(200);
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use chassis::conditional::{etag, none_match_names};
-use chassis::page::{Page, PageRequest, exclusive};
+use chassis::page::{Page, PageRequest};
 use chassis::path::{Id, parse_id};
 use chassis::problem::ProblemBody;
 use chassis::query::{Query, reject};
@@ -83,7 +83,7 @@ pub async fn list_users(State(app): State<App>, uri: Uri, mut query: Query) -> R
 
 async fn users_by_id(app: &App, ids: Vec<String>, query: Query) -> Result<Page<User>, Error> {
     if query.finish().is_err() {
-        return Err(exclusive("id", "other parameters").into());
+        return Err(reject("id", "cannot be combined with other parameters").into());
     }
     if ids.len() > MAX_IDS {
         return Err(reject("id", "may be given 100 times at most").into());

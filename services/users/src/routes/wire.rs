@@ -20,7 +20,11 @@ pub struct User {
     #[schema(format = "email", max_length = 254)]
     pub email: String,
     /// How the person wants to be called.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub name: String,
     /// Whether the user may order.
     #[schema(value_type = Status)]
@@ -71,7 +75,11 @@ pub struct RegisterUser {
     #[schema(format = "email", max_length = 254)]
     pub email: String,
     /// Trimmed.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub name: String,
 }
 
@@ -90,7 +98,12 @@ pub struct ChangeUser {
     #[schema(format = "email", max_length = 254, nullable = false)]
     pub email: Option<String>,
     /// The new name.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        nullable = false,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub name: Option<String>,
 }
 

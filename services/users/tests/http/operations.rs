@@ -249,6 +249,15 @@ async fn the_api_page_needs_nothing_from_elsewhere() {
     assert!(!scripts.contains("http://") && !scripts.contains("https://"), "{scripts}");
 }
 
+/// Unless told otherwise, Swagger UI on any host but localhost shows a badge from validator.swagger.io, and tells that
+/// server where the document is.
+#[tokio::test]
+async fn the_api_page_asks_nobody_whether_the_document_is_valid() {
+    let service = Service::start();
+    let settings = service.client.get("/docs/swagger-initializer.js").await.expect(200).text();
+    assert!(settings.contains("\"validatorUrl\": \"none\""), "{settings}");
+}
+
 #[tokio::test]
 async fn every_answer_carries_a_request_id() {
     let service = Service::start();

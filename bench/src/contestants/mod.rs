@@ -1,0 +1,115 @@
+//! Who is measured: the services, a minimal server, and pgbench.
+
+mod pgbench;
+mod server;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE};
+use serde::Serialize;
+
+use crate::figures::Figures;
+use crate::jobs::Job;
+use pgbench::Pgbench;
+use server::Server;
+
+/// Connections to the database that everybody gets.
+pub const DATABASE_CONNECTIONS: u32 = 8;
+/// Each job runs so long before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// A contestant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contestant {
+    /// The services users and orders.
+    Service,
+    /// `bench-peer`: the same reads as a minimal axum and tokio-postgres server does them.
+    Peer,
+    /// The same SQL without any server but Postgres: the limit.
+    Pgbench,
+}
+
+impl Contestant {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Service, Self::Peer, Self::Pgbench];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Peer => "peer",
+            Self::Pgbench => "pgbench",
+        }
+    }
+
+    /// Whether it can do the job.
+    pub fn does(self, job: Job) -> bool {
+        self != Self::Peer || matches!(job, Job::PointRead | Job::OrderRead)
+    }
+}
+
+/// All contestants, running.
+pub struct Contestants {
+    users: Server,
+    orders: Server,
+    peer: Server,
+    pgbench: Pgbench,
+    postgres: u32,
+}
+
+impl Contestants {
+    /// Starts them. `programs` is the folder that theirs are in.
+    pub async fn start(cluster: &Cluster, database: &str, programs: &Path) -> Result<Self> {
+        let users_url = cluster.url_as(USERS_ROLE, database);
+        let orders_url = cluster.url_as(ORDERS_ROLE, database);
+        let connections = DATABASE_CONNECTIONS.to_string();
+        let common = [("RUST_LOG", "warn"), ("DATABASE_MAX_CONNECTIONS", &connections)];
+        let databases = [("USERS_DATABASE_URL", users_url.as_str()), ("ORDERS_DATABASE_URL", orders_url.as_str())];
+        let variables = common.iter().chain(&databases).copied();
+        Ok(Self {
+            users: Server::start(programs, "users", "USERS_ADDR", variables.clone()).await?,
+            orders: Server::start(programs, "orders", "ORDERS_ADDR", variables.clone()).await?,
+            peer: Server::start(programs, "bench-peer", "PEER_ADDR", variables).await?,
+            pgbench: Pgbench::new(cluster, database)?,
+            postgres: cluster.process_id().context("Postgres has ended")?,
+        })
+    }
+
+    fn service(&self, job: Job) -> &Server {
+        if job == Job::PointRead { &self.users } else { &self.orders }
+    }
+
+    /// Has a contestant do a job for so long.
+    pub async fn measure(&self, contestant: Contestant, job: Job, length: Duration) -> Result<Figures> {
+        let doing = || format!("{} by {}", job.name(), contestant.name());
+        match contestant {
+            Contestant::Service => self.service(job).measure(job, length, self.postgres).await,
+            Contestant::Peer => self.peer.measure(job, length, self.postgres).await,
+            Contestant::Pgbench => self.pgbench.measure(job, length, self.postgres).await,
+        }
+        .with_context(doing)
+    }
+
+    /// Checks that the answers are those that are meant to be measured.
+    pub async fn verify(&self) -> Result<()> {
+        for job in Job::ALL {
+            let (first, last) = (*job.numbers().start(), *job.numbers().end());
+            for n in (0..=20).map(|part| first + (last - first) * part / 20) {
+                let answer = self.service(job).call(job, n).await?;
+                if job == Job::OrderPage {
+                    let orders = answer["items"].as_array().map(Vec::len);
+                    ensure!(orders == Some(20), "the page of {} has not 20 orders: {answer}", job.path(n));
+                }
+                if Contestant::Peer.does(job) {
+                    let of_peer = self.peer.call(job, n).await?;
+                    ensure!(answer == of_peer, "{}: {answer} by the service, {of_peer} by the peer", job.path(n));
+                }
+                self.pgbench.verify(job, n).await?;
+            }
+        }
+        Ok(())
+    }
+}

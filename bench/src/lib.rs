@@ -1,0 +1,3 @@
+//! What the benchmark and the server it compares with have in common.
+
+pub mod statements;

@@ -1,0 +1,135 @@
+//! How fast the services are: `cargo xtask bench` builds this and what it measures, and runs it.
+//!
+//! Everything runs on a private Postgres and in one run, so that figures can be compared with each other: those of another
+//! machine, or another hour, cannot.
+
+mod contestants;
+mod cpu;
+mod figures;
+mod jobs;
+mod load;
+mod report;
+mod seed;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use contestants::{Contestant, Contestants, DATABASE_CONNECTIONS};
+use dev_postgres::{Cluster, connect};
+use figures::Figures;
+use jobs::{Job, ORDERS, USERS};
+use report::{Report, SetUp};
+use sqlx::{Executor, Row};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Everything that is read fits into the cache, and neither a checkpoint nor autovacuum falls into somebody's turn.
+const SETTINGS: [&str; 5] =
+    ["shared_buffers=512MB", "fsync=off", "autovacuum=off", "checkpoint_timeout=1d", "max_wal_size=64GB"];
+
+/// Measures the services. Its defaults are those of `cargo xtask bench`.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// A table, or one JSON object
+    #[arg(long)]
+    format: Format,
+    /// How long each job is measured in a round
+    #[arg(long)]
+    seconds: u32,
+    /// How many rounds; their medians are reported
+    #[arg(long)]
+    rounds: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+// One thread: the load's connections have little to do, and the CPUs are for the contestants.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = tokio::select! {
+        done = run(&options) => done,
+        // Dropped in the middle, it takes everything along.
+        stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn stop_signal() -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn run(options: &Options) -> Result<ExitCode> {
+    eprintln!("starting Postgres");
+    let cluster = Cluster::temporary_with(&SETTINGS)?;
+    seed::seed(&cluster).await?;
+    let programs = std::env::current_exe()?;
+    let programs = programs.parent().context("this program lies in a folder")?;
+    eprintln!("starting the servers");
+    let contestants = Contestants::start(&cluster, seed::DATABASE, programs).await?;
+    contestants.verify().await?;
+    let figures = measure(&contestants, options).await?;
+    let report = Report::new(set_up(&cluster, options).await?, &figures);
+    match options.format {
+        Format::Text => print!("{}", report.text()),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    let failures = report.failures();
+    if failures > 0 {
+        eprintln!("error: {failures} answers were not as they should be");
+    }
+    Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Everybody does every job once a round, so that what changes meanwhile (the machine, the tables) concerns all.
+async fn measure(contestants: &Contestants, options: &Options) -> Result<Vec<(Job, Contestant, Figures)>> {
+    let turns = Job::ALL.into_iter().flat_map(|job| Contestant::ALL.map(|contestant| (job, contestant)));
+    let turns: Vec<_> = turns.filter(|(job, contestant)| contestant.does(*job)).collect();
+    let mut rounds = vec![Vec::new(); turns.len()];
+    for round in 1..=options.rounds {
+        for (&(job, contestant), figures) in turns.iter().zip(&mut rounds) {
+            let length = Duration::from_secs(options.seconds.into());
+            let measured = contestants.measure(contestant, job, length).await?;
+            eprintln!(
+                "round {round} of {}: {}, {}: {:.0} requests/s",
+                options.rounds,
+                job.name(),
+                contestant.name(),
+                measured.requests_per_second
+            );
+            figures.push(measured);
+        }
+    }
+    let medians = turns.into_iter().zip(&rounds);
+    Ok(medians.map(|((job, contestant), rounds)| (job, contestant, Figures::medians(rounds))).collect())
+}
+
+async fn set_up(cluster: &Cluster, options: &Options) -> Result<SetUp> {
+    let row = connect(&cluster.url("postgres")).await?.fetch_one("show server_version").await?;
+    let version: String = row.get(0);
+    Ok(SetUp {
+        cores: std::thread::available_parallelism()?.get(),
+        postgres: version.split(' ').next().unwrap_or_default().to_owned(),
+        settings: SETTINGS.map(str::to_owned).to_vec(),
+        users: USERS,
+        orders: ORDERS,
+        http_connections: load::CONNECTIONS,
+        database_connections: DATABASE_CONNECTIONS,
+        seconds: options.seconds,
+        rounds: options.rounds,
+    })
+}

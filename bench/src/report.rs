@@ -1,0 +1,131 @@
+//! What is told at the end.
+
+use serde::Serialize;
+
+use crate::contestants::Contestant;
+use crate::figures::Figures;
+use crate::jobs::Job;
+
+/// The whole result.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What was measured, and on what.
+    pub set_up: SetUp,
+    /// The figures.
+    pub results: Vec<Entry>,
+}
+
+/// What was measured, and on what.
+#[derive(Debug, Serialize)]
+pub struct SetUp {
+    /// CPUs, which Postgres, the server and the load share.
+    pub cores: usize,
+    /// Postgres' version.
+    pub postgres: String,
+    /// Its settings.
+    pub settings: Vec<String>,
+    /// Rows at the start.
+    pub users: u64,
+    /// Rows at the start.
+    pub orders: u64,
+    /// Kept-alive HTTP connections, each with one request at a time.
+    pub http_connections: usize,
+    /// Connections of each contestant to Postgres.
+    pub database_connections: u32,
+    /// Length of one measurement.
+    pub seconds: u32,
+    /// Rounds that the medians are taken from.
+    pub rounds: u32,
+}
+
+/// A contestant's figures in a job.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    job: Job,
+    contestant: Contestant,
+    #[serde(flatten)]
+    figures: Figures,
+    /// Requests per second, as a part of pgbench's.
+    rate_to_pgbench: Option<f64>,
+    /// CPU per request, as a multiple of the peer's.
+    cpu_to_peer: Option<f64>,
+}
+
+impl Report {
+    /// Puts the figures into relation.
+    pub fn new(set_up: SetUp, figures: &[(Job, Contestant, Figures)]) -> Self {
+        let of = |job, contestant| {
+            let found = figures.iter().find(|(j, c, _)| (*j, *c) == (job, contestant));
+            found.map(|(_, _, figures)| figures)
+        };
+        let results = figures.iter().map(|&(job, contestant, figures)| {
+            let (pgbench, peer) = (of(job, Contestant::Pgbench), of(job, Contestant::Peer));
+            let peer_cpu = peer.and_then(|peer| peer.server_cpu_us);
+            Entry {
+                job,
+                contestant,
+                figures,
+                rate_to_pgbench: pgbench.map(|pgbench| figures.requests_per_second / pgbench.requests_per_second),
+                cpu_to_peer: figures.server_cpu_us.zip(peer_cpu).map(|(ours, peers)| ours / peers),
+            }
+        });
+        Self { set_up, results: results.collect() }
+    }
+
+    /// Answers other than the right one, altogether.
+    pub fn failures(&self) -> u64 {
+        self.results.iter().map(|entry| entry.figures.failures).sum()
+    }
+
+    /// A table, and what it shows.
+    pub fn text(&self) -> String {
+        let header =
+            ["job", "contestant", "requests/s", "p50 ms", "p99 ms", "server µs", "postgres µs", "to pgbench", "to peer"];
+        let mut rows = vec![header.map(str::to_owned)];
+        rows.extend(self.results.iter().map(Entry::cells));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths: [usize; 9] = std::array::from_fn(width);
+        let mut text = String::new();
+        for row in &rows {
+            let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+                // Words to the left, numbers to the right.
+                if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        format!("{text}\n{}\n", self.set_up.text())
+    }
+}
+
+impl Entry {
+    fn cells(&self) -> [String; 9] {
+        let optional = |value: Option<f64>, decimals| value.map_or("–".to_owned(), |value| format!("{value:.decimals$}"));
+        let Figures { requests_per_second, p50_ms, p99_ms, server_cpu_us, postgres_cpu_us, failures: _ } = self.figures;
+        [
+            self.job.name().to_owned(),
+            self.contestant.name().to_owned(),
+            format!("{requests_per_second:.0}"),
+            format!("{p50_ms:.2}"),
+            format!("{p99_ms:.2}"),
+            optional(server_cpu_us, 1),
+            format!("{postgres_cpu_us:.1}"),
+            optional(self.rate_to_pgbench, 2),
+            optional(self.cpu_to_peer, 2),
+        ]
+    }
+}
+
+impl SetUp {
+    fn text(&self) -> String {
+        let Self { cores, postgres, settings, users, orders, http_connections, database_connections, seconds, rounds } =
+            self;
+        format!(
+            "{cores} cores for all; Postgres {postgres} with {}; {users} users, {orders} orders; {http_connections} HTTP \
+             connections, {database_connections} to Postgres for each server and for pgbench (-M prepared, the services' \
+             SQL); medians of {rounds} rounds of {seconds} s; µs: CPU per request of the server's and of all Postgres \
+             processes; to pgbench: requests/s; to peer (axum and tokio-postgres, nothing else): server µs",
+            settings.join(", "),
+        )
+    }
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask fuzz`: schemathesis sends both services what their `OpenAPI` documents allow, and what they do not.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use dev_http::Client;
+use dev_postgres::TestDatabase;
+
+use crate::services::{PROGRAMS, Running, SERVICES};
+use crate::up::demo;
+use crate::workspace::{build, root};
+
+/// From `PyPI`.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+/// Of a document's rules, those that no document can tell: that a cursor must have been issued, that a user must exist,
+/// that `DELETE` deactivates.
+const NOT_SAID_BY_DOCUMENTS: &str = "positive_data_acceptance,use_after_free";
+
+/// How to fuzz.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Seconds for each service
+    #[arg(long, default_value = "60")]
+    seconds: u32,
+    /// Repeats the run that printed this seed
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Fuzzes both services, on a database of their own.
+///
+/// # Errors
+/// If that cannot be done; findings give exit code 1.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let programs = build(&PROGRAMS, false)?;
+    let schemathesis = install()?;
+    let database = TestDatabase::create();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut running = Running::default();
+    let mut addresses = Vec::new();
+    for service in SERVICES {
+        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        running.start(service, address, &programs, &database.url_as(service.role))?;
+        addresses.push(address);
+    }
+    runtime.block_on(async {
+        running.until_ready().await?;
+        demo::add_once(&Client::at(addresses[0]), &Client::at(addresses[1])).await
+    })?;
+    let mut sound = true;
+    for (service, address) in SERVICES.iter().zip(addresses) {
+        println!("\n{}", service.name);
+        let mut run = Command::new(&schemathesis);
+        run.args(["run", &format!("http://{address}/openapi.json"), "--checks=all", "--continue-on-failure"]);
+        run.arg(format!("--exclude-checks={NOT_SAID_BY_DOCUMENTS}")).arg(format!("--max-time={}", options.seconds));
+        if let Some(seed) = options.seed {
+            run.arg(format!("--seed={seed}"));
+        }
+        // It leaves a folder of what it found.
+        sound &= run.current_dir(root().join("target")).status().context("schemathesis cannot be run")?.success();
+    }
+    Ok(ExitCode::from(u8::from(!sound)))
+}
+
+/// Installs schemathesis, once, beside the build.
+fn install() -> Result<PathBuf> {
+    let folder = root().join("target").join("schemathesis");
+    let program = folder.join("bin").join("schemathesis");
+    if !program.is_file() {
+        let python = Command::new("python3").args(["-m", "venv"]).arg(&folder).status();
+        ensure!(python.is_ok_and(|status| status.success()), "python3 with its module venv is needed");
+        let pip = Command::new(folder.join("bin/pip")).args(["install", "--quiet", SCHEMATHESIS]).status()?;
+        ensure!(pip.success(), "{SCHEMATHESIS} cannot be installed");
+    }
+    Ok(program)
+}

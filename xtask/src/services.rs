@@ -1,0 +1,128 @@
+//! The services, as processes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use dev_http::Client;
+use dev_postgres::{Leashed, Signal};
+
+/// Their programs.
+pub const PROGRAMS: [&str; 2] = ["users", "orders"];
+
+/// How long the services may take to become ready.
+const READY: Duration = Duration::from_secs(60);
+/// How long a service may take to stop; it gives requests in flight 30 seconds.
+const STOP: Duration = Duration::from_secs(35);
+/// How often is looked whether a service still runs.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Both services.
+pub const SERVICES: [Service; 2] = [
+    Service {
+        name: "users",
+        address_variable: "USERS_ADDR",
+        default_address: "127.0.0.1:8081",
+        database_variable: "USERS_DATABASE_URL",
+        role: dev_postgres::USERS_ROLE,
+    },
+    Service {
+        name: "orders",
+        address_variable: "ORDERS_ADDR",
+        default_address: "127.0.0.1:8082",
+        database_variable: "ORDERS_DATABASE_URL",
+        role: dev_postgres::ORDERS_ROLE,
+    },
+];
+
+/// A service, and what its variables are called.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    pub name: &'static str,
+    pub address_variable: &'static str,
+    pub default_address: &'static str,
+    pub database_variable: &'static str,
+    pub role: &'static str,
+}
+
+impl Service {
+    /// Where its variable says, or its default.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let text = std::env::var(self.address_variable).unwrap_or_else(|_| self.default_address.to_owned());
+        text.parse().map_err(|_| anyhow!("{} must be an IP address and a port, not `{text}`", self.address_variable))
+    }
+
+    /// The service's own message says the same, but only after everything was built and started.
+    pub fn check_port(&self) -> Result<()> {
+        let address = self.address()?;
+        TcpListener::bind(address).map(drop).with_context(|| {
+            format!(
+                "{address} cannot be used for {}: stop what uses it, or set {} to another",
+                self.name, self.address_variable
+            )
+        })
+    }
+}
+
+/// The services' processes.
+#[derive(Default)]
+pub struct Running(Vec<(Service, SocketAddr, Leashed)>);
+
+impl Running {
+    /// Starts one of them.
+    pub fn start(&mut self, service: Service, address: SocketAddr, programs: &Path, database_url: &str) -> Result<()> {
+        let program = programs.join(service.name);
+        ensure!(program.is_file(), "{} is missing", program.display());
+        let mut command = Command::new(&program);
+        command.env(service.database_variable, database_url).env(service.address_variable, address.to_string());
+        let process =
+            Leashed::start(&command, Signal::Term).with_context(|| format!("{} cannot be run", program.display()))?;
+        self.0.push((service, address, process));
+        Ok(())
+    }
+
+    /// An error as soon as one of them has ended.
+    fn check(&mut self) -> Result<()> {
+        for (service, _, process) in &mut self.0 {
+            if let Some(ended) = process.ended()? {
+                bail!("{} ended with exit code {}; what it said is above", service.name, ended.code());
+            }
+        }
+        Ok(())
+    }
+
+    /// Never returns without an error.
+    pub async fn until_one_ends(&mut self) -> Result<()> {
+        loop {
+            self.check()?;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until all of them can do their work.
+    pub async fn until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        for (service, address) in self.0.iter().map(|(service, address, _)| (*service, *address)).collect::<Vec<_>>() {
+            let client = Client::at(address);
+            while client.get("/health/ready").send().await.ok().is_none_or(|answer| answer.status != 200) {
+                self.check()?;
+                ensure!(Instant::now() < deadline, "{} was not ready within {READY:?}; see its log above", service.name);
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whatever the reason that they are no longer wanted.
+impl Drop for Running {
+    fn drop(&mut self) {
+        for (service, _, process) in self.0.drain(..).rev() {
+            if let Err(error) = process.stop_within(STOP) {
+                eprintln!("{}: {error}", service.name);
+            }
+        }
+    }
+}
