@@ -1,4 +1,4 @@
-//! Events as other services read them: `CloudEvents` 1.0, and the feed they come by.
+//! Events as other services read them: CloudEvents 1.0, and the feed they come by.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::page::{Place, next_link};
 use crate::problem::Problem;
 use crate::query::Query;
 
-/// A `CloudEvent`, <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
+/// A CloudEvent, <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CloudEvent {
     /// `1.0`.

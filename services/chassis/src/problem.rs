@@ -18,7 +18,7 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// The body of every error, `application/problem+json`, as documented by `OpenAPI`.
+/// The body of every error, `application/problem+json`, as documented by OpenAPI.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {

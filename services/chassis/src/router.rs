@@ -1,4 +1,4 @@
-//! Puts a service's router together: routes, `OpenAPI` document, API page, fall-backs, the request layer.
+//! Puts a service's router together: routes, OpenAPI document, API page, fall-backs, the request layer.
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::{Event, Item, NewOrder, Order, Recorded};
 
-/// What names this service's events: `source` of a `CloudEvent`.
+/// What names this service's events: `source` of a CloudEvent.
 pub const SOURCE: &str = "/orders";
 
 const PLACED: &str = "order.placed.v1";
@@ -20,7 +20,7 @@ const CANCELLED: &str = "order.cancelled.v1";
 /// An event about to be appended to the log, in the statement that changes the order.
 #[derive(Debug)]
 pub struct Announcement {
-    /// The `CloudEvents` type.
+    /// The CloudEvents type.
     pub r#type: &'static str,
     /// The order after the event.
     pub data: Json<Box<RawValue>>,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::User;
 
-/// What names this service's events: `source` of a `CloudEvent`.
+/// What names this service's events: `source` of a CloudEvent.
 pub const SOURCE: &str = "/users";
 
 /// What can happen to a user.
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The `CloudEvents` type.
+    /// The CloudEvents type.
     fn as_str(self) -> &'static str {
         match self {
             Self::Registered => "user.registered.v1",
@@ -39,7 +39,7 @@ impl Kind {
 /// An event about to be appended to the log, in the statement that changes the user.
 #[derive(Debug)]
 pub struct Event {
-    /// The `CloudEvents` type.
+    /// The CloudEvents type.
     pub r#type: &'static str,
     /// The user after the event.
     pub data: Json<Box<RawValue>>,

@@ -102,7 +102,7 @@ pub async fn withheld_seconds(connection: &mut PgConnection) -> Result<f64, sqlx
 pub struct LoggedEvent {
     /// The order's version after it.
     pub version: i64,
-    /// The `CloudEvents` type.
+    /// The CloudEvents type.
     pub r#type: String,
     /// The order after it.
     pub data: Box<RawValue>,

@@ -19,7 +19,7 @@ fn data(order: &Value) -> Value {
     data
 }
 
-/// The `CloudEvent` that made an order what it is.
+/// The CloudEvent that made an order what it is.
 fn event(order: &Value) -> Value {
     json!({
         "specversion": "1.0",

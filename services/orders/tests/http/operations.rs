@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use dev_postgres::ORDERS_ROLE;
 use orders::{App, customers, watch_event_log};
 use serde_json::{Value, json};
-use shared_db::{Database, Settings};
+use shared_db::Database;
 use uuid::Uuid;
 
-use crate::support::{Service, id};
+use crate::support::{Service, id, settings};
 
-/// Every method and path of an `OpenAPI` document.
+/// Every method and path of an OpenAPI document.
 pub fn operations(document: &Value) -> Vec<(String, String)> {
     let paths = document["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, methods)| {
@@ -148,7 +148,7 @@ async fn metrics_tell_of_requests_by_route_of_the_pool_and_of_withheld_events() 
     service.read(id(&order)).await;
     service.client.get(format!("/orders/{}", Uuid::now_v7())).await.expect(404);
     let url = service.database.url_as(ORDERS_ROLE);
-    let database = Database::new(&url, &Settings::new("orders", 1)).expect("a URL");
+    let database = Database::new(&url, &settings(1)).expect("a URL");
     let watch = tokio::spawn(watch_event_log(App::new(database, customers::Via::Local)));
     let metrics = async || {
         let answer = service.client.get("/metrics").await.expect(200);

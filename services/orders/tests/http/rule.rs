@@ -1,16 +1,11 @@
 //! The rule that spans both services: no open order for a user who is not active. Users acts by the SQL it uses.
 
-use std::time::Duration;
-
 use dev_http::Answer;
-use dev_postgres::{ORDERS_ROLE, USERS_ROLE, connect};
-use shared_db::{Database, Settings};
+use dev_postgres::{USERS_ROLE, connect};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{Service, at_once, execute, id, on, try_execute, value};
-
-const PATIENCE: Duration = Duration::from_secs(40);
+use crate::support::{Service, at_once, execute, id, try_execute, value};
 
 /// Deactivates a user as the users service does: whether it was done, or refused for open orders.
 async fn deactivate(users: &mut PgConnection, user: Uuid) -> bool {
@@ -66,13 +61,10 @@ async fn of_an_order_and_a_deactivation_at_once_one_is_refused() {
 async fn an_order_waits_for_a_deactivation_that_is_under_way() {
     let service = Service::start().await;
     let mut users = connect(&service.database.url_as(USERS_ROLE)).await.expect("the users service's role");
-    // However slow this machine is, the wait must not end first.
-    let patient = Settings { lock_timeout: PATIENCE, statement_timeout: PATIENCE, ..Settings::new("orders", 1) };
-    let client = on(Database::new(&service.database.url_as(ORDERS_ROLE), &patient).expect("a URL"));
     for commit in [false, true] {
         let mut transaction = users.begin().await.expect("a transaction");
         assert!(deactivate(&mut transaction, service.user).await);
-        let order = tokio::spawn(client.post("/orders").json(&service.order()).into_future());
+        let order = tokio::spawn(service.client.post("/orders").json(&service.order()).into_future());
         service.until_blocked("orders", &order).await;
         if commit {
             transaction.commit().await.expect("committed");

@@ -1,5 +1,7 @@
 //! What every test begins with.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{ORDERS_ROLE, TestDatabase};
@@ -21,7 +23,7 @@ impl Service {
     /// A new service without orders.
     pub async fn start() -> Self {
         let database = TestDatabase::create();
-        let client = client(&database.url_as(ORDERS_ROLE), 10);
+        let client = client(&database.url_as(ORDERS_ROLE), &settings(10));
         let service = Self { client, database, user: Uuid::now_v7() };
         service.add_user(service.user, "Ada").await;
         service
@@ -29,7 +31,7 @@ impl Service {
 
     /// Another process of the same service, on the same database.
     pub fn second_instance(&self) -> Client {
-        client(&self.database.url_as(ORDERS_ROLE), 10)
+        client(&self.database.url_as(ORDERS_ROLE), &settings(10))
     }
 
     /// Adds a user as the users service would.
@@ -122,9 +124,18 @@ impl Service {
     }
 }
 
+/// The usual settings, but with patience for a machine that has much else to do.
+pub fn settings(max_connections: usize) -> Settings {
+    let mut settings = Settings::new("orders", max_connections);
+    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
+        *limit = Duration::from_secs(40);
+    }
+    settings
+}
+
 /// The service on the database at `url`.
-pub fn client(url: &str, max_connections: usize) -> Client {
-    on(Database::new(url, &Settings::new("orders", max_connections)).expect("a URL"))
+pub fn client(url: &str, settings: &Settings) -> Client {
+    on(Database::new(url, settings).expect("a URL"))
 }
 
 /// The service on a database.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{ORDERS_ROLE, TestDatabase};
 use serde_json::{Value, json};
-use shared_db::{Database, Settings};
+use shared_db::{Database, Settings, Settle};
 use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::operations::operations;
-use crate::support::{Service, at_once, client, execute, id, on, sessions, value};
+use crate::support::{Service, at_once, client, execute, id, on, sessions, settings, value};
 
 /// Asserts that a client is told to try again, and nothing else.
 #[track_caller]
@@ -23,7 +23,7 @@ fn assert_unavailable(answer: Answer) -> Value {
     problem
 }
 
-/// A call of every operation in the `OpenAPI` document, right in all its parts.
+/// A call of every operation in the OpenAPI document, right in all its parts.
 async fn every_call(client: &Client) -> Vec<(String, Call)> {
     let order = json!({
         "user_id": Uuid::now_v7(),
@@ -53,7 +53,7 @@ async fn without_a_database_everything_that_needs_it_is_503() {
     urls.push(dropped.url_as(ORDERS_ROLE));
     drop(dropped);
     for url in urls {
-        let client = client(&url, 2);
+        let client = client(&url, &Settings::new("orders", 2));
         let calls = every_call(&client).await;
         assert!(calls.len() > 10, "{}", calls.len());
         for (path, call) in calls {
@@ -76,10 +76,15 @@ async fn without_a_database_everything_that_needs_it_is_503() {
 #[tokio::test]
 async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
     let service = Service::start().await;
-    let url = service.database.url_as(ORDERS_ROLE);
-    let database = Database::new(&url, &Settings::new("orders", 1)).expect("a URL");
+    let settings = Settings { acquire_timeout: Duration::from_secs(1), ..settings(1) };
+    let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings).expect("a URL");
     let client = on(database.clone());
-    let only = database.connection().await.expect("the only connection");
+    // On a slow machine it may take more than a second to open.
+    let only = loop {
+        if let Ok(only) = database.connection().await {
+            break only;
+        }
+    };
     let place = || client.post("/orders").header("idempotency-key", "a").json(&service.order());
     client.get("/health/live").await.expect(200);
     for answer in at_once([client.get("/orders"), place(), client.get("/events"), client.get("/health/ready")]).await {
@@ -87,7 +92,7 @@ async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
     }
     assert_eq!(service.rows().await, [0, 0, 0]);
 
-    drop(only);
+    Ok(()).settle(only).expect("given back");
     client.get("/health/ready").await.expect(200);
     place().await.expect(201);
     place().await.expect(201);
@@ -98,8 +103,8 @@ async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
 async fn a_request_waits_for_a_lock_in_bounded_time() {
     let service = Service::start().await;
     let placed = service.place().await;
-    let settings = Settings { lock_timeout: Duration::from_millis(50), ..Settings::new("orders", 2) };
-    let client = on(Database::new(&service.database.url_as(ORDERS_ROLE), &settings).expect("a URL"));
+    let settings = Settings { lock_timeout: Duration::from_millis(50), ..settings(2) };
+    let client = client(&service.database.url_as(ORDERS_ROLE), &settings);
     let mut owner = service.database.owner().await;
     let mut transaction = owner.begin().await.expect("a transaction");
     execute(&mut transaction, "lock table orders in access exclusive mode").await;

@@ -41,7 +41,7 @@ impl Service {
     }
 }
 
-/// The claim that `events` are `CloudEvents` 1.0 about one user, who was as in `states` after each.
+/// The claim that `events` are CloudEvents 1.0 about one user, who was as in `states` after each.
 fn assert_told(events: &[Value], states: &[Value]) {
     let types = ["user.registered.v1", "user.changed.v1", "user.deactivated.v1", "user.reactivated.v1"];
     assert_eq!(events.len(), states.len());
