@@ -206,7 +206,8 @@ impl<'a> Value<'a> {
     /// An object with no other fields than those that `read` asks for.
     pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> Option<T>) -> Option<T> {
         let Ok(Fields(fields)) = serde_json::from_str(self.raw.get()) else {
-            return self.reject("must be an object");
+            let named = self.raw.get().starts_with('{');
+            return self.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
         };
         let mut object = Object { fields, pointer: self.pointer.clone(), errors: self.errors };
         let value = read(&mut object);
@@ -244,7 +245,7 @@ impl<'a> Object<'a> {
 
     fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let index = self.fields.iter().position(|(field, _)| field == name)?;
-        let (_, raw) = self.fields.swap_remove(index);
+        let (_, raw) = self.fields.remove(index);
         Some(self.value(name, raw))
     }
 

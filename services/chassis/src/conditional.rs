@@ -27,14 +27,23 @@ impl IfMatch {
     }
 
     /// Whether the request may act on `version`: it demands nothing, takes any version, or names this one, by strong
-    /// comparison. Of a tag `"7-3"` only the part before the hyphen is compared: the rest speaks of another thing that
-    /// the representation held.
+    /// comparison.
     pub fn allows(&self, version: i64) -> bool {
+        self.allows_by(version, |opaque| Some(opaque))
+    }
+
+    /// The same for a thing whose representation holds another one: of its tag `"7-3"` only the part before the hyphen is
+    /// compared.
+    pub fn allows_first_part(&self, version: i64) -> bool {
+        self.allows_by(version, |opaque| opaque.split('-').next())
+    }
+
+    fn allows_by(&self, version: i64, part: impl Fn(&str) -> Option<&str>) -> bool {
         let Some(tags) = &self.0 else { return true };
         let version = version.to_string();
         tags.iter().any(|tag| {
             let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            tag == "*" || opaque.is_some_and(|opaque| opaque.split('-').next() == Some(&version))
+            tag == "*" || opaque.and_then(&part) == Some(&version)
         })
     }
 
@@ -63,15 +72,17 @@ mod tests {
     }
 
     #[test]
-    fn if_match_compares_strongly_and_only_the_first_part() {
+    fn if_match_compares_strongly_and_of_two_parts_the_first() {
         let allows = |value| IfMatch::read(&headers(header::IF_MATCH, value)).allows(7);
+        let allows_first_part = |value| IfMatch::read(&headers(header::IF_MATCH, value)).allows_first_part(7);
         assert!(IfMatch::read(&HeaderMap::new()).allows(7));
-        for value in ["\"7\"", "*", "\"7-3\"", "\"6\", \"7\""] {
-            assert!(allows(value), "{value}");
+        for value in ["\"7\"", "*", "\"6\", \"7\""] {
+            assert!(allows(value) && allows_first_part(value), "{value}");
         }
         for value in ["\"6\"", "W/\"7\"", "7", "", "\"70\"", "\"3-7\""] {
-            assert!(!allows(value), "{value}");
+            assert!(!allows(value) && !allows_first_part(value), "{value}");
         }
+        assert!(allows_first_part("\"7-3\"") && !allows("\"7-3\""));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod page;
 pub mod path;
 pub mod problem;
 pub mod query;
+pub mod remote;
 pub mod request;
 pub mod router;
 pub mod serve;

@@ -1,5 +1,6 @@
 //! What operators and their tools ask of a service: is it alive, is it ready, how is it doing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use utoipa_axum::routes;
 
 use crate::metrics::recorder;
 use crate::problem::{Problem, ProblemBody};
+use crate::remote::{Remote, gauge_breaker};
 
 /// Whether the service can do its work now; the problem says what it lacks.
 pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>> + Send + Sync>;
@@ -27,6 +29,8 @@ pub struct Operations {
     pub ready: Readiness,
     /// Called before the metrics are written.
     pub gauges: Gauges,
+    /// The services it calls.
+    pub remotes: Vec<Remote>,
 }
 
 /// A service's state.
@@ -34,6 +38,17 @@ pub struct Operations {
 struct Health {
     /// `ok`.
     status: &'static str,
+    /// Where the circuit breaker of each service it calls stands. That one of them is away makes this one no less ready.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    circuit_breakers: BTreeMap<&'static str, &'static str>,
+}
+
+impl Health {
+    fn ok(remotes: &[Remote]) -> axum::Json<Self> {
+        let circuit_breakers = remotes.iter().map(|remote| (remote.name(), remote.breaker().as_str())).collect();
+        axum::Json(Self { status: "ok", circuit_breakers })
+    }
 }
 
 /// The routes, for any service.
@@ -44,7 +59,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(operations: Operations) -> OpenA
 /// Is the process serving?
 #[utoipa::path(get, path = "/health/live", tag = "operations", responses((status = 200, body = Health)))]
 async fn live() -> axum::Json<Health> {
-    axum::Json(Health { status: "ok" })
+    Health::ok(&[])
 }
 
 /// Can the service do its work: does the database answer, and has it the schema this version needs?
@@ -59,7 +74,7 @@ async fn live() -> axum::Json<Health> {
 )]
 async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health>, Problem> {
     (operations.ready)().await?;
-    Ok(axum::Json(Health { status: "ok" }))
+    Ok(Health::ok(&operations.remotes))
 }
 
 /// Metrics in Prometheus' text format.
@@ -71,6 +86,7 @@ async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health
 )]
 async fn metrics(State(operations): State<Operations>) -> Response {
     (operations.gauges)();
+    operations.remotes.iter().for_each(gauge_breaker);
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], recorder().render()).into_response()
 }

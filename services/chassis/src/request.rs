@@ -20,10 +20,11 @@ use uuid::Uuid;
 
 use crate::metrics::Durations;
 use crate::problem::Problem;
+use crate::remote::CallContext;
 
 /// Carries the request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The last resort against a database or a network that says nothing any more: statements, waits for a connection, bodies
 /// and the feed's waiting have limits of their own, and together they stay below it.
 const DEADLINE: Duration = Duration::from_secs(50);
@@ -72,7 +73,10 @@ where
         };
         let span = seen.span(&id, request.headers());
         let durations = self.durations.clone();
-        let answer = AssertUnwindSafe(tokio::time::timeout(DEADLINE, self.inner.call(request))).catch_unwind();
+        let traceparent = request.headers().get(TRACEPARENT).filter(|value| trace_id(value).is_some()).cloned();
+        let context = CallContext::new(id.clone(), traceparent);
+        let answer = context.scope(tokio::time::timeout(DEADLINE, self.inner.call(request)));
+        let answer = AssertUnwindSafe(answer).catch_unwind();
         let recorded = span.clone();
         let answer = async move {
             let mut response = match answer.await {
@@ -184,7 +188,9 @@ fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
         && set(trace)
         && hex(parent, 16)
         && set(parent)
-        && hex(flags, 2);
+        && hex(flags, 2)
+        // Only later versions may say more.
+        && (version != "00" || parts.next().is_none());
     sane.then_some(trace)
 }
 

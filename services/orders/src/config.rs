@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
+use chassis::remote::{BaseUrl, Limits, Remote};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
 
-use crate::{customers, rebuild};
+use crate::customers::{self, Customers};
+use crate::rebuild;
 
 /// The orders service: what people buy, from placing an order to its delivery.
 ///
@@ -23,6 +25,15 @@ pub struct Config {
     /// how the service learns of an order's customer
     #[arg(long, env = "CUSTOMERS_VIA", default_value = "local")]
     pub customers_via: customers::Via,
+    /// another way to learn of it, tried beside the requests and compared
+    #[arg(long, env = "CUSTOMERS_SHADOW")]
+    pub customers_shadow: Option<customers::ShadowVia>,
+    /// where users is reached [default: `USERS_ADDR`]
+    #[arg(long, env = "USERS_URL")]
+    pub users_url: Option<BaseUrl>,
+    /// where users serves HTTP
+    #[arg(long, env = "USERS_ADDR", default_value = "127.0.0.1:8081", value_parser = socket_address)]
+    pub users_addr: SocketAddr,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
@@ -32,6 +43,15 @@ pub struct Config {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Config {
+    /// The port to users, as configured.
+    pub fn customers(&self) -> Customers {
+        let users_url = self.users_url.clone().unwrap_or_else(|| self.users_addr.into());
+        let users = Remote::new("users", users_url, Limits::default());
+        Customers::new(self.customers_via, self.customers_shadow, users)
+    }
 }
 
 /// What the program can do besides serving.

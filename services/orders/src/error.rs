@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use chassis::problem::{FieldError, Problem};
+use chassis::remote::RemoteError;
 use shared_db::{DatabaseError, SchemaError};
 
 use crate::domain::{FoldError, InvalidTransition};
@@ -22,6 +23,9 @@ pub enum Error {
     /// The order's user may not order.
     #[error("the user is deactivated and cannot order")]
     UserDeactivated,
+    /// Users cannot be asked at this moment whether the user may order.
+    #[error("users cannot be asked at this moment")]
+    CustomersUnavailable(#[from] RemoteError),
     /// The order is not in a state for it.
     #[error(transparent)]
     InvalidTransition(#[from] InvalidTransition),
@@ -80,6 +84,7 @@ impl From<Error> for Problem {
                 Self::invalid(Vec::new()).detailed(detail).typed("idempotency-key-reused", "Idempotency key reused")
             }
             Error::Contended => Self::unavailable(detail),
+            Error::CustomersUnavailable(error) => Self::unavailable(detail).caused_by(error),
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
             Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use chassis::events::Wakeups;
+use customers::Customers;
 use shared_db::{Database, Settle};
 
 pub use config::{Command, Config};
@@ -24,15 +25,14 @@ pub struct App {
     pub database: Database,
     /// Wakes the readers of the feed.
     pub wakeups: Wakeups,
+    /// The port to users.
+    pub customers: Customers,
 }
 
 impl App {
     /// The service on `database`.
-    pub fn new(database: Database, customers_via: customers::Via) -> Self {
-        match customers_via {
-            // The view is part of the statements on orders.
-            customers::Via::Local => Self { database, wakeups: Wakeups::default() },
-        }
+    pub fn new(database: Database, customers: Customers) -> Self {
+        Self { database, wakeups: Wakeups::default(), customers }
     }
 }
 

@@ -13,7 +13,7 @@ use sqlx::Connection as _;
 use uuid::Uuid;
 
 use crate::db::events::LoggedEvent;
-use crate::db::rebuild::{estimate_orders, events_by_id, lock_order, next_ids, orders_by_id, replace_order};
+use crate::db::rebuild::{StoredOrder, estimate_orders, events_by_id, lock_order, next_ids, orders_by_id, replace_order};
 use crate::domain::{Order, fold};
 use crate::events::read;
 
@@ -97,7 +97,7 @@ async fn compare_all(database: &Database, check: bool, report: &Report) -> Resul
 /// An order's rows beside the fold of its events.
 struct Found {
     id: Uuid,
-    stored: Option<Order>,
+    stored: Option<StoredOrder>,
     folded: Result<Order, String>,
 }
 
@@ -108,7 +108,7 @@ async fn read_batch(connection: &mut Connection, after: Uuid) -> Result<Vec<Foun
     let stored = orders_by_id(&mut snapshot, &ids).await?;
     let events = events_by_id(&mut snapshot, &ids).await?;
     snapshot.commit().await?;
-    let mut stored: HashMap<Uuid, Order> = stored.into_iter().map(|order| (order.id, order)).collect();
+    let mut stored: HashMap<Uuid, StoredOrder> = stored.into_iter().map(|stored| (stored.order.id, stored)).collect();
     let mut logs: HashMap<Uuid, Vec<LoggedEvent>> = HashMap::new();
     for (id, event) in events {
         logs.entry(id).or_default().push(event);
@@ -136,6 +136,7 @@ impl Found {
             (None, Ok(_)) => return vec!["its row is missing".to_owned()],
             (Some(stored), Ok(folded)) => (stored, folded),
         };
+        let StoredOrder { order: stored, well_numbered } = stored;
         let mut differences = Vec::new();
         let mut compare = |field: &str, row: &dyn ToString, log: &dyn ToString| {
             let (row, log) = (row.to_string(), log.to_string());
@@ -150,7 +151,7 @@ impl Found {
         compare("placed_at", &stored.placed_at, &folded.placed_at);
         compare("updated_at", &stored.updated_at, &folded.updated_at);
         compare("version", &stored.version, &folded.version);
-        if stored.items != folded.items {
+        if stored.items != folded.items || !well_numbered {
             differences.push("its items are not those of its events".to_owned());
         }
         differences

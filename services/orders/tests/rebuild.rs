@@ -1,5 +1,7 @@
 //! The command `orders rebuild`.
 
+#[path = "http/dial.rs"]
+mod dial;
 #[expect(dead_code, reason = "the other tests use more of it")]
 #[path = "http/support.rs"]
 mod support;

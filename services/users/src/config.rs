@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
+use chassis::remote::{BaseUrl, Limits, Remote};
 use chassis::telemetry::LogConfig;
 use clap::Parser;
 
-use crate::open_orders;
+use crate::open_orders::{self, OpenOrders};
 
 /// The users service: people who place orders.
 ///
@@ -23,10 +24,24 @@ pub struct Config {
     /// how the service learns of a user's open orders
     #[arg(long, env = "OPEN_ORDERS_VIA", default_value = "local")]
     pub open_orders_via: open_orders::Via,
+    /// where orders is reached [default: `ORDERS_ADDR`]
+    #[arg(long, env = "ORDERS_URL")]
+    pub orders_url: Option<BaseUrl>,
+    /// where orders serves HTTP
+    #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
+    pub orders_addr: SocketAddr,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
     /// Logging.
     #[command(flatten)]
     pub log: LogConfig,
+}
+
+impl Config {
+    /// The port to orders, as configured.
+    pub fn open_orders(&self) -> OpenOrders {
+        let orders_url = self.orders_url.clone().unwrap_or_else(|| self.orders_addr.into());
+        OpenOrders::new(self.open_orders_via, Remote::new("orders", orders_url, Limits::default()))
+    }
 }

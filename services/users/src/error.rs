@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use chassis::problem::Problem;
+use chassis::remote::RemoteError;
 use shared_db::{DatabaseError, SchemaError};
 
 use crate::domain;
@@ -24,6 +25,9 @@ pub enum Error {
     /// The user has open orders.
     #[error("the user has open orders: they must be delivered or cancelled first")]
     OpenOrders,
+    /// Orders cannot be asked at this moment whether the user has open ones.
+    #[error("orders cannot be asked at this moment")]
+    OrdersUnavailable(#[from] RemoteError),
     /// Others changed the same user again and again.
     #[error("the user is being changed by others at this moment")]
     Contended,
@@ -70,6 +74,7 @@ impl From<Error> for Problem {
             Error::Deactivated => Self::conflict(detail).typed("user-deactivated", "User deactivated"),
             Error::OpenOrders => Self::conflict(detail).typed("open-orders", "Open orders"),
             Error::Contended => Self::unavailable(detail),
+            Error::OrdersUnavailable(error) => Self::unavailable(detail).caused_by(error),
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
             Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use chassis::events::Wakeups;
+use open_orders::OpenOrders;
 use shared_db::{Database, Settle};
 
 pub use config::Config;
@@ -24,13 +25,13 @@ pub struct App {
     /// Wakes the readers of the feed.
     pub wakeups: Wakeups,
     /// The port to orders.
-    pub open_orders: open_orders::OpenOrders,
+    pub open_orders: OpenOrders,
 }
 
 impl App {
     /// The service on `database`.
-    pub fn new(database: Database, open_orders_via: open_orders::Via) -> Self {
-        Self { database, wakeups: Wakeups::default(), open_orders: open_orders_via.into() }
+    pub fn new(database: Database, open_orders: OpenOrders) -> Self {
+        Self { database, wakeups: Wakeups::default(), open_orders }
     }
 }
 

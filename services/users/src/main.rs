@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 async fn run(config: Config) -> Result<(), String> {
     let database = Database::new(&config.users_database_url, &Settings::new("users", config.database_max_connections))
         .map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
-    let app = App::new(database, config.open_orders_via);
+    let app = App::new(database, config.open_orders());
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.users_addr, "USERS_ADDR").await?;
     tracing::info!(address = %config.users_addr, "users is listening");

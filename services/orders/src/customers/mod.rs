@@ -1,7 +1,15 @@
-//! The port to users: who are an order's customers?
+//! The port to users: who are an order's customers, and may they order?
 
+mod http;
+mod shadow;
+
+use chassis::remote::Remote;
 use clap::ValueEnum;
 use uuid::Uuid;
+
+use crate::error::Error;
+use http::HttpCustomers;
+use shadow::Shadow;
 
 /// The dial `CUSTOMERS_VIA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -9,6 +17,15 @@ pub enum Via {
     /// The published view `customers` in the service's own database: joined in the statement that reads the order, and
     /// guarding the one that places it.
     Local,
+    /// The users service, asked over HTTP: after an order was read, and before one is placed.
+    Http,
+}
+
+/// The dial `CUSTOMERS_SHADOW`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShadowVia {
+    /// The users service, asked over HTTP.
+    Http,
 }
 
 /// Who placed an order, as orders sees it.
@@ -22,4 +39,81 @@ pub struct Customer {
     pub status: String,
     /// The user's version.
     pub version: i64,
+}
+
+/// What is known of an order's customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// Who it is.
+    Found(Customer),
+    /// There is no such user.
+    Unknown,
+    /// Users cannot be asked at this moment.
+    Unavailable,
+}
+
+impl From<Option<Customer>> for Lookup {
+    fn from(customer: Option<Customer>) -> Self {
+        customer.map_or(Self::Unknown, Self::Found)
+    }
+}
+
+/// The port as the dials have set it.
+#[derive(Debug, Clone)]
+pub struct Customers {
+    remote: Option<HttpCustomers>,
+    shadow: Option<Shadow>,
+}
+
+impl Customers {
+    /// The port to the service `users`.
+    pub fn new(via: Via, shadow: Option<ShadowVia>, users: Remote) -> Self {
+        let http = HttpCustomers::new(users);
+        Self {
+            remote: (via == Via::Http).then(|| http.clone()),
+            // To compare a way with itself would tell nothing.
+            shadow: (via == Via::Local && shadow == Some(ShadowVia::Http)).then(|| Shadow::new(http)),
+        }
+    }
+
+    /// Whether statements on orders join the view `customers`.
+    pub fn in_view(&self) -> bool {
+        self.remote.is_none()
+    }
+
+    /// The neighbour that is asked, if one is.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref().map(HttpCustomers::remote).or(self.shadow.as_ref().map(Shadow::remote))
+    }
+
+    /// The customer of an order that was read; `joined` is what its statement found.
+    pub async fn of(&self, user_id: Uuid, joined: Option<Customer>) -> Lookup {
+        self.of_all(vec![(user_id, joined)]).await.pop().unwrap_or(Lookup::Unavailable)
+    }
+
+    /// The customers of a page of orders, in the same order, in one call at most.
+    pub async fn of_all(&self, orders: Vec<(Uuid, Option<Customer>)>) -> Vec<Lookup> {
+        match &self.remote {
+            Some(remote) => remote.find(&orders.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await,
+            None => {
+                if let Some(shadow) = &self.shadow {
+                    shadow.compare(&orders);
+                }
+                orders.into_iter().map(|(_, joined)| joined.into()).collect()
+            }
+        }
+    }
+
+    /// Asks whether the user may order, before a statement is sent; `None` if the statement itself will ask.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`], [`Error::UserDeactivated`], [`Error::CustomersUnavailable`].
+    pub async fn admit(&self, user_id: Uuid) -> Result<Option<Customer>, Error> {
+        let Some(remote) = &self.remote else { return Ok(None) };
+        match remote.find_one(user_id).await? {
+            None => Err(Error::UnknownUser),
+            Some(customer) if customer.status != "active" => Err(Error::UserDeactivated),
+            Some(customer) => Ok(Some(customer)),
+        }
+    }
 }

@@ -115,6 +115,7 @@ pub async fn events_until(
     connection: &mut PgConnection,
     order_id: Uuid,
     until: DateTime<Utc>,
+    in_view: bool,
 ) -> Result<(Vec<LoggedEvent>, Option<Customer>), sqlx::Error> {
     let rows = sqlx::query!(
         r#"
@@ -123,13 +124,14 @@ pub async fn events_until(
             o.user_id, c.name as "name?", c.status as "status?", c.version as "customer_version?"
         from order_events e
         join orders o on o.id = e.order_id
-        left join customers c on c.id = o.user_id
+        left join customers c on c.id = o.user_id and $3::boolean
         where e.order_id = $1
           and e.occurred_at <= $2
         order by e.version
         "#,
         order_id,
         until,
+        in_view,
     );
     let mut found = None;
     let mut events = Vec::new();

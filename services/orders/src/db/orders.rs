@@ -9,9 +9,9 @@ use crate::domain::{Order, Status};
 use crate::events::Announcement;
 
 /// Selects orders with lines and customer. The lines are aggregated as they come from the ordered subquery, which spares
-/// each aggregate a sort of its own.
+/// each aggregate a sort of its own. `$1` says whether the customer is looked for in the view at all.
 macro_rules! select_orders {
-    ($rest:literal, $($parameter:expr),* $(,)?) => {
+    ($in_view:expr, $rest:literal, $($parameter:expr),* $(,)?) => {
         sqlx::query_as!(
             OrderRow,
             r#"
@@ -22,9 +22,9 @@ macro_rules! select_orders {
             from orders o
             cross join lateral (
                 select
-                    array_agg(l.sku) as skus,
-                    array_agg(l.quantity) as quantities,
-                    array_agg(l.unit_price_minor) as unit_prices
+                    coalesce(array_agg(l.sku), '{}') as skus,
+                    coalesce(array_agg(l.quantity), '{}') as quantities,
+                    coalesce(array_agg(l.unit_price_minor), '{}') as unit_prices
                 from (
                     select sku, quantity, unit_price_minor
                     from order_items
@@ -32,16 +32,21 @@ macro_rules! select_orders {
                     order by line_no
                 ) l
             ) i
-            left join customers c on c.id = o.user_id
+            left join customers c on c.id = o.user_id and $1::boolean
             "# + $rest,
+            $in_view,
             $($parameter),*
         )
     };
 }
 
 /// The order with this id, and its customer.
-pub async fn find_order(connection: &mut PgConnection, id: Uuid) -> Result<Option<(Order, Option<Customer>)>, sqlx::Error> {
-    let row = select_orders!("where o.id = $1", id).fetch_optional(connection).await?;
+pub async fn find_order(
+    connection: &mut PgConnection,
+    id: Uuid,
+    in_view: bool,
+) -> Result<Option<(Order, Option<Customer>)>, sqlx::Error> {
+    let row = select_orders!(in_view, "where o.id = $2", id).fetch_optional(connection).await?;
     row.map(TryFrom::try_from).transpose()
 }
 
@@ -56,7 +61,7 @@ pub struct Replay {
 }
 
 /// The order placed with this idempotency key.
-pub async fn find_replay(connection: &mut PgConnection, key: &str) -> Result<Option<Replay>, sqlx::Error> {
+pub async fn find_replay(connection: &mut PgConnection, key: &str, in_view: bool) -> Result<Option<Replay>, sqlx::Error> {
     let placed = sqlx::query!(
         r#"
         select id, idempotency_hash as "hash!"
@@ -66,7 +71,7 @@ pub async fn find_replay(connection: &mut PgConnection, key: &str) -> Result<Opt
         key,
     );
     let Some(placed) = placed.fetch_optional(&mut *connection).await? else { return Ok(None) };
-    let found = find_order(connection, placed.id).await?;
+    let found = find_order(connection, placed.id, in_view).await?;
     Ok(found.map(|(order, customer)| Replay { order, customer, hash: placed.hash }))
 }
 
@@ -85,6 +90,7 @@ pub async fn list_orders(
     filter: Filter,
     before: Option<Uuid>,
     limit: i64,
+    in_view: bool,
 ) -> Result<Vec<(Order, Option<Customer>)>, sqlx::Error> {
     // Above every UUIDv7, so that the first page needs no plan of its own.
     let before = before.unwrap_or(Uuid::max());
@@ -92,21 +98,24 @@ pub async fn list_orders(
     // One statement for each set of filters: with `$1 is null or …` the prepared plan could use no index.
     let rows = match (filter.user_id, status) {
         (None, None) => {
-            select_orders!("where o.id < $1 order by o.id desc limit $2", before, limit).fetch_all(connection).await?
+            select_orders!(in_view, "where o.id < $2 order by o.id desc limit $3", before, limit)
+                .fetch_all(connection)
+                .await?
         }
         (Some(user_id), None) => {
-            select_orders!("where o.user_id = $3 and o.id < $1 order by o.id desc limit $2", before, limit, user_id)
+            select_orders!(in_view, "where o.user_id = $4 and o.id < $2 order by o.id desc limit $3", before, limit, user_id)
                 .fetch_all(connection)
                 .await?
         }
         (None, Some(status)) => {
-            select_orders!("where o.status = $3 and o.id < $1 order by o.id desc limit $2", before, limit, status)
+            select_orders!(in_view, "where o.status = $4 and o.id < $2 order by o.id desc limit $3", before, limit, status)
                 .fetch_all(connection)
                 .await?
         }
         (Some(user_id), Some(status)) => {
             select_orders!(
-                "where o.user_id = $3 and o.status = $4 and o.id < $1 order by o.id desc limit $2",
+                in_view,
+                "where o.user_id = $4 and o.status = $5 and o.id < $2 order by o.id desc limit $3",
                 before,
                 limit,
                 user_id,
@@ -148,6 +157,7 @@ pub async fn insert_order(
     order: &Order,
     announcement: &Announcement,
     idempotency: Option<&IdempotencyKey>,
+    in_view: bool,
 ) -> Result<Option<Option<Customer>>, sqlx::Error> {
     let skus: Vec<&str> = order.items.iter().map(|item| item.sku.as_str()).collect();
     let quantities: Vec<i32> = order.items.iter().map(|item| item.quantity).collect();
@@ -180,7 +190,7 @@ pub async fn insert_order(
         )
         select c.name as "name?", c.status as "status?", c.version as "version?"
         from placed p
-        left join customers c on c.id = p.user_id
+        left join customers c on c.id = p.user_id and $16::boolean
         "#,
         order.id,
         order.user_id,
@@ -197,6 +207,7 @@ pub async fn insert_order(
         &unit_prices,
         announcement.r#type,
         &announcement.data as _,
+        in_view,
     )
     .fetch_optional(connection)
     .await?;

@@ -41,12 +41,21 @@ pub async fn next_ids(connection: &mut PgConnection, after: Uuid, limit: i64) ->
     .await
 }
 
+/// An order's rows.
+pub struct StoredOrder {
+    /// What they say.
+    pub order: Order,
+    /// Whether its lines are numbered 1, 2, 3 …
+    pub well_numbered: bool,
+}
+
 /// The rows of these orders, by id.
-pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
+pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<StoredOrder>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"
         select
             o.id, o.user_id, o.status, o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
+            array_remove(array_agg(i.line_no order by i.line_no), null) as "line_nos!: Vec<i32>",
             array_remove(array_agg(i.sku order by i.line_no), null) as "skus!: Vec<String>",
             array_remove(array_agg(i.quantity order by i.line_no), null) as "quantities!: Vec<i32>",
             array_remove(array_agg(i.unit_price_minor order by i.line_no), null) as "unit_prices!: Vec<i64>"
@@ -60,7 +69,7 @@ pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     );
     let orders = rows.fetch_all(connection).await?.into_iter().map(|row| {
         let items = row.skus.into_iter().zip(row.quantities).zip(row.unit_prices);
-        Ok(Order {
+        let order = Order {
             id: row.id,
             user_id: row.user_id,
             status: status(&row.status)?,
@@ -70,7 +79,9 @@ pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result
             placed_at: row.placed_at,
             updated_at: row.updated_at,
             version: row.version,
-        })
+        };
+        let well_numbered = row.line_nos.into_iter().eq(1..=order.items.len() as i32);
+        Ok(StoredOrder { order, well_numbered })
     });
     orders.collect()
 }

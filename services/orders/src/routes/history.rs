@@ -14,9 +14,10 @@ use crate::events::read;
 /// The order as it was at `moment`, folded from its events; its customer is today's, so it has no tag.
 pub async fn order_as_of(app: &App, id: Uuid, moment: DateTime<Utc>) -> Result<Order, Error> {
     let mut connection = app.database.connection().await?;
-    let (events, customer) = events_until(&mut connection, id, moment).await.settle(connection)?;
+    let (events, customer) = events_until(&mut connection, id, moment, app.customers.in_view()).await.settle(connection)?;
     let recorded: Result<Vec<_>, _> =
         events.iter().map(|event| read(event.version, event.occurred_at, &event.r#type, &event.data)).collect();
     let order = fold(id, recorded?)?.ok_or(Error::NotFound)?;
+    let customer = app.customers.of(order.user_id, customer).await;
     Ok(Order::new(order, customer).untagged())
 }

@@ -43,11 +43,11 @@ pub async fn post_order(State(app): State<App>, headers: HeaderMap, Json(new): J
     let refusal = match insert(&app, &order, new, key.as_ref()).await {
         Ok(Some(customer)) => {
             app.wakeups.wake();
-            return Ok(created(Order::new(order, customer)));
+            return Ok(created(Order::new(order, customer.into())));
         }
         Ok(None) => Error::Contended,
         // Another request with the same key may have been faster, and the rule that refused this one came after that.
-        Err(error @ (Error::UnknownUser | Error::UserDeactivated)) => error,
+        Err(error @ (Error::UnknownUser | Error::UserDeactivated | Error::CustomersUnavailable(_))) => error,
         Err(error) => return Err(error),
     };
     match key {
@@ -62,19 +62,24 @@ async fn insert(
     new: NewOrder,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<Option<Customer>>, Error> {
+    let admitted = app.customers.admit(order.user_id).await?;
     let announcement = announce(&Event::Placed(new), order);
     let mut connection = app.database.connection().await?;
-    Ok(insert_order(&mut connection, order, &announcement, key).await.settle(connection)?)
+    let in_view = app.customers.in_view();
+    let inserted = insert_order(&mut connection, order, &announcement, key, in_view).await.settle(connection)?;
+    Ok(inserted.map(|joined| admitted.or(joined)))
 }
 
 /// The answer for a key that has been used; `None` if it has not.
 async fn replay(app: &App, key: &IdempotencyKey) -> Result<Option<Response>, Error> {
     let mut connection = app.database.connection().await?;
-    let Some(placed) = find_replay(&mut connection, &key.key).await.settle(connection)? else { return Ok(None) };
+    let in_view = app.customers.in_view();
+    let Some(placed) = find_replay(&mut connection, &key.key, in_view).await.settle(connection)? else { return Ok(None) };
     let Replay { order, customer, hash } = placed;
     if hash != key.hash {
         return Err(Error::IdempotencyKeyReused);
     }
+    let customer = app.customers.of(order.user_id, customer).await;
     let mut response = created(Order::new(order, customer));
     response.headers_mut().extend([REPLAYED]);
     Ok(Some(response))

@@ -53,8 +53,9 @@ pub async fn get_order(State(app): State<App>, Id(id): Id, mut query: Query, hea
         return Ok(order_as_of(&app, id, moment).await?.into_response());
     }
     let mut connection = app.database.connection().await?;
-    let found = orders::find_order(&mut connection, id).await.settle(connection)?;
+    let found = orders::find_order(&mut connection, id, app.customers.in_view()).await.settle(connection)?;
     let (order, customer) = found.ok_or(Error::NotFound)?;
+    let customer = app.customers.of(order.user_id, customer).await;
     let order = Order::new(order, customer);
     match order.tag() {
         Some(tag) if none_match_names(&headers, &tag) => {
@@ -86,10 +87,14 @@ pub async fn list_orders(State(app): State<App>, uri: Uri, mut query: Query) -> 
     let filter = Filter { user_id: query.id("user_id")?, status: query.optional("status", status)? };
     query.finish()?;
     let mut connection = app.database.connection().await?;
-    let found = orders::list_orders(&mut connection, filter, request.after, request.rows()).await.settle(connection)?;
+    let (rows, in_view) = (request.rows(), app.customers.in_view());
+    let found = orders::list_orders(&mut connection, filter, request.after, rows, in_view).await.settle(connection)?;
     let place = |(order, _): &(domain::Order, Option<Customer>)| order.id;
     let page = request.page(ORDERS, found, place);
-    let items = page.items.into_iter().map(|(order, customer)| Order::new(order, customer)).collect();
+    let (orders, joined): (Vec<_>, Vec<_>) = page.items.into_iter().unzip();
+    let customers = orders.iter().map(|order: &domain::Order| order.user_id).zip(joined).collect();
+    let customers = app.customers.of_all(customers).await;
+    let items = orders.into_iter().zip(customers).map(|(order, customer)| Order::new(order, customer)).collect();
     Ok(Page { items, next_cursor: page.next_cursor }.respond(&uri))
 }
 

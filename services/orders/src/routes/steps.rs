@@ -108,9 +108,9 @@ async fn step(app: &App, id: Uuid, headers: &HeaderMap, event: Event) -> Result<
     let if_match = IfMatch::read(headers);
     for _ in 0..ATTEMPTS {
         let mut connection = app.database.connection().await?;
-        let found = find_order(&mut connection, id).await.settle(connection)?;
+        let found = find_order(&mut connection, id, app.customers.in_view()).await.settle(connection)?;
         let (order, customer) = found.ok_or(Error::NotFound)?;
-        if !if_match.allows(order.version) {
+        if !if_match.allows_first_part(order.version) {
             return Err(Error::PreconditionFailed);
         }
         let order = order.after(&event, Utc::now())?;
@@ -118,6 +118,7 @@ async fn step(app: &App, id: Uuid, headers: &HeaderMap, event: Event) -> Result<
         let mut connection = app.database.connection().await?;
         if update_order(&mut connection, &order, &announcement).await.settle(connection)? {
             app.wakeups.wake();
+            let customer = app.customers.of(order.user_id, customer).await;
             return Ok(Order::new(order, customer));
         }
     }

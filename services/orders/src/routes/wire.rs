@@ -9,7 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{customers, domain};
+use crate::customers::{self, Lookup};
+use crate::domain;
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -21,6 +22,10 @@ pub struct Order {
     /// Who that is today; null when that cannot be told.
     #[schema(required = true)]
     pub customer: Option<Customer>,
+    /// True when the customer cannot be told since users does not answer; else absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub customer_unavailable: bool,
     /// Where it stands.
     #[schema(value_type = Status)]
     pub status: &'static str,
@@ -90,8 +95,13 @@ pub enum Status {
 
 impl Order {
     /// The order as clients see it.
-    pub fn new(order: domain::Order, customer: Option<customers::Customer>) -> Self {
+    pub fn new(order: domain::Order, customer: Lookup) -> Self {
         let domain::Order { id, user_id, status, currency, items, total_minor, placed_at, updated_at, version } = order;
+        let customer_unavailable = customer == Lookup::Unavailable;
+        let customer = match customer {
+            Lookup::Found(customer) => Some(customer),
+            Lookup::Unknown | Lookup::Unavailable => None,
+        };
         let customer_version = customer.as_ref().map(|customer| customer.version);
         let customer = customer.map(|customers::Customer { id, name, status, .. }| Customer { id, name, status });
         let lines = (1..).zip(items).map(|(line_no, domain::Item { sku, quantity, unit_price_minor })| Line {
@@ -104,6 +114,7 @@ impl Order {
             id,
             user_id,
             customer,
+            customer_unavailable,
             status: status.as_str(),
             currency,
             items: lines.collect(),

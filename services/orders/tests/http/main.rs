@@ -2,6 +2,7 @@
 
 mod any_input;
 mod as_of;
+mod dial;
 mod events;
 mod idempotency;
 mod operations;

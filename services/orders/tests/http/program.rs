@@ -59,6 +59,8 @@ fn a_missing_or_malformed_variable_ends_the_program_with_one_sentence_that_names
         ("ORDERS_ADDR", &in_use),
         ("CUSTOMERS_VIA", ""),
         ("CUSTOMERS_VIA", "grpc"),
+        ("CUSTOMERS_SHADOW", "pigeon"),
+        ("USERS_URL", "http://users/path"),
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("DATABASE_MAX_CONNECTIONS", "ten"),
         ("LOG_FORMAT", "xml"),
@@ -88,8 +90,16 @@ fn help_lists_every_variable_that_is_read() {
         let output = run(&folder, variables, &["--help"]);
         let help = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{help}");
-        let names =
-            ["ORDERS_DATABASE_URL", "ORDERS_ADDR", "CUSTOMERS_VIA", "DATABASE_MAX_CONNECTIONS", "LOG_FORMAT", "RUST_LOG"];
+        let names = [
+            "ORDERS_DATABASE_URL",
+            "ORDERS_ADDR",
+            "CUSTOMERS_VIA",
+            "CUSTOMERS_SHADOW",
+            "USERS_URL",
+            "DATABASE_MAX_CONNECTIONS",
+            "LOG_FORMAT",
+            "RUST_LOG",
+        ];
         for name in names.into_iter().chain(["127.0.0.1:8082", "local", "10", "info", "rebuild"]) {
             assert!(help.contains(name), "{name} in {help}");
         }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{ORDERS_ROLE, TestDatabase};
-use orders::{App, customers, router};
+use orders::{App, router};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Decode, Executor, PgConnection, Postgres, Row, Type};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use crate::dial;
 
 /// The service, its database, and a user who may order.
 pub struct Service {
@@ -135,12 +137,12 @@ pub fn settings(max_connections: usize) -> Settings {
 
 /// The service on the database at `url`.
 pub fn client(url: &str, settings: &Settings) -> Client {
-    on(Database::new(url, settings).expect("a URL"))
+    Client::router(router(app(url, settings)))
 }
 
-/// The service on a database.
-pub fn on(database: Database) -> Client {
-    Client::router(router(App::new(database, customers::Via::Local)))
+/// The state of the service on the database at `url`, its port to users as this test program has it.
+pub fn app(url: &str, settings: &Settings) -> App {
+    App::new(Database::new(url, settings).expect("a URL"), dial::customers(url))
 }
 
 /// Runs statements: how many rows the last one changed.

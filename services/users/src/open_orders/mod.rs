@@ -1,10 +1,15 @@
 //! The port to orders: does a user have open orders?
 
+use axum::http::StatusCode;
+use chassis::remote::{Remote, RemoteError};
 use clap::ValueEnum;
-use shared_db::{Database, DatabaseError, Settle};
+use serde::Deserialize;
+use shared_db::{Database, Settle};
+use uuid::Uuid;
 
-use crate::db::users::{Deactivation, deactivate_user};
+use crate::db::users::{Deactivation, deactivate_user, update_user};
 use crate::domain::User;
+use crate::error::Error;
 use crate::events::Event;
 
 /// The dial `OPEN_ORDERS_VIA`.
@@ -12,6 +17,8 @@ use crate::events::Event;
 pub enum Via {
     /// The published view `open_orders` in the service's own database.
     Local,
+    /// The orders service, asked over HTTP before the user is changed.
+    Http,
 }
 
 /// The port as the dial has set it.
@@ -19,33 +26,61 @@ pub enum Via {
 pub enum OpenOrders {
     /// See [`Via::Local`].
     Local,
+    /// See [`Via::Http`].
+    Http(Remote),
 }
 
-impl From<Via> for OpenOrders {
-    fn from(via: Via) -> Self {
-        match via {
-            Via::Local => Self::Local,
-        }
-    }
+/// What users reads of the answer.
+#[derive(Deserialize)]
+struct Count {
+    open_count: i64,
 }
 
 impl OpenOrders {
+    /// The port to the service `orders`.
+    pub fn new(via: Via, orders: Remote) -> Self {
+        match via {
+            Via::Local => Self::Local,
+            Via::Http => Self::Http(orders),
+        }
+    }
+
+    /// The neighbour that is asked, if one is.
+    pub fn remote(&self) -> Option<&Remote> {
+        match self {
+            Self::Local => None,
+            Self::Http(remote) => Some(remote),
+        }
+    }
+
     /// Deactivates a user who has no open orders: stores `deactivated` over the version before it, and announces it.
     ///
     /// # Errors
-    /// The database's. As long as orders shares it, its rule `users_no_open_orders` may refuse too.
-    pub async fn deactivate(
-        &self,
-        database: &Database,
-        deactivated: &User,
-        event: &Event,
-    ) -> Result<Deactivation, DatabaseError> {
+    /// The database's, and [`Error::OrdersUnavailable`]. As long as orders shares the database, its rule
+    /// `users_no_open_orders` may refuse too.
+    pub async fn deactivate(&self, database: &Database, deactivated: &User, event: &Event) -> Result<Deactivation, Error> {
         match self {
             // One statement looks and writes. It sees what was committed before it began; the trigger sees the rest.
             Self::Local => {
                 let mut connection = database.connection().await?;
-                deactivate_user(&mut connection, deactivated, event).await.settle(connection)
+                Ok(deactivate_user(&mut connection, deactivated, event).await.settle(connection)?)
+            }
+            Self::Http(remote) => {
+                if count_open_orders(remote, deactivated.id).await? > 0 {
+                    return Ok(Deactivation::OpenOrders);
+                }
+                let mut connection = database.connection().await?;
+                let done = update_user(&mut connection, deactivated, event).await.settle(connection)?;
+                Ok(if done { Deactivation::Done } else { Deactivation::Changed })
             }
         }
+    }
+}
+
+async fn count_open_orders(orders: &Remote, user_id: Uuid) -> Result<i64, RemoteError> {
+    let answer = orders.get(&format!("/open-orders?user_id={user_id}")).await?;
+    match answer.status {
+        StatusCode::OK => Ok(answer.json::<Count>()?.open_count),
+        _ => Err(answer.unexpected()),
     }
 }

@@ -7,5 +7,6 @@ mod operations;
 mod program;
 mod reading;
 mod registering;
+mod remote;
 mod support;
 mod unavailable;

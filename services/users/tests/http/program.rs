@@ -147,6 +147,8 @@ async fn a_signal_stops_the_program_once_what_is_under_way_is_answered() {
         while TcpStream::connect(program.address).is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // Longer than an idle connection is kept.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         assert!(program.child.try_wait().expect("a child").is_none(), "a request is still under way");
         upload.write_all(body.as_bytes()).expect("sent");
         assert!(read_until(&mut upload, "\"version\":1").starts_with("HTTP/1.1 201 "));
@@ -188,6 +190,8 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
         ("DATABASE_MAX_CONNECTIONS", "1001"),
         ("DATABASE_MAX_CONNECTIONS", "ten"),
         ("OPEN_ORDERS_VIA", "pigeon"),
+        ("ORDERS_URL", "ftp://orders"),
+        ("ORDERS_URL", "https://orders"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "users=loudly"),
     ] {
@@ -202,8 +206,15 @@ fn help_lists_every_variable_that_is_read() {
     let output = command(directory.path(), &[secret]).arg("--help").output().expect("a program");
     let help = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    let variables =
-        ["USERS_DATABASE_URL", "USERS_ADDR", "OPEN_ORDERS_VIA", "DATABASE_MAX_CONNECTIONS", "LOG_FORMAT", "RUST_LOG"];
+    let variables = [
+        "USERS_DATABASE_URL",
+        "USERS_ADDR",
+        "OPEN_ORDERS_VIA",
+        "ORDERS_URL",
+        "DATABASE_MAX_CONNECTIONS",
+        "LOG_FORMAT",
+        "RUST_LOG",
+    ];
     for variable in variables {
         assert!(help.contains(variable), "{variable} in {help}");
     }

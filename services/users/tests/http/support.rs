@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use chassis::remote::{Limits, Remote};
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::task::JoinHandle;
-use users::{App, open_orders, router};
+use users::open_orders::{OpenOrders, Via};
+use users::{App, router};
 
 /// The service, and its database.
 pub struct Service {
@@ -114,7 +116,12 @@ pub fn client(url: &str, settings: &Settings) -> Client {
 
 /// The state of the service on the database at `url`.
 pub fn app(url: &str, settings: &Settings) -> App {
-    App::new(Database::new(url, settings).expect("a URL"), open_orders::Via::Local)
+    // Nobody is there, and nobody is asked.
+    let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
+    App::new(
+        Database::new(url, settings).expect("a URL"),
+        OpenOrders::new(Via::Local, Remote::new("orders", nowhere, Limits::default())),
+    )
 }
 
 /// A statement that inserts an order of `user`, in `status`.

@@ -1,0 +1,100 @@
+//! A users service that does as it is told.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// What it does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Answers: every user exists and is called Ada.
+    Answers,
+    /// Fails this many requests, and then answers.
+    FailsFirst(usize),
+    /// Says that it cannot.
+    Fails,
+    /// Says nothing at all.
+    Hangs,
+    /// Answers something that its contract does not have.
+    Babbles,
+}
+
+/// The service, and what it was asked.
+#[derive(Clone)]
+pub struct FakeUsers {
+    pub address: SocketAddr,
+    told: Arc<Mutex<Told>>,
+}
+
+struct Told {
+    mode: Mode,
+    seen: Vec<Seen>,
+}
+
+/// A request it received.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub path: String,
+    pub request_id: String,
+    pub traceparent: Option<String>,
+}
+
+impl FakeUsers {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let told = Arc::new(Mutex::new(Told { mode: Mode::Answers, seen: Vec::new() }));
+        let router = Router::new().fallback(answer).with_state(told.clone());
+        tokio::spawn(chassis::serve::serve(listener, router, std::future::pending(), || {}));
+        Self { address, told }
+    }
+
+    pub fn now(&self, mode: Mode) {
+        self.told.lock().expect("unpoisoned").mode = mode;
+    }
+
+    /// What it was asked since the last look.
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.told.lock().expect("unpoisoned").seen)
+    }
+}
+
+async fn answer(State(told): State<Arc<Mutex<Told>>>, uri: Uri, headers: HeaderMap) -> Response {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+    let path = uri.to_string();
+    let mode = {
+        let mut told = told.lock().expect("unpoisoned");
+        let request_id = header("x-request-id").unwrap_or_default();
+        told.seen.push(Seen { path: path.clone(), request_id, traceparent: header("traceparent") });
+        match told.mode {
+            Mode::FailsFirst(0) => Mode::Answers,
+            Mode::FailsFirst(times) => {
+                told.mode = Mode::FailsFirst(times - 1);
+                Mode::Fails
+            }
+            mode => mode,
+        }
+    };
+    match mode {
+        Mode::Answers | Mode::FailsFirst(_) => Json(users(&path)).into_response(),
+        Mode::Fails => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Mode::Hangs => std::future::pending().await,
+        Mode::Babbles => Json(json!({ "who": "knows" })).into_response(),
+    }
+}
+
+/// One user for `/users/{id}`, a page for `/users?id=…&id=…`.
+fn users(path: &str) -> Value {
+    let user = |id: &str| json!({ "id": id, "name": "Ada", "status": "active", "version": 1, "email": "ada@example.org" });
+    match path.split_once("?id=") {
+        None => user(path.rsplit('/').next().expect("an id")),
+        Some((_, ids)) => json!({ "items": ids.split("&id=").map(user).collect::<Vec<_>>(), "next_cursor": null }),
+    }
+}

@@ -1,0 +1,75 @@
+//! `OPEN_ORDERS_VIA=http`: orders is asked before a user is deactivated.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use chassis::remote::{Limits, Remote};
+use dev_http::Client;
+use dev_postgres::USERS_ROLE;
+use serde_json::json;
+use shared_db::Database;
+use tokio::net::TcpListener;
+use users::open_orders::{OpenOrders, Via};
+use users::{App, router};
+
+use crate::support::{Service, id, settings};
+
+/// What the orders service of the test answers: a count of open orders, or, below zero, that it cannot.
+type Count = Arc<AtomicI64>;
+
+async fn open_orders(State(count): State<Count>, uri: Uri) -> Response {
+    let user_id = uri.query().and_then(|query| query.strip_prefix("user_id=")).expect("the user");
+    match count.load(Ordering::Relaxed) {
+        count @ 0.. => Json(json!({ "user_id": user_id, "open_count": count })).into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn start() -> (Service, Count) {
+    let (mut service, count) = (Service::start(), Count::default());
+    let orders = axum::Router::new().route("/open-orders", get(open_orders)).with_state(count.clone());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(chassis::serve::serve(listener, orders, std::future::pending(), || {}));
+    let patient = Duration::from_secs(40);
+    let limits = Limits { connect: patient, attempt: patient, call: patient };
+    let port = OpenOrders::new(Via::Http, Remote::new("orders", address.into(), limits));
+    let database = Database::new(&service.database.url_as(USERS_ROLE), &settings()).expect("a URL");
+    service.client = Client::router(router(App::new(database, port)));
+    (service, count)
+}
+
+#[tokio::test]
+async fn a_user_is_deactivated_only_when_orders_says_that_none_is_open() {
+    let (service, count) = start().await;
+    let user = service.register("ada").await;
+    let path = format!("/users/{}", id(&user));
+
+    count.store(2, Ordering::Relaxed);
+    service.client.delete(&path).await.problem(409, "open-orders");
+    // Nobody knows: nothing is done, and the client is told to try again.
+    count.store(-1, Ordering::Relaxed);
+    let unavailable = service.client.delete(&path).await;
+    assert_eq!(unavailable.header("retry-after"), "1");
+    unavailable.problem(503, "");
+    assert_eq!(service.client.get(&path).await.expect(200).json()["status"], "active");
+
+    count.store(0, Ordering::Relaxed);
+    let deactivated = async {
+        // The breaker has seen failures, and may be open for a while.
+        while service.client.delete(&path).await.status != 204 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), deactivated).await.expect("deactivated");
+    assert_eq!(service.client.get(&path).await.expect(200).json()["status"], "deactivated");
+    // Nothing is left to ask.
+    count.store(-1, Ordering::Relaxed);
+    service.client.delete(&path).await.expect(204);
+}
