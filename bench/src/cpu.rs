@@ -1,12 +1,14 @@
 //! The time that processes have had on a CPU, from `/proc`: proc(5).
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 /// `USER_HZ` is 100 on every Linux that programs see.
-const TICK: Duration = Duration::from_millis(10);
+fn ticks(count: u64) -> Duration {
+    Duration::from_millis(10 * count)
+}
 
 /// What `/proc/<id>/stat` tells of a process.
 struct Stat {
@@ -26,12 +28,12 @@ impl Stat {
         let (_, name) = start.split_once('(')?;
         let fields: Vec<&str> = rest.split(' ').collect();
         // Numbered as in proc(5), where `state` is the third.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u32>().ok();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         Some(Self {
             name: name.to_owned(),
-            parent: number(4)?,
-            own: TICK * (number(14)? + number(15)?),
-            ended_children: TICK * (number(16)? + number(17)?),
+            parent: u32::try_from(number(4)?).ok()?,
+            own: ticks(number(14)? + number(15)?),
+            ended_children: ticks(number(16)? + number(17)?),
         })
     }
 }
@@ -44,16 +46,78 @@ fn all() -> impl Iterator<Item = (u32, Stat)> {
     })
 }
 
-/// Time of one process.
-pub fn of_process(id: u32) -> Result<Duration> {
-    Stat::read(id).map(|stat| stat.own).with_context(|| format!("process {id} has ended"))
+/// Where the CPUs' time goes from one moment to another.
+pub struct Meter {
+    server: Option<u32>,
+    postgres: u32,
+    started: Instant,
+    before: Times,
 }
 
-/// Time of a Postgres server: the postmaster and all its children, those that have ended included.
-pub fn of_postgres(postmaster: u32) -> Result<Duration> {
-    let server = Stat::read(postmaster).context("Postgres has ended")?;
-    let children: Duration = all().filter(|(_, stat)| stat.parent == postmaster).map(|(_, stat)| stat.own).sum();
-    Ok(server.own + server.ended_children + children)
+/// What a [`Meter`] has seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    /// Time of the server.
+    pub server: Option<Duration>,
+    /// Time of all of Postgres' processes.
+    pub postgres: Duration,
+    /// The part of the CPUs that went to processes that have nothing to do with it, from 0 to 1.
+    pub others: f64,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    server: Duration,
+    postgres: Duration,
+    ours: Duration,
+    machine: Duration,
+}
+
+impl Meter {
+    /// Begins to measure a server, if any, and the Postgres whose postmaster is `postgres`.
+    pub fn start(server: Option<u32>, postgres: u32) -> Result<Self> {
+        Ok(Self { server, postgres, started: Instant::now(), before: Times::now(server, postgres)? })
+    }
+
+    /// What was used since then.
+    pub fn stop(self) -> Result<Used> {
+        let now = Times::now(self.server, self.postgres)?;
+        let used = |time: fn(&Times) -> Duration| time(&now).saturating_sub(time(&self.before));
+        let (server, postgres) = (used(|times| times.server), used(|times| times.postgres));
+        let others = used(|times| times.machine).saturating_sub(server + postgres + used(|times| times.ours));
+        let available = self.started.elapsed() * u32::try_from(std::thread::available_parallelism()?.get())?;
+        Ok(Used { server: self.server.map(|_| server), postgres, others: others.div_duration_f64(available) })
+    }
+}
+
+impl Times {
+    fn now(server: Option<u32>, postgres: u32) -> Result<Self> {
+        let of = |id| Stat::read(id).with_context(|| format!("process {id} has ended"));
+        let postmaster = of(postgres)?;
+        let children: Duration = all().filter(|(_, stat)| stat.parent == postgres).map(|(_, stat)| stat.own).sum();
+        // pgbench is a child of ours that has ended whenever somebody looks.
+        let ours = of(std::process::id())?;
+        Ok(Self {
+            server: server.map(of).transpose()?.map_or(Duration::ZERO, |stat| stat.own),
+            postgres: postmaster.own + postmaster.ended_children + children,
+            ours: ours.own + ours.ended_children,
+            machine: of_machine()?,
+        })
+    }
+}
+
+/// Time that all CPUs have been at work.
+fn of_machine() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let fields: Option<Vec<u64>> =
+        text.lines().next().map(|line| line.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect());
+    // user, nice, system, idle, iowait, irq, softirq, steal: a guest's time is in the first two already.
+    match fields.as_deref() {
+        Some([user, nice, system, _idle, _iowait, irq, softirq, steal, ..]) => {
+            Ok(ticks(user + nice + system + irq + softirq + steal))
+        }
+        _ => bail!("/proc/stat is not as expected"),
+    }
 }
 
 /// The process of this name that is held by a leash of ours: the child of a child.

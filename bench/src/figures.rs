@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cpu::Used;
+
 /// What a contestant reached.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Figures {
@@ -17,28 +19,25 @@ pub struct Figures {
     pub server_cpu_us: Option<f64>,
     /// CPU of all of Postgres' processes per request, in microseconds.
     pub postgres_cpu_us: f64,
+    /// The part of the CPUs that went to processes that have nothing to do with it, from 0 to 1. It belongs to nobody's
+    /// speed, but with more than a little of it the figures mean nothing.
+    pub cpu_of_others: f64,
     /// Answers other than the right one.
     pub failures: u64,
 }
 
 impl Figures {
-    /// From latencies in microseconds, sorted, and the CPU that `requests` of them took together.
-    pub fn new(
-        rate: f64,
-        latencies: &[u32],
-        requests: usize,
-        server: Option<Duration>,
-        postgres: Duration,
-        failures: u64,
-    ) -> Self {
+    /// From latencies in microseconds, sorted, and the CPU that `requests` requests took together.
+    pub fn new(rate: f64, latencies: &[u32], requests: usize, used: Used, failures: u64) -> Self {
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;
         let percentile = |percent: usize| f64::from(latencies[(latencies.len() - 1) * percent / 100]) / 1e3;
         Self {
             requests_per_second: rate,
             p50_ms: percentile(50),
             p99_ms: percentile(99),
-            server_cpu_us: server.map(per_request),
-            postgres_cpu_us: per_request(postgres),
+            server_cpu_us: used.server.map(per_request),
+            postgres_cpu_us: per_request(used.postgres),
+            cpu_of_others: used.others,
             failures,
         }
     }
@@ -53,6 +52,7 @@ impl Figures {
             p99_ms: of(|round| round.p99_ms),
             server_cpu_us: server.map(median),
             postgres_cpu_us: of(|round| round.postgres_cpu_us),
+            cpu_of_others: of(|round| round.cpu_of_others),
             failures: rounds.iter().map(|round| round.failures).sum(),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use anyhow::Result;
-use bench::statements;
+use bench::statements::Statement;
 use serde::Serialize;
 
 /// How many users there are, and of these, how many may order.
@@ -14,6 +14,9 @@ pub const ACTIVE_USERS: u64 = 95_000;
 pub const REGULARS: u64 = 10_000;
 /// How many orders there are at the start.
 pub const ORDERS: u64 = 500_000;
+
+/// Rows that are read for a page: one more than it shows.
+pub const PAGE_ROWS: usize = 21;
 
 /// The id of the user or the order with the number n is this and 12 digits: [`FIRST`] + n. pgbench can make such ids, too.
 pub const ID_PREFIX: &str = "01900000-0000-7000-8000-";
@@ -101,23 +104,26 @@ impl Job {
         })
     }
 
-    /// The service's statement with what pgbench puts for its parameters: `:n` is a number of [`Job::numbers`].
+    /// The service's statement with what pgbench puts for its parameters, in pgbench's variables: `:n` is a number of
+    /// [`Job::numbers`].
     pub fn statement(self) -> Result<String> {
-        Ok(match self {
-            Self::PointRead => with_values(&statements::point_read()?, &[ID]),
-            Self::OrderRead => with_values(&statements::order_read()?, &[ID]),
-            Self::OrderPage => {
-                with_values(&statements::order_page()?, &["'ffffffff-ffff-ffff-ffff-ffffffffffff'", ":rows", ID])
-            }
-            Self::OrderCreate => with_values(&statements::order_create()?, &NEW_ORDER),
-        })
+        let (statement, values): (Statement, &[&str]) = match self {
+            Self::PointRead => (Statement::point_read()?, &[ID]),
+            Self::OrderRead => (Statement::order_read()?, &[ID]),
+            Self::OrderPage => (Statement::order_page()?, &["'ffffffff-ffff-ffff-ffff-ffffffffffff'", ":rows", ID]),
+            Self::OrderCreate => (Statement::order_create()?, &NEW_ORDER),
+        };
+        statement.with(":local", values)
     }
 
     /// The same as a script for pgbench.
     pub fn script(self) -> Result<String> {
         let (numbers, statement) = (self.numbers(), self.statement()?);
-        // One more than a page shows, as the service asks for.
-        Ok(format!("\\set n random({}, {})\n\\set rows 21\n{statement};\n", numbers.start(), numbers.end()))
+        Ok(format!(
+            "\\set n random({}, {})\n\\set rows {PAGE_ROWS}\n\\set local true\n{statement};\n",
+            numbers.start(),
+            numbers.end()
+        ))
     }
 }
 
@@ -147,11 +153,6 @@ const NEW_ORDER: [&str; 15] = [
         "total_minor": 1900, "placed_at": "2026-01-01T00:00:00.000001Z",
         "updated_at": "2026-01-01T00:00:00.000001Z", "version": 1}')::jsonb"#,
 ];
-
-fn with_values(statement: &str, values: &[&str]) -> String {
-    // From the last on: `$1` is also how `$10` begins.
-    (1..=values.len()).rev().fold(statement.to_owned(), |text, n| text.replace(&format!("${n}"), values[n - 1]))
-}
 
 /// A request whose digits are written anew each time.
 #[derive(Debug, Clone)]

@@ -105,11 +105,12 @@ async fn measure(contestants: &Contestants, options: &Options) -> Result<Vec<(Jo
             let length = Duration::from_secs(options.seconds.into());
             let measured = contestants.measure(contestant, job, length).await?;
             eprintln!(
-                "round {round} of {}: {}, {}: {:.0} requests/s",
+                "round {round} of {}: {}, {}: {:.0} requests/s (others had {:.0} % of the CPUs)",
                 options.rounds,
                 job.name(),
                 contestant.name(),
-                measured.requests_per_second
+                measured.requests_per_second,
+                measured.cpu_of_others * 100.0
             );
             figures.push(measured);
         }

@@ -94,14 +94,23 @@ impl Report {
             text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
             text.push('\n');
         }
-        format!("{text}\n{}\n", self.set_up.text())
+        let disturbance = self.disturbance().map(|text| format!("{text}\n")).unwrap_or_default();
+        format!("{text}\n{}\n{disturbance}", self.set_up.text())
+    }
+
+    /// A warning, if other processes took more than a little of the CPUs in most rounds of any contestant's job.
+    fn disturbance(&self) -> Option<String> {
+        let most = self.results.iter().map(|entry| entry.figures.cpu_of_others).fold(0.0, f64::max);
+        (most > 0.05).then(|| {
+            format!("warning: other processes took up to {:.0} % of the CPUs: repeat it on a quiet machine", most * 100.0)
+        })
     }
 }
 
 impl Entry {
     fn cells(&self) -> [String; 9] {
         let optional = |value: Option<f64>, decimals| value.map_or("–".to_owned(), |value| format!("{value:.decimals$}"));
-        let Figures { requests_per_second, p50_ms, p99_ms, server_cpu_us, postgres_cpu_us, failures: _ } = self.figures;
+        let Figures { requests_per_second, p50_ms, p99_ms, server_cpu_us, postgres_cpu_us, .. } = self.figures;
         [
             self.job.name().to_owned(),
             self.contestant.name().to_owned(),

@@ -92,7 +92,7 @@ impl Cluster {
         let folder =
             tempfile::Builder::new().prefix("dev-postgres-").tempdir().map_err(failed("making a temporary folder"))?;
         let path = folder.path().to_owned();
-        Self::start_new(path, user, Some(folder), None, settings)
+        Self::start_new(&path, user, Some(folder), None, settings)
     }
 
     /// The cluster in `folder`, made now if there is none.
@@ -102,21 +102,23 @@ impl Cluster {
     pub fn persistent(folder: &Path) -> Result<Self, ClusterError> {
         let user = server_user().map_err(failed("choosing whom to run Postgres as"))?;
         let port = fs::read_to_string(folder.join("port")).ok().and_then(|port| port.trim().parse().ok());
-        let cluster = Self::start_new(folder.to_owned(), user, None, port, &[])?;
+        let cluster = Self::start_new(folder, user, None, port, &[])?;
         // The next start takes the same port if it can: a psql line in a shell's history goes on working.
         fs::write(folder.join("port"), format!("{}\n", cluster.port)).map_err(failed("noting the port"))?;
         Ok(cluster)
     }
 
     fn start_new(
-        folder: PathBuf,
+        folder: &Path,
         user: Option<User>,
         temporary: Option<TempDir>,
         port: Option<u16>,
         settings: &[&str],
     ) -> Result<Self, ClusterError> {
         let programs = Programs::find()?;
-        make_folder(&folder, user.as_ref()).map_err(failed(format!("making {}", folder.display())))?;
+        make_folder(folder, user.as_ref()).map_err(failed(format!("making {}", folder.display())))?;
+        // As the server will tell it.
+        let folder = folder.canonicalize().map_err(failed(format!("finding {}", folder.display())))?;
         let password = password(&folder, user.as_ref()).map_err(failed("keeping the server's password"))?;
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut cluster = Self { programs, user, folder, temporary, password, port: 0, settings, server: None };

@@ -1,5 +1,6 @@
 //! A database of its own for every test.
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
@@ -35,7 +36,8 @@ impl Server {
             Err(_) => Self::Private(Box::new(Cluster::temporary().unwrap_or_else(|error| {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
                 // Not a panic: what helps is this sentence, and not where it was said.
-                eprintln!("error: {error}{source}\n{HOW_TO_GET_ONE}");
+                // Past the test harness, which keeps back what a test prints and would not come to show it.
+                let _ = writeln!(std::io::stderr(), "error: {error}{source}\n{HOW_TO_GET_ONE}");
                 std::process::exit(1)
             }))),
         })

@@ -14,6 +14,9 @@ use crate::database::Settings;
 /// request a round trip.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
+/// How long it may take to give one.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// A database URL that cannot be used. Its text names what is wrong, never the URL: that holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidUrl {
@@ -79,12 +82,20 @@ impl Manager for Connector {
         if pooled.generation < self.generation.load(Ordering::Relaxed) {
             return Err(RecycleError::message("the server has gone since"));
         }
-        if metrics.last_used() > TRUSTED_FOR
-            && let Err(error) = pooled.connection.ping().await
-        {
-            self.discard(pooled.generation);
-            return Err(error.into());
+        if metrics.last_used() <= TRUSTED_FOR {
+            return Ok(());
         }
-        Ok(())
+        match tokio::time::timeout(SIGN_OF_LIFE, pooled.connection.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.discard(pooled.generation);
+                Err(error.into())
+            }
+            // A network that swallows packets answers nothing, ever: the other old connections need not be asked.
+            Err(_elapsed) => {
+                self.discard(pooled.generation);
+                Err(RecycleError::message("no sign of life in time"))
+            }
+        }
     }
 }

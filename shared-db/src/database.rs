@@ -55,6 +55,7 @@ pub struct PoolStatus {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<Connector>,
+    acquire_timeout: Duration,
 }
 
 impl Database {
@@ -73,7 +74,7 @@ impl Database {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime for the time-outs is set");
-        Ok(Self { pool })
+        Ok(Self { pool, acquire_timeout: settings.acquire_timeout })
     }
 
     /// A connection of the pool, to be given back by [`Settle::settle`].
@@ -81,7 +82,11 @@ impl Database {
     /// # Errors
     /// [`DatabaseError`] in bounded time if there is none to be had.
     pub async fn connection(&self) -> Result<Connection, DatabaseError> {
-        Ok(Connection(Some(self.pool.get().await?)))
+        // Each step has its limit, but there are several: waiting, asking for a sign of life, opening.
+        match tokio::time::timeout(self.acquire_timeout * 2, self.pool.get()).await {
+            Ok(connection) => Ok(Connection(Some(connection?))),
+            Err(_elapsed) => Err(DatabaseError::NoConnection("waited too long")),
+        }
     }
 
     /// The pool's size and use now.

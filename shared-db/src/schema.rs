@@ -58,11 +58,20 @@ async fn is_applied(connection: &mut PgConnection, version: i64) -> Result<bool,
         .await
 }
 
+/// An error and its sources, one level after the other: why it cannot be used, and not only that.
+fn chain(error: &dyn std::error::Error) -> String {
+    let levels = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    let mut levels: Vec<String> = levels.collect();
+    // Transparent errors repeat their source.
+    levels.dedup();
+    levels.join(": ")
+}
+
 /// Logs until the database can be used, what it lacks when that changes, and then that it is ready.
 pub async fn report_until_ready(database: crate::Database) {
     let mut reported = String::new();
     while let Err(error) = check_schema(&database).await {
-        let lack = error.to_string();
+        let lack = chain(&error);
         if lack != reported {
             tracing::warn!(error = lack, "waiting for the database");
             reported = lack;

@@ -40,11 +40,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let database = TestDatabase::create();
     let runtime = tokio::runtime::Runtime::new()?;
     let mut running = Running::default();
-    let mut addresses = Vec::new();
-    for service in SERVICES {
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    // Both kept until both are chosen, so that they differ.
+    let listeners = [TcpListener::bind(("127.0.0.1", 0))?, TcpListener::bind(("127.0.0.1", 0))?];
+    let addresses = [listeners[0].local_addr()?, listeners[1].local_addr()?];
+    drop(listeners);
+    for (service, address) in SERVICES.into_iter().zip(addresses) {
         running.start(service, address, &programs, &database.url_as(service.role))?;
-        addresses.push(address);
     }
     runtime.block_on(async {
         running.until_ready().await?;

@@ -102,7 +102,26 @@ fn what_keeps_it_from_starting_is_named_with_what_to_do() {
     for way in ["apt install", "docker-compose.postgres.yml", "DATABASE_URL="] {
         assert!(message.contains(way), "{way} in {message}");
     }
+    // A folder with other things in it is neither used nor, later, deleted.
+    fs::create_dir_all(place.data()).expect("a folder");
+    fs::write(place.data().join("diary.txt"), "mine").expect("a file");
+    let message = refused(place.xtask(&["up"]));
+    assert!(message.contains("holds other files"), "{message}");
+    let down = place.xtask(&["down", "--wipe"]).output().expect("xtask runs");
+    assert!(down.status.success() && place.data().join("diary.txt").exists());
     assert!(place.is_quiet());
+}
+
+#[test]
+fn a_database_of_another_project_is_left_alone() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    block_on(async || connect(&cluster.url("postgres")).await?.execute("create table theirs (n int)").await)
+        .expect("a table");
+    let place = Place::new();
+    let mut up = place.xtask(&["up"]);
+    up.env("DATABASE_URL", cluster.url("postgres"));
+    let message = refused(up);
+    assert!(message.contains("tables of something else") && !message.contains(cluster.password()), "{message}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use bench::statements;
+use bench::statements::Statement as ServiceStatement;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -26,8 +26,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<()> {
     let variable = |name: &'static str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let connections: usize = variable("DATABASE_MAX_CONNECTIONS")?.parse()?;
-    let users = Pool::open(&variable("USERS_DATABASE_URL")?, &statements::point_read()?, connections).await?;
-    let orders = Pool::open(&variable("ORDERS_DATABASE_URL")?, &statements::order_read()?, connections).await?;
+    let point_read = ServiceStatement::point_read()?.with("true", &["$1"])?;
+    let order_read = ServiceStatement::order_read()?.with("true", &["$1"])?;
+    let users = Pool::open(&variable("USERS_DATABASE_URL")?, &point_read, connections).await?;
+    let orders = Pool::open(&variable("ORDERS_DATABASE_URL")?, &order_read, connections).await?;
     let router = Router::new()
         .route("/users/{id}", get(get_user).with_state(users))
         .route("/orders/{id}", get(get_order).with_state(orders))

@@ -11,7 +11,7 @@ use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE};
 use serde::Serialize;
 
 use crate::figures::Figures;
-use crate::jobs::Job;
+use crate::jobs::{Job, PAGE_ROWS};
 use pgbench::Pgbench;
 use server::Server;
 
@@ -101,7 +101,7 @@ impl Contestants {
                 let answer = self.service(job).call(job, n).await?;
                 if job == Job::OrderPage {
                     let orders = answer["items"].as_array().map(Vec::len);
-                    ensure!(orders == Some(20), "the page of {} has not 20 orders: {answer}", job.path(n));
+                    ensure!(orders == Some(PAGE_ROWS - 1), "the page of {} is not full: {answer}", job.path(n));
                 }
                 if Contestant::Peer.does(job) {
                     let of_peer = self.peer.call(job, n).await?;

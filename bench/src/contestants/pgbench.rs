@@ -12,9 +12,9 @@ use sqlx::{AssertSqlSafe, Executor};
 use tokio::process::Command;
 
 use super::{DATABASE_CONNECTIONS, WARM_UP};
-use crate::cpu;
+use crate::cpu::Meter;
 use crate::figures::Figures;
-use crate::jobs::Job;
+use crate::jobs::{Job, PAGE_ROWS};
 
 /// The part of the transactions whose latencies it writes down: enough for a percentile, and no work to speak of.
 const SAMPLING_RATE: &str = "0.1";
@@ -52,9 +52,10 @@ impl Pgbench {
 
     /// Checks that the statement of the script finds as many rows, or writes, as the service does.
     pub async fn verify(&self, job: Job, n: u64) -> Result<()> {
-        let statement = job.statement()?.replace(":n", &format!("'{n}'")).replace(":rows", "21");
+        let statement = job.statement()?.replace(":rows", &PAGE_ROWS.to_string()).replace(":local", "true");
+        let statement = statement.replace(":n", &format!("'{n}'"));
         let rows = connect(self.url(job)).await?.fetch_all(AssertSqlSafe(statement)).await?.len();
-        let expected = if job == Job::OrderPage { 21 } else { 1 };
+        let expected = if job == Job::OrderPage { PAGE_ROWS } else { 1 };
         ensure!(rows == expected, "{}: pgbench's statement gives {rows} rows for {n}, and not {expected}", job.name());
         Ok(())
     }
@@ -65,11 +66,10 @@ impl Pgbench {
         let script = folder.path().join("script.sql");
         fs::write(&script, job.script()?)?;
         self.run(job, &script, WARM_UP, None).await?;
-        let before = cpu::of_postgres(postgres)?;
+        let meter = Meter::start(None, postgres)?;
         let said = self.run(job, &script, length, Some(&folder.path().join("latencies"))).await?;
-        let postgres = cpu::of_postgres(postgres)?.saturating_sub(before);
-        let latencies = latencies(folder.path())?;
-        Ok(Figures::new(said.rate, &latencies, said.transactions, None, postgres, said.failures))
+        let used = meter.stop()?;
+        Ok(Figures::new(said.rate, &latencies(folder.path())?, said.transactions, used, said.failures))
     }
 
     async fn run(&self, job: Job, script: &Path, length: Duration, log: Option<&Path>) -> Result<Said> {

@@ -11,7 +11,7 @@ use dev_postgres::{Leashed, Signal};
 use serde_json::Value;
 
 use super::WARM_UP;
-use crate::cpu;
+use crate::cpu::{self, Meter};
 use crate::figures::Figures;
 use crate::jobs::Job;
 use crate::load::Load;
@@ -81,12 +81,12 @@ impl Server {
     pub async fn measure(&self, job: Job, length: Duration, postgres: u32) -> Result<Figures> {
         let mut load = Load::connect(self.address, job).await?;
         load.drive(WARM_UP).await?;
-        let (server_before, postgres_before) = (cpu::of_process(self.process_id)?, cpu::of_postgres(postgres)?);
+        let meter = Meter::start(Some(self.process_id), postgres)?;
         let answers = load.drive(length).await?;
-        let server = cpu::of_process(self.process_id)?.saturating_sub(server_before);
-        let postgres = cpu::of_postgres(postgres)?.saturating_sub(postgres_before);
-        let rate = answers.latencies.len() as f64 / answers.duration.as_secs_f64();
-        Ok(Figures::new(rate, &answers.latencies, answers.latencies.len(), Some(server), postgres, answers.failures))
+        let used = meter.stop()?;
+        let requests = answers.latencies.len();
+        let rate = requests as f64 / answers.duration.as_secs_f64();
+        Ok(Figures::new(rate, &answers.latencies, requests, used, answers.failures))
     }
 }
 

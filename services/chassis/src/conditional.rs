@@ -46,11 +46,6 @@ impl IfMatch {
             tag == "*" || opaque.and_then(&part) == Some(&version)
         })
     }
-
-    /// Whether the request demands anything.
-    pub fn is_present(&self) -> bool {
-        self.0.is_some()
-    }
 }
 
 /// The tags of a header, which may stand several times. A comma inside a tag would split it, but no tag of ours has one.

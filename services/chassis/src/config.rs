@@ -72,7 +72,7 @@ fn explain(command: &clap::Command, error: &clap::Error) -> Option<String> {
     }
 }
 
-/// Reads `host:port`, or `ip:port`.
+/// Reads an IP address and a port.
 ///
 /// # Errors
 /// What would be right.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -77,10 +76,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     leaving.store(true, Ordering::Release);
     stopping();
     // What the kernel has accepted for us is ours to answer.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        drop(open(stream));
+    // Asked of the kernel itself: tokio may not have heard of the last ones yet.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                drop(open(stream));
+            }
+        }
     }
-    drop(listener);
     let last_answers = async {
         while connections.count() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -47,10 +47,16 @@ pub struct Config {
 
 impl Config {
     /// The port to users, as configured.
-    pub fn customers(&self) -> Customers {
+    ///
+    /// # Errors
+    /// If one dial contradicts another.
+    pub fn customers(&self) -> Result<Customers, String> {
+        if self.customers_via == customers::Via::Http && self.customers_shadow.is_some() {
+            return Err("CUSTOMERS_SHADOW is `http`, as CUSTOMERS_VIA is: there is nothing to compare".to_owned());
+        }
         let users_url = self.users_url.clone().unwrap_or_else(|| self.users_addr.into());
         let users = Remote::new("users", users_url, Limits::default());
-        Customers::new(self.customers_via, self.customers_shadow, users)
+        Ok(Customers::new(self.customers_via, self.customers_shadow, users))
     }
 }
 

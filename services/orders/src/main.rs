@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
 async fn serve(config: Config) -> Result<(), String> {
     let database = Database::new(&config.orders_database_url, &Settings::new("orders", config.database_max_connections))
         .map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
-    let app = App::new(database, config.customers());
+    let app = App::new(database, config.customers()?);
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.orders_addr, "ORDERS_ADDR").await?;
     tracing::info!(address = %config.orders_addr, "orders is listening");

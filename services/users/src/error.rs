@@ -78,7 +78,7 @@ impl From<Error> for Problem {
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
             Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {
-                Self::unavailable("the database does not answer in time").caused_by(error)
+                Self::unavailable("the database cannot be used at this moment").caused_by(error)
             }
             Error::Schema(error) => Self::internal().caused_by(error),
             Error::Database(error) => Self::internal().caused_by(error),

@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
+use super::folder::{CLUSTER, DataFolder, PASSWORD};
 use crate::services::{SERVICES, Service};
 
 /// The private database's name.
@@ -26,6 +27,8 @@ pub enum SharedDatabase {
     Named {
         /// Each service's URL.
         urls: Vec<(&'static str, String)>,
+        /// Host, port and database.
+        place: String,
     },
 }
 
@@ -39,7 +42,7 @@ impl SharedDatabase {
     }
 
     async fn private(folder: &Path) -> Result<Self> {
-        let cluster = Cluster::persistent(&folder.join("cluster")).map_err(explain)?;
+        let cluster = Cluster::persistent(&folder.join(CLUSTER)).map_err(explain)?;
         let mut admin = connect(&cluster.url("postgres")).await?;
         let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
         if !known.bind(DATABASE).fetch_one(&mut admin).await? {
@@ -55,23 +58,34 @@ impl SharedDatabase {
     }
 
     async fn named(url: &str, folder: &Path) -> Result<Self> {
-        let mut owner = connect(url).await.map_err(|error| anyhow!("the server that DATABASE_URL names: {error}"))?;
+        let place = place(url)?;
+        println!("using {place}, which DATABASE_URL names (in the environment or in .env)");
+        let mut owner = connect(url).await.map_err(|error| anyhow!("{place}, which DATABASE_URL names: {error}"))?;
+        check_is_for_us(&mut owner, &place).await?;
         migrate(url)?;
         let mut urls = Vec::new();
         for service in SERVICES {
             urls.push((service.name, service_url(&mut owner, url, service, folder).await?));
         }
-        Ok(Self::Named { urls })
+        Ok(Self::Named { urls, place })
     }
 
     /// The URL for a service to log in as its role.
     pub fn url_as(&self, service: Service) -> Result<String> {
         match self {
             Self::Private(cluster) => Ok(cluster.url_as(service.role, DATABASE)),
-            Self::Named { urls } => {
+            Self::Named { urls, .. } => {
                 let url = urls.iter().find(|(name, _)| *name == service.name);
                 url.map(|(_, url)| url.clone()).ok_or_else(|| anyhow!("no URL for {}", service.name))
             }
+        }
+    }
+
+    /// Where the data is, in words.
+    pub fn place(&self, folder: &DataFolder) -> String {
+        match self {
+            Self::Private(_) => folder.path().display().to_string(),
+            Self::Named { place, .. } => place.clone(),
         }
     }
 
@@ -82,6 +96,25 @@ impl SharedDatabase {
             Self::Named { .. } => "\"$DATABASE_URL\"".to_owned(),
         }
     }
+}
+
+/// Host, port and database of a URL: what may be shown of it.
+fn place(url: &str) -> Result<String> {
+    let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("DATABASE_URL is not a valid Postgres URL"))?;
+    let database = options.get_database().context("DATABASE_URL names no database")?;
+    Ok(format!("{}:{}/{database}", options.get_host(), options.get_port()))
+}
+
+/// A database that belongs to another project is left alone, although the variable names it.
+async fn check_is_for_us(owner: &mut PgConnection, place: &str) -> Result<()> {
+    let others =
+        "select exists (select from pg_tables where schemaname = 'public') and to_regclass('_sqlx_migrations') is null";
+    if sqlx::query_scalar::<_, bool>(others).fetch_one(owner).await? {
+        bail!(
+            "{place}, which DATABASE_URL names, holds tables of something else: name an empty database, or unset DATABASE_URL"
+        );
+    }
+    Ok(())
 }
 
 fn migrate(url: &str) -> Result<()> {
@@ -120,14 +153,14 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
         return Ok(url);
     }
     let Service { role, database_variable, .. } = service;
-    let kept = folder.join(format!("{role}.password"));
+    let kept = folder.join(format!("{role}{PASSWORD}"));
     let password = match fs::read_to_string(&kept) {
-        Ok(password) => password.trim().to_owned(),
-        Err(_) => {
+        Ok(password) if !password.trim().is_empty() => password.trim().to_owned(),
+        _ => {
             let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
             if can_login.bind(role).fetch_one(&mut *owner).await? {
                 bail!(
-                    "{role} has a password on the server that DATABASE_URL names: set {database_variable} to the URL it logs in with"
+                    "{role} has a password on the server that DATABASE_URL names: set {database_variable} to the URL it logs in with (`alter role {role} password '…'` gives it a new one)"
                 );
             }
             let password = Uuid::new_v4().simple().to_string();
@@ -143,7 +176,7 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
 }
 
 fn keep(path: &PathBuf, password: &str) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     writeln!(file, "{password}")?;
     Ok(())
 }
@@ -151,7 +184,10 @@ fn keep(path: &PathBuf, password: &str) -> Result<()> {
 /// The same server and database for another login.
 fn with_login(url: &str, role: &str, password: &str) -> Result<String> {
     let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("DATABASE_URL is not a valid Postgres URL"))?;
-    let parameters = url.split_once('?').map(|(_, parameters)| format!("?{parameters}")).unwrap_or_default();
+    // These would go before what stands in front of the host.
+    let of_the_login = |parameter: &&str| !["user=", "password=", "options="].iter().any(|name| parameter.starts_with(name));
+    let parameters = url.split_once('?').map(|(_, all)| all.split('&').filter(of_the_login).collect::<Vec<_>>().join("&"));
+    let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
     let database = options.get_database().context("DATABASE_URL names no database")?;
     Ok(format!("postgres://{role}:{password}@{}:{}/{database}{parameters}", options.get_host(), options.get_port()))
 }

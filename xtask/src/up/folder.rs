@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ use crate::workspace::root;
 /// Locked while an `up` runs; holds its process id. The system unlocks it however that process ends, so there is no
 /// stale lock.
 const LOCK: &str = "up.lock";
+/// The private server's folder within it.
+pub const CLUSTER: &str = "cluster";
+/// How the files end that keep the passwords given to roles on another server.
+pub const PASSWORD: &str = ".password";
 /// Longer than `up` takes to stop everything.
 const STOP: Duration = Duration::from_secs(90);
 
@@ -31,12 +35,13 @@ impl DataFolder {
     /// Takes the folder, made now if there is none.
     pub fn lock(chosen: Option<&Path>) -> Result<Self> {
         let path = path(chosen);
-        let open = || {
-            fs::create_dir_all(&path)?;
+        if !path.exists() {
+            fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
             // The user that Postgres runs as must get through to its own folder.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-            File::options().create(true).read(true).write(true).truncate(false).open(path.join(LOCK))
-        };
+        }
+        check_is_ours(&path)?;
+        let open = || File::options().create(true).read(true).write(true).truncate(false).open(path.join(LOCK));
         let file = open().with_context(|| format!("the folder {} cannot be used", path.display()))?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
             let holder = holder(&mut file).map(|id| format!(" (process {id})")).unwrap_or_default();
@@ -49,6 +54,21 @@ impl DataFolder {
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())?;
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Deletes what `up` made; the folder itself goes if nothing else is in it.
+    pub fn wipe(self) -> Result<()> {
+        let failed = || format!("{} cannot be emptied", self.path.display());
+        for entry in fs::read_dir(&self.path).with_context(failed)? {
+            let entry = entry.with_context(failed)?.path();
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == CLUSTER {
+                fs::remove_dir_all(&entry).with_context(failed)?;
+            } else if name == LOCK || name.ends_with(PASSWORD) {
+                fs::remove_file(&entry).with_context(failed)?;
+            }
+        }
+        fs::remove_dir(&self.path).with_context(|| format!("{} holds other files, which are left", self.path.display()))
     }
 
     /// Where it is.
@@ -69,6 +89,19 @@ pub fn path(chosen: Option<&Path>) -> PathBuf {
     let digest = Sha256::digest(root().as_os_str().as_encoded_bytes());
     let digest: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Path::new("/var/tmp").join(format!("shared-postgres-{digest}"))
+}
+
+/// Another's folder is not ours to open up, nor to fill: what is there must be a folder that we made, or an empty one.
+fn check_is_ours(path: &Path) -> Result<()> {
+    let held = fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
+    if !held.is_dir() || held.uid() != nix::unistd::geteuid().as_raw() {
+        bail!("{} is no folder of yours: choose another --data-dir", path.display());
+    }
+    let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty && !is_ours(path) {
+        bail!("{} holds other files: choose an empty folder, or one that does not exist yet", path.display());
+    }
+    Ok(())
 }
 
 /// Whether an `up` made this folder.

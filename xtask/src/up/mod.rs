@@ -22,7 +22,8 @@ pub struct UpOptions {
     /// Build the services for speed
     #[arg(long)]
     release: bool,
-    /// Where the private Postgres keeps its data [default: .data]
+    /// Where the private Postgres keeps its data [default: .data; for root, where Postgres' user cannot get there, a folder
+    /// in /var/tmp]
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
@@ -77,7 +78,7 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
         }
         running.until_ready().await?;
         demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
-        describe(&database)?;
+        describe(&database, folder)?;
         Ok::<_, anyhow::Error>((running, database))
     };
     tokio::pin!(stop, work);
@@ -99,11 +100,12 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
 }
 
 /// Says where everything is.
-fn describe(database: &SharedDatabase) -> Result<()> {
+fn describe(database: &SharedDatabase, folder: &DataFolder) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
     println!("users   http://{users}   API page: http://{users}/docs/");
     println!("orders  http://{orders}   API page: http://{orders}/docs/");
+    println!("data    {}", database.place(folder));
     println!();
     println!("  curl 'http://{orders}/orders?limit=1'");
     println!("  psql {} -c 'select id, name, status from users'", database.psql_argument());
@@ -126,8 +128,8 @@ pub fn down(options: &DownOptions) -> Result<()> {
     if options.wipe {
         // Held, so that no new `up` begins in between.
         let folder = DataFolder::lock(Some(&path))?;
-        std::fs::remove_dir_all(folder.path()).with_context(|| format!("{} cannot be deleted", path.display()))?;
-        println!("deleted {}", path.display());
+        folder.wipe()?;
+        println!("deleted {}; a server that DATABASE_URL names keeps its data and its roles", path.display());
     }
     Ok(())
 }

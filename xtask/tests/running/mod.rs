@@ -47,7 +47,19 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(arguments).arg("--data-dir").arg(self.data());
         // What the developer's own environment says must not reach the test.
-        for variable in ["DATABASE_URL", "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "RUST_LOG", "LOG_FORMAT"] {
+        for variable in [
+            "DATABASE_URL",
+            "USERS_DATABASE_URL",
+            "ORDERS_DATABASE_URL",
+            "USERS_URL",
+            "ORDERS_URL",
+            "CUSTOMERS_VIA",
+            "CUSTOMERS_SHADOW",
+            "OPEN_ORDERS_VIA",
+            "DATABASE_MAX_CONNECTIONS",
+            "RUST_LOG",
+            "LOG_FORMAT",
+        ] {
             command.env_remove(variable);
         }
         command.current_dir(self.folder.path());

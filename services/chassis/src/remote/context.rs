@@ -1,6 +1,7 @@
 //! What a call to another service takes along from the request that it is made for.
 
 use axum::http::{HeaderMap, HeaderValue};
+use tracing::Instrument;
 
 use crate::request::{REQUEST_ID, TRACEPARENT};
 
@@ -25,16 +26,30 @@ impl CallContext {
         CURRENT.scope(self, work)
     }
 
+    /// That of the request that this task answers, if it does.
+    fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
     /// The headers to send along; none outside of a request.
     pub(crate) fn headers() -> HeaderMap {
         let mut headers = HeaderMap::new();
-        // Outside of a request there is nothing to take along.
-        let _ = CURRENT.try_with(|context| {
-            headers.insert(REQUEST_ID, context.request_id.clone());
-            if let Some(traceparent) = &context.traceparent {
-                headers.insert(TRACEPARENT, traceparent.clone());
-            }
-        });
+        if let Some(Self { request_id, traceparent }) = Self::current() {
+            headers.insert(REQUEST_ID, request_id);
+            headers.extend(traceparent.map(|traceparent| (TRACEPARENT, traceparent)));
+        }
         headers
     }
+}
+
+/// `work` for another task, in the context and the span of the request that this task answers.
+pub fn in_this_context<F: Future<Output = ()>>(work: F) -> impl Future<Output = ()> {
+    let context = CallContext::current();
+    async move {
+        match context {
+            Some(context) => context.scope(work).await,
+            None => work.await,
+        }
+    }
+    .in_current_span()
 }

@@ -20,6 +20,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 
 use breaker::{Breaker, Refused, State};
 pub(crate) use context::CallContext;
+pub use context::in_this_context;
 
 /// Attempts of one call at most.
 const ATTEMPTS: usize = 3;
@@ -193,8 +194,14 @@ impl Neighbour {
         let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(ATTEMPTS - 1).with_jitter();
         let mut pauses = pauses.build();
         self.budget.deposit();
+        let mut last = None;
         loop {
-            let permit = self.breaker.admit().map_err(|refused| RemoteError::Refused(self.name, refused))?;
+            let permit = match (self.breaker.admit(), last.take()) {
+                (Ok(permit), _) => permit,
+                // Others failed meanwhile. What this call met itself says more.
+                (Err(_), Some(error)) => return Err(error),
+                (Err(refused), None) => return Err(RemoteError::Refused(self.name, refused)),
+            };
             let limit = deadline.min(Instant::now() + self.limits.attempt);
             let attempt = tokio::time::timeout_at(limit, self.attempt(path)).await;
             let error = match attempt.unwrap_or(Err(RemoteError::Late(self.name))) {
@@ -206,9 +213,10 @@ impl Neighbour {
             };
             permit.failed();
             let Some(pause) = pauses.next().filter(|pause| Instant::now() + *pause < deadline) else { return Err(error) };
-            if !self.budget.withdraw() {
+            if self.breaker.state() != State::Closed || !self.budget.withdraw() {
                 return Err(error);
             }
+            last = Some(error);
             metrics::counter!("remote_retries_total", "service" => self.name).increment(1);
             tokio::time::sleep(pause).await;
         }

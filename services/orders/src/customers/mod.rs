@@ -71,8 +71,7 @@ impl Customers {
         let http = HttpCustomers::new(users);
         Self {
             remote: (via == Via::Http).then(|| http.clone()),
-            // To compare a way with itself would tell nothing.
-            shadow: (via == Via::Local && shadow == Some(ShadowVia::Http)).then(|| Shadow::new(http)),
+            shadow: (shadow == Some(ShadowVia::Http)).then(|| Shadow::new(http)),
         }
     }
 
@@ -102,6 +101,14 @@ impl Customers {
                 orders.into_iter().map(|(_, joined)| joined.into()).collect()
             }
         }
+    }
+
+    /// The customer of an order that was just placed: whom [`Customers::admit`] found, or the statement.
+    pub fn of_placed(&self, user_id: Uuid, admitted: Option<Customer>, joined: Option<Customer>) -> Option<Customer> {
+        if let Some(shadow) = &self.shadow {
+            shadow.compare(&[(user_id, joined.clone())]);
+        }
+        admitted.or(joined)
     }
 
     /// Asks whether the user may order, before a statement is sent; `None` if the statement itself will ask.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chassis::remote::Remote;
+use chassis::remote::{Remote, in_this_context};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -12,6 +12,9 @@ use super::http::HttpCustomers;
 
 /// Comparisons under way at most; further ones are left out, and counted.
 const AT_ONCE: usize = 4;
+
+/// What a comparison can come to.
+const OUTCOMES: [&str; 5] = ["equal", "mismatch", "newer", "error", "left-out"];
 
 /// The other way, and how much of it is in use.
 #[derive(Debug, Clone)]
@@ -22,6 +25,9 @@ pub(super) struct Shadow {
 
 impl Shadow {
     pub(super) fn new(other: HttpCustomers) -> Self {
+        // From the start, so that zero can be told from silence.
+        chassis::metrics::recorder();
+        OUTCOMES.into_iter().for_each(|outcome| count(outcome, 0));
         Self { other, free: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
@@ -33,10 +39,10 @@ impl Shadow {
     pub(super) fn compare(&self, orders: &[(Uuid, Option<Customer>)]) {
         let Ok(permit) = self.free.clone().try_acquire_owned() else { return count("left-out", 1) };
         let (other, orders) = (self.other.clone(), orders.to_vec());
-        tokio::spawn(async move {
+        tokio::spawn(in_this_context(async move {
             compare(&other, &orders).await;
             drop(permit);
-        });
+        }));
     }
 }
 

@@ -67,7 +67,7 @@ async fn insert(
     let mut connection = app.database.connection().await?;
     let in_view = app.customers.in_view();
     let inserted = insert_order(&mut connection, order, &announcement, key, in_view).await.settle(connection)?;
-    Ok(inserted.map(|joined| admitted.or(joined)))
+    Ok(inserted.map(|joined| app.customers.of_placed(order.user_id, admitted, joined)))
 }
 
 /// The answer for a key that has been used; `None` if it has not.
