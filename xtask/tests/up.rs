@@ -102,14 +102,18 @@ fn what_keeps_it_from_starting_is_named_with_what_to_do() {
     for way in ["apt install", "docker-compose.postgres.yml", "DATABASE_URL="] {
         assert!(message.contains(way), "{way} in {message}");
     }
-    // A folder with other things in it is neither used nor, later, deleted.
+    assert!(place.is_quiet());
+}
+
+#[test]
+fn a_folder_with_other_things_in_it_is_neither_used_nor_deleted() {
+    let place = Place::new();
     fs::create_dir_all(place.data()).expect("a folder");
     fs::write(place.data().join("diary.txt"), "mine").expect("a file");
     let message = refused(place.xtask(&["up"]));
     assert!(message.contains("holds other files"), "{message}");
     let down = place.xtask(&["down", "--wipe"]).output().expect("xtask runs");
     assert!(down.status.success() && place.data().join("diary.txt").exists());
-    assert!(place.is_quiet());
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Place {
 pub struct Up {
     pub process: Child,
     pub lines: Vec<String>,
-    log: JoinHandle<String>,
+    log: Option<JoinHandle<String>>,
 }
 
 impl Up {
@@ -104,7 +104,7 @@ impl Up {
             let last = line.contains("Ctrl-C");
             lines.push(line);
             if last {
-                return Self { process, lines, log };
+                return Self { process, lines, log: Some(log) };
             }
         }
         process.wait().expect("ended");
@@ -130,6 +130,17 @@ impl Up {
 
     pub fn end(mut self) -> (Option<i32>, String) {
         let status = self.process.wait().expect("ended");
-        (status.code(), self.log.join().expect("a log"))
+        let log = self.log.take().expect("read once").join().expect("a log");
+        (status.code(), log)
+    }
+}
+
+/// A test that fails, or that is done without an end, leaves nothing running either.
+impl Drop for Up {
+    fn drop(&mut self) {
+        if self.log.is_some() {
+            self.signal(Signal::SIGTERM);
+            let _ = self.process.wait();
+        }
     }
 }
