@@ -62,9 +62,16 @@ impl Statement {
         let filled: Option<Vec<&str>> = filled.into_iter().collect();
         let filled = filled.filter(|_| values.next().is_none());
         let filled = filled.with_context(|| format!("this statement has other parameters by now: {}", self.sql))?;
-        // From the last on: `$1` is also how `$10` begins.
-        let numbered = (1..).zip(filled).collect::<Vec<_>>();
-        Ok(numbered.iter().rev().fold(self.sql.clone(), |sql, (n, value)| sql.replace(&format!("${n}"), value)))
+        // In one pass: a value may itself hold a parameter.
+        let mut parts = self.sql.split('$');
+        let mut sql = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let value = part[..digits].parse::<usize>().ok().and_then(|n| filled.get(n.checked_sub(1)?));
+            sql += value.with_context(|| format!("there is no parameter ${part}"))?;
+            sql += &part[digits..];
+        }
+        Ok(sql)
     }
 }
 
