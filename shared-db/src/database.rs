@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool::managed::{Object, Pool, Timeouts};
+use deadpool::managed::{Object, Pool};
 use sqlx::PgConnection;
 
 use crate::connector::{Connector, InvalidUrl};
@@ -16,7 +16,7 @@ pub struct Settings {
     pub application_name: String,
     /// The most connections open at once.
     pub max_connections: usize,
-    /// How long to wait for a free connection, and for a new one to open.
+    /// How long to wait for a connection: for a free one, its sign of life, a new one to open, all together.
     pub acquire_timeout: Duration,
     /// How long one statement may run.
     pub statement_timeout: Duration,
@@ -30,7 +30,7 @@ impl Settings {
         Self {
             application_name: application_name.to_owned(),
             max_connections,
-            acquire_timeout: Duration::from_secs(2),
+            acquire_timeout: Duration::from_secs(3),
             statement_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(2),
         }
@@ -66,14 +66,8 @@ impl Database {
     pub fn new(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
         let pool = Pool::builder(Connector::new(url, settings)?)
             .max_size(settings.max_connections)
-            .timeouts(Timeouts {
-                wait: Some(settings.acquire_timeout),
-                create: Some(settings.acquire_timeout),
-                recycle: Some(settings.acquire_timeout),
-            })
-            .runtime(deadpool::Runtime::Tokio1)
             .build()
-            .expect("a runtime for the time-outs is set");
+            .expect("it has no time-outs of its own, which would need a runtime");
         Ok(Self { pool, acquire_timeout: settings.acquire_timeout })
     }
 
@@ -82,8 +76,8 @@ impl Database {
     /// # Errors
     /// [`DatabaseError`] in bounded time if there is none to be had.
     pub async fn connection(&self) -> Result<Connection, DatabaseError> {
-        // Each step has its limit, but there are several: waiting, asking for a sign of life, opening.
-        match tokio::time::timeout(self.acquire_timeout * 2, self.pool.get()).await {
+        // One timer for all of it: under load, every request waits.
+        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
             Ok(connection) => Ok(Connection(Some(connection?))),
             Err(_elapsed) => Err(DatabaseError::NoConnection("waited too long")),
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::cursor;
+use crate::json::json;
 use crate::page::{Place, next_link};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -139,7 +140,7 @@ impl FeedRequest {
     pub fn respond(&self, source: &'static str, uri: &Uri, events: Vec<StoredEvent>) -> Response {
         let next = events.last().map_or(self.after, |event| event.position);
         let events: Vec<CloudEvent> = events.into_iter().map(|event| event.publish(source)).collect();
-        let mut response = axum::Json(events).into_response();
+        let mut response = json(&events);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/cloudevents-batch+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,12 +1,13 @@
 //! Keyset pages of lists.
 
 use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::cursor;
+use crate::json::json;
 use crate::problem::Problem;
 use crate::query::Query;
 
@@ -98,7 +99,7 @@ pub struct Page<T> {
 impl<T: Serialize> Page<T> {
     /// The answer, with a `Link` to the next page of the list at `uri`.
     pub fn respond(&self, uri: &Uri) -> Response {
-        let mut response = axum::Json(self).into_response();
+        let mut response = json(self);
         if let Some(cursor) = &self.next_cursor {
             response.headers_mut().insert(header::LINK, next_link(uri, "cursor", cursor));
         }

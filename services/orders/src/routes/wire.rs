@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chassis::body::{FromObject, Object, Value};
 use chassis::conditional::etag;
+use chassis::json::json;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -141,7 +142,7 @@ impl Order {
 impl IntoResponse for Order {
     fn into_response(self) -> Response {
         let tag = self.tag();
-        let mut response = axum::Json(self).into_response();
+        let mut response = json(&self);
         if let Some(tag) = tag {
             response.headers_mut().insert(header::ETAG, tag);
         }

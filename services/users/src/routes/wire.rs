@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chassis::body::{FromObject, Object, Value};
 use chassis::conditional::etag;
+use chassis::json::json;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -59,7 +60,7 @@ impl From<domain::User> for User {
 impl IntoResponse for User {
     fn into_response(self) -> Response {
         let tag = etag(self.version);
-        ([(header::ETAG, tag)], axum::Json(self)).into_response()
+        ([(header::ETAG, tag)], json(&self)).into_response()
     }
 }
 
