@@ -29,7 +29,7 @@ pub struct Client {
 #[derive(Clone)]
 enum To {
     Router(Router),
-    Address { base: String, pool: Pool<HttpConnector, Body> },
+    Address { base: String, pool: Box<Pool<HttpConnector, Body>> },
 }
 
 /// There was no answer.
@@ -52,7 +52,7 @@ impl Client {
     /// Calls `host:port` over kept-alive connections.
     pub fn at(address: impl Display) -> Self {
         let pool = Pool::builder(TokioExecutor::new()).build_http();
-        Self { to: To::Address { base: format!("http://{address}"), pool } }
+        Self { to: To::Address { base: format!("http://{address}"), pool: Box::new(pool) } }
     }
 
     /// `GET path`.

@@ -74,7 +74,8 @@ impl Manager for Connector {
 
     async fn create(&self) -> Result<Pooled, sqlx::Error> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let connection = PgConnection::connect_with(&self.options).await?;
+        // Boxed, as below: what happens rarely should not make every request's future larger.
+        let connection = Box::pin(PgConnection::connect_with(&self.options)).await?;
         Ok(Pooled { connection, generation })
     }
 
@@ -85,7 +86,7 @@ impl Manager for Connector {
         if metrics.last_used() <= TRUSTED_FOR {
             return Ok(());
         }
-        match tokio::time::timeout(SIGN_OF_LIFE, pooled.connection.ping()).await {
+        match tokio::time::timeout(SIGN_OF_LIFE, Box::pin(pooled.connection.ping())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 self.discard(pooled.generation);

@@ -25,6 +25,7 @@ pub const SERVICES: [Service; 2] = [
         name: "users",
         address_variable: "USERS_ADDR",
         default_address: "127.0.0.1:8081",
+        grpc_address: Some(("USERS_GRPC_ADDR", "127.0.0.1:50051")),
         database_variable: "USERS_DATABASE_URL",
         role: dev_postgres::USERS_ROLE,
     },
@@ -32,6 +33,7 @@ pub const SERVICES: [Service; 2] = [
         name: "orders",
         address_variable: "ORDERS_ADDR",
         default_address: "127.0.0.1:8082",
+        grpc_address: None,
         database_variable: "ORDERS_DATABASE_URL",
         role: dev_postgres::ORDERS_ROLE,
     },
@@ -43,6 +45,8 @@ pub struct Service {
     pub name: &'static str,
     pub address_variable: &'static str,
     pub default_address: &'static str,
+    /// Variable and default, if it serves gRPC.
+    pub grpc_address: Option<(&'static str, &'static str)>,
     pub database_variable: &'static str,
     pub role: &'static str,
 }
@@ -50,20 +54,24 @@ pub struct Service {
 impl Service {
     /// Where its variable says, or its default.
     pub fn address(&self) -> Result<SocketAddr> {
-        let text = std::env::var(self.address_variable).unwrap_or_else(|_| self.default_address.to_owned());
-        text.parse().map_err(|_| anyhow!("{} must be an IP address and a port, not `{text}`", self.address_variable))
+        read_address(self.address_variable, self.default_address)
     }
 
     /// The service's own message says the same, but only after everything was built and started.
-    pub fn check_port(&self) -> Result<()> {
-        let address = self.address()?;
-        TcpListener::bind(address).map(drop).with_context(|| {
-            format!(
-                "{address} cannot be used for {}: stop what uses it, or set {} to another",
-                self.name, self.address_variable
-            )
-        })
+    pub fn check_ports(&self) -> Result<()> {
+        for (variable, default) in [(self.address_variable, self.default_address)].into_iter().chain(self.grpc_address) {
+            let address = read_address(variable, default)?;
+            TcpListener::bind(address).map(drop).with_context(|| {
+                format!("{address} cannot be used for {}: stop what uses it, or set {variable} to another", self.name)
+            })?;
+        }
+        Ok(())
     }
+}
+
+fn read_address(variable: &str, default: &str) -> Result<SocketAddr> {
+    let text = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    text.parse().map_err(|_| anyhow!("{variable} must be an IP address and a port, not `{text}`"))
 }
 
 /// The services' processes.

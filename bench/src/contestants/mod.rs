@@ -66,7 +66,7 @@ impl Contestants {
         let users_url = cluster.url_as(USERS_ROLE, database);
         let orders_url = cluster.url_as(ORDERS_ROLE, database);
         let connections = DATABASE_CONNECTIONS.to_string();
-        let common = [("RUST_LOG", "warn"), ("DATABASE_MAX_CONNECTIONS", &connections)];
+        let common = [("RUST_LOG", "warn"), ("USERS_GRPC_ADDR", "127.0.0.1:0"), ("DATABASE_MAX_CONNECTIONS", &connections)];
         let databases = [("USERS_DATABASE_URL", users_url.as_str()), ("ORDERS_DATABASE_URL", orders_url.as_str())];
         let variables = common.iter().chain(&databases).copied();
         Ok(Self {

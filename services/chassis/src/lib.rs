@@ -6,6 +6,7 @@ pub mod conditional;
 pub mod config;
 pub mod cursor;
 pub mod events;
+pub mod grpc;
 pub mod json;
 pub mod metrics;
 pub mod operations;

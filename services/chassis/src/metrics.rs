@@ -10,7 +10,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Name of the histogram of request durations, in seconds (OpenTelemetry's semantic conventions for HTTP).
 const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
-/// Upper bounds of its buckets, in seconds.
+/// Name of the histogram of gRPC call durations, in seconds (the same conventions, for RPC).
+pub(crate) const CALL_DURATION: &str = "rpc_server_call_duration_seconds";
+/// Upper bounds of their buckets, in seconds.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// How often recorded durations are sorted into their buckets; until then they take memory.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -21,9 +23,11 @@ pub fn recorder() -> &'static PrometheusHandle {
     RECORDER.get_or_init(|| {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(REQUEST_DURATION.to_owned()), &BUCKETS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(CALL_DURATION.to_owned()), &BUCKETS))
             .and_then(PrometheusBuilder::install_recorder)
             .expect("the buckets are not empty, and this is the process's only recorder");
         metrics::describe_histogram!(REQUEST_DURATION, metrics::Unit::Seconds, "Time to answer a request.");
+        metrics::describe_histogram!(CALL_DURATION, metrics::Unit::Seconds, "Time to answer a gRPC call.");
         handle
     })
 }

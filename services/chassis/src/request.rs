@@ -27,7 +27,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The last resort against a database or a network that says nothing any more: statements, waits for a connection, bodies
 /// and the feed's waiting have limits of their own, and together they stay below it.
-const DEADLINE: Duration = Duration::from_secs(50);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(50);
 /// The longest id taken over from a client, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -128,13 +128,7 @@ impl Seen {
             .remove::<Problem>()
             .unwrap_or_else(|| Problem::new(status, self.default_detail(status)));
         problem.render(self.uri.path(), response);
-        if status.is_server_error() {
-            let error = problem.cause().map_or_else(|| problem.detail().to_owned(), |cause| chain(&**cause));
-            match status {
-                StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status = status.as_u16(), error, "request failed"),
-                _ => tracing::error!(status = status.as_u16(), error, "request failed"),
-            }
-        }
+        log_failure(&problem);
     }
 
     fn default_detail(&self, status: StatusCode) -> String {
@@ -142,6 +136,18 @@ impl Seen {
             StatusCode::NOT_FOUND => "there is nothing at this path; /docs lists what there is".to_owned(),
             StatusCode::METHOD_NOT_ALLOWED => format!("{} is not a method of this path; see the Allow header", self.method),
             _ => "the request cannot be answered as it is".to_owned(),
+        }
+    }
+}
+
+/// Logs the cause of a problem that is not the caller's to solve.
+pub(crate) fn log_failure(problem: &Problem) {
+    let status = problem.status();
+    if status.is_server_error() {
+        let error = problem.cause().map_or_else(|| problem.detail().to_owned(), |cause| chain(&**cause));
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status = status.as_u16(), error, "request failed"),
+            _ => tracing::error!(status = status.as_u16(), error, "request failed"),
         }
     }
 }
@@ -163,7 +169,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The id the client sent, if it is sane, or a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     match headers.get(REQUEST_ID) {
         Some(id) if (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(sane) => id.clone(),
@@ -176,7 +182,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// The trace id of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
-fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
+pub(crate) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     let text = traceparent.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

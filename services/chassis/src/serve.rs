@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,7 +22,7 @@ use tower::ServiceExt;
 use crate::request::close_after;
 
 /// How long requests in flight may take to finish.
-const GRACE: Duration = Duration::from_secs(30);
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// How long a kept-alive connection that is in use has to learn from an answer that it is the last.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a client may take to send the head of a request.
@@ -38,19 +39,20 @@ pub async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener, St
     })
 }
 
-/// Resolves at SIGTERM or SIGINT.
+/// Resolves at SIGTERM or SIGINT, for all that have a clone of it.
 ///
 /// # Errors
 /// If the process cannot be told of signals.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Clone + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+    let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    })
+    };
+    Ok(stop.shared())
 }
 
 /// Serves `router` until `stop` resolves; then accepts no more, calls `stopping`, and waits for the requests in flight,

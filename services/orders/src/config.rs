@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
-use chassis::remote::{BaseUrl, Limits, Remote};
+use chassis::remote::{BaseUrl, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
 
-use crate::customers::{self, Customers};
+use crate::customers::{Customers, ShadowVia, Users, Via};
 use crate::rebuild;
 
 /// The orders service: what people buy, from placing an order to its delivery.
@@ -24,16 +24,22 @@ pub struct Config {
     pub orders_addr: SocketAddr,
     /// how the service learns of an order's customer
     #[arg(long, env = "CUSTOMERS_VIA", default_value = "local")]
-    pub customers_via: customers::Via,
+    pub customers_via: Via,
     /// another way to learn of it, tried beside the requests and compared
     #[arg(long, env = "CUSTOMERS_SHADOW")]
-    pub customers_shadow: Option<customers::ShadowVia>,
+    pub customers_shadow: Option<ShadowVia>,
     /// where users is reached [default: `USERS_ADDR`]
     #[arg(long, env = "USERS_URL")]
     pub users_url: Option<BaseUrl>,
     /// where users serves HTTP
     #[arg(long, env = "USERS_ADDR", default_value = "127.0.0.1:8081", value_parser = socket_address)]
     pub users_addr: SocketAddr,
+    /// where users is reached by gRPC [default: `USERS_GRPC_ADDR`]
+    #[arg(long, env = "USERS_GRPC_URL")]
+    pub users_grpc_url: Option<BaseUrl>,
+    /// where users serves gRPC
+    #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
+    pub users_grpc_addr: SocketAddr,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
@@ -51,12 +57,23 @@ impl Config {
     /// # Errors
     /// If one dial contradicts another.
     pub fn customers(&self) -> Result<Customers, String> {
-        if self.customers_via == customers::Via::Http && self.customers_shadow.is_some() {
-            return Err("CUSTOMERS_SHADOW is `http`, as CUSTOMERS_VIA is: there is nothing to compare".to_owned());
+        let http = || Users::http(&self.users_url.clone().unwrap_or_else(|| self.users_addr.into()), Limits::default());
+        let grpc =
+            || Users::grpc(&self.users_grpc_url.clone().unwrap_or_else(|| self.users_grpc_addr.into()), Limits::default());
+        let customers = match self.customers_via {
+            Via::Local => Customers::local(),
+            Via::Http => Customers::remote(http()),
+            Via::Grpc => Customers::remote(grpc()),
+        };
+        match (self.customers_via, self.customers_shadow) {
+            (_, None) => Ok(customers),
+            (Via::Local, Some(ShadowVia::Http)) => Ok(customers.shadowed_by(http())),
+            (Via::Local, Some(ShadowVia::Grpc)) => Ok(customers.shadowed_by(grpc())),
+            (Via::Http | Via::Grpc, Some(_)) => {
+                Err("CUSTOMERS_SHADOW is compared with what CUSTOMERS_VIA=local says: unset it, the dial has been turned"
+                    .to_owned())
+            }
         }
-        let users_url = self.users_url.clone().unwrap_or_else(|| self.users_addr.into());
-        let users = Remote::new("users", users_url, Limits::default());
-        Ok(Customers::new(self.customers_via, self.customers_shadow, users))
     }
 }
 

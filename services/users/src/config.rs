@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
-use chassis::remote::{BaseUrl, Limits, Remote};
+use chassis::remote::{BaseUrl, Http, Limits};
 use chassis::telemetry::LogConfig;
 use clap::Parser;
 
-use crate::open_orders::{self, OpenOrders};
+use crate::open_orders::{OpenOrders, Via};
 
 /// The users service: people who place orders.
 ///
@@ -21,9 +21,12 @@ pub struct Config {
     /// where HTTP is served
     #[arg(long, env = "USERS_ADDR", default_value = "127.0.0.1:8081", value_parser = socket_address)]
     pub users_addr: SocketAddr,
+    /// where gRPC is served, for other services
+    #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
+    pub users_grpc_addr: SocketAddr,
     /// how the service learns of a user's open orders
     #[arg(long, env = "OPEN_ORDERS_VIA", default_value = "local")]
-    pub open_orders_via: open_orders::Via,
+    pub open_orders_via: Via,
     /// where orders is reached [default: `ORDERS_ADDR`]
     #[arg(long, env = "ORDERS_URL")]
     pub orders_url: Option<BaseUrl>,
@@ -42,6 +45,9 @@ impl Config {
     /// The port to orders, as configured.
     pub fn open_orders(&self) -> OpenOrders {
         let orders_url = self.orders_url.clone().unwrap_or_else(|| self.orders_addr.into());
-        OpenOrders::new(self.open_orders_via, Remote::new("orders", orders_url, Limits::default()))
+        match self.open_orders_via {
+            Via::Local => OpenOrders::Local,
+            Via::Http => OpenOrders::Http(Http::new("orders", &orders_url, Limits::default())),
+        }
     }
 }

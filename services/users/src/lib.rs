@@ -5,6 +5,7 @@ mod db;
 pub mod domain;
 mod error;
 mod events;
+pub mod grpc;
 pub mod open_orders;
 mod routes;
 

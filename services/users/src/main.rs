@@ -32,12 +32,15 @@ async fn run(config: Config) -> Result<(), String> {
     let app = App::new(database, config.open_orders());
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.users_addr, "USERS_ADDR").await?;
-    tracing::info!(address = %config.users_addr, "users is listening");
+    let grpc_listener = serve::bind(config.users_grpc_addr, "USERS_GRPC_ADDR").await?;
+    tracing::info!(address = %config.users_addr, grpc.address = %config.users_grpc_addr, "users is listening");
 
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(users::watch_event_log(app.clone()));
     let wakeups = app.wakeups.clone();
-    serve::serve(listener, users::router(app), stop, || wakeups.close()).await;
-    Ok(())
+    let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()), stop.clone());
+    let http = serve::serve(listener, users::router(app), stop, || wakeups.close());
+    let (grpc, ()) = tokio::join!(grpc, http);
+    grpc.map_err(|error| format!("gRPC cannot be served any more: {error}"))
 }

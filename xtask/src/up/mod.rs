@@ -47,7 +47,7 @@ pub fn up(options: &UpOptions) -> Result<()> {
     load_variables()?;
     let folder = DataFolder::lock(options.data_dir.as_deref())?;
     for service in SERVICES {
-        service.check_port()?;
+        service.check_ports()?;
     }
     let programs = build(&PROGRAMS, options.release)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))

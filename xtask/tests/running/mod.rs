@@ -52,6 +52,7 @@ impl Place {
             "USERS_DATABASE_URL",
             "ORDERS_DATABASE_URL",
             "USERS_URL",
+            "USERS_GRPC_URL",
             "ORDERS_URL",
             "CUSTOMERS_VIA",
             "CUSTOMERS_SHADOW",
@@ -65,6 +66,7 @@ impl Place {
         command.current_dir(self.folder.path());
         command.env("USERS_ADDR", format!("127.0.0.1:{}", self.ports[0]));
         command.env("ORDERS_ADDR", format!("127.0.0.1:{}", self.ports[1]));
+        command.env("USERS_GRPC_ADDR", "127.0.0.1:0");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -1,26 +1,27 @@
 //! Calls to another service: with a deadline, a bounded retry, a circuit breaker, and the request's own ids passed on.
+//! One guard, whatever the protocol.
 
 pub mod breaker;
 mod context;
+mod grpc;
+mod http;
 
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Method, Request, StatusCode, Uri};
+use axum::http::Uri;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tower::retry::budget::{Budget, TpsBudget};
 
 use breaker::{Breaker, Refused, State};
 pub(crate) use context::CallContext;
 pub use context::in_this_context;
+pub use grpc::Grpc;
+pub use http::{Answer, Http};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Attempts of one call at most.
 const ATTEMPTS: usize = 3;
@@ -63,6 +64,12 @@ impl From<std::net::SocketAddr> for BaseUrl {
     }
 }
 
+impl BaseUrl {
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -81,16 +88,14 @@ impl Default for Limits {
     }
 }
 
-/// Another service. Clones share connections, breaker and budget.
+/// Another service, and how callers guard themselves and it. Clones share breaker and budget.
 #[derive(Debug, Clone)]
 pub struct Remote(Arc<Neighbour>);
 
 #[derive(Debug)]
 struct Neighbour {
     name: &'static str,
-    base: BaseUrl,
     limits: Limits,
-    client: Client<HttpConnector, Empty<Bytes>>,
     breaker: Breaker,
     budget: TpsBudget,
 }
@@ -106,16 +111,16 @@ pub enum RemoteError {
     Late(&'static str),
     /// No connection, or one that broke.
     #[error("{0} cannot be reached")]
-    Unreachable(&'static str, #[source] hyper_util::client::legacy::Error),
+    Unreachable(&'static str, #[source] BoxError),
     /// The answer broke off, or is too long.
     #[error("the answer of {0} broke off")]
-    Broken(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It says that it cannot do its work now.
+    Broken(&'static str, #[source] BoxError),
+    /// It says that it cannot do its work now, or what its contract does not have.
     #[error("{0} answered {1}")]
-    Status(&'static str, StatusCode),
+    Status(&'static str, String),
     /// The answer is not what its contract says.
     #[error("the answer of {0} cannot be read")]
-    Unreadable(&'static str, #[source] serde_json::Error),
+    Unreadable(&'static str, #[source] BoxError),
 }
 
 impl RemoteError {
@@ -130,39 +135,11 @@ impl RemoteError {
     }
 }
 
-/// An answer that is no failure of the other service: a status below 500.
-#[derive(Debug)]
-pub struct Answer {
-    neighbour: &'static str,
-    /// The status.
-    pub status: StatusCode,
-    body: Bytes,
-}
-
-impl Answer {
-    /// The body.
-    ///
-    /// # Errors
-    /// If it is not what the contract says.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
-        serde_json::from_slice(&self.body).map_err(|error| RemoteError::Unreadable(self.neighbour, error))
-    }
-
-    /// The error for a status that the contract does not have here.
-    pub fn unexpected(&self) -> RemoteError {
-        RemoteError::Status(self.neighbour, self.status)
-    }
-}
-
 impl Remote {
     /// The service called `name` in metrics and logs.
-    pub fn new(name: &'static str, base: BaseUrl, limits: Limits) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(limits.connect));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+    fn new(name: &'static str, limits: Limits) -> Self {
         let budget = TpsBudget::new(Duration::from_secs(10), RETRIES_PER_SECOND, RETRY_SHARE);
-        Self(Arc::new(Neighbour { name, base, limits, client, breaker: Breaker::default(), budget }))
+        Self(Arc::new(Neighbour { name, limits, breaker: Breaker::default(), budget }))
     }
 
     /// What it is called.
@@ -175,13 +152,14 @@ impl Remote {
         self.0.breaker.state()
     }
 
-    /// `GET path`, which may be repeated without harm, and is, a few times and within a budget.
-    ///
-    /// # Errors
-    /// [`RemoteError`], within the limits.
-    pub async fn get(&self, path: &str) -> Result<Answer, RemoteError> {
+    /// A call that may be repeated without harm, and is, a few times and within a budget. `attempt` is told when it must be
+    /// over; its error is a failure of the other service.
+    async fn call<T, F>(&self, attempt: impl Fn(Instant) -> F) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>>,
+    {
         let neighbour = &*self.0;
-        let answer = neighbour.get(path).await;
+        let answer = neighbour.call(attempt).await;
         let outcome = answer.as_ref().map_or_else(RemoteError::outcome, |_| "answered");
         metrics::counter!("remote_calls_total", "service" => neighbour.name, "outcome" => outcome).increment(1);
         answer
@@ -189,7 +167,10 @@ impl Remote {
 }
 
 impl Neighbour {
-    async fn get(&self, path: &str) -> Result<Answer, RemoteError> {
+    async fn call<T, F>(&self, attempt: impl Fn(Instant) -> F) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>>,
+    {
         let deadline = Instant::now() + self.limits.call;
         let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(ATTEMPTS - 1).with_jitter();
         let mut pauses = pauses.build();
@@ -203,8 +184,8 @@ impl Neighbour {
                 (Err(refused), None) => return Err(RemoteError::Refused(self.name, refused)),
             };
             let limit = deadline.min(Instant::now() + self.limits.attempt);
-            let attempt = tokio::time::timeout_at(limit, self.attempt(path)).await;
-            let error = match attempt.unwrap_or(Err(RemoteError::Late(self.name))) {
+            let answer = tokio::time::timeout_at(limit, attempt(limit)).await;
+            let error = match answer.unwrap_or(Err(RemoteError::Late(self.name))) {
                 Ok(answer) => {
                     permit.succeeded();
                     return Ok(answer);
@@ -220,20 +201,6 @@ impl Neighbour {
             metrics::counter!("remote_retries_total", "service" => self.name).increment(1);
             tokio::time::sleep(pause).await;
         }
-    }
-
-    async fn attempt(&self, path: &str) -> Result<Answer, RemoteError> {
-        let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = format!("{}{path}", self.base.0).parse().expect("a path that the service itself made");
-        *request.headers_mut() = CallContext::headers();
-        let response = self.client.request(request).await.map_err(|error| RemoteError::Unreachable(self.name, error))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| RemoteError::Broken(self.name, error))?;
-        if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(RemoteError::Status(self.name, head.status));
-        }
-        Ok(Answer { neighbour: self.name, status: head.status, body: body.to_bytes() })
     }
 }
 

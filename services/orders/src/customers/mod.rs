@@ -1,6 +1,8 @@
 //! The port to users: who are an order's customers, and may they order?
 
+mod grpc;
 mod http;
+mod remote;
 mod shadow;
 
 use chassis::remote::Remote;
@@ -8,8 +10,11 @@ use clap::ValueEnum;
 use uuid::Uuid;
 
 use crate::error::Error;
-use http::HttpCustomers;
+pub use remote::Users;
 use shadow::Shadow;
+
+/// Users that one call may ask for.
+const BATCH: usize = 100;
 
 /// The dial `CUSTOMERS_VIA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,15 +22,19 @@ pub enum Via {
     /// The published view `customers` in the service's own database: joined in the statement that reads the order, and
     /// guarding the one that places it.
     Local,
-    /// The users service, asked over HTTP: after an order was read, and before one is placed.
+    /// The users service, asked by HTTP: after an order was read, and before one is placed.
     Http,
+    /// The same, asked by gRPC.
+    Grpc,
 }
 
 /// The dial `CUSTOMERS_SHADOW`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ShadowVia {
-    /// The users service, asked over HTTP.
+    /// The users service, asked by HTTP.
     Http,
+    /// The users service, asked by gRPC.
+    Grpc,
 }
 
 /// Who placed an order, as orders sees it.
@@ -61,18 +70,25 @@ impl From<Option<Customer>> for Lookup {
 /// The port as the dials have set it.
 #[derive(Debug, Clone)]
 pub struct Customers {
-    remote: Option<HttpCustomers>,
+    remote: Option<Users>,
     shadow: Option<Shadow>,
 }
 
 impl Customers {
-    /// The port to the service `users`.
-    pub fn new(via: Via, shadow: Option<ShadowVia>, users: Remote) -> Self {
-        let http = HttpCustomers::new(users);
-        Self {
-            remote: (via == Via::Http).then(|| http.clone()),
-            shadow: (shadow == Some(ShadowVia::Http)).then(|| Shadow::new(http)),
-        }
+    /// The port by the view alone.
+    pub fn local() -> Self {
+        Self { remote: None, shadow: None }
+    }
+
+    /// The port by calls to users.
+    pub fn remote(users: Users) -> Self {
+        Self { remote: Some(users), shadow: None }
+    }
+
+    /// Compares the answers with what another way to users gives.
+    #[must_use]
+    pub fn shadowed_by(self, users: Users) -> Self {
+        Self { shadow: Some(Shadow::new(users)), ..self }
     }
 
     /// Whether statements on orders join the view `customers`.
@@ -80,9 +96,10 @@ impl Customers {
         self.remote.is_none()
     }
 
-    /// The neighbour that is asked, if one is.
-    pub fn remote(&self) -> Option<&Remote> {
-        self.remote.as_ref().map(HttpCustomers::remote).or(self.shadow.as_ref().map(Shadow::remote))
+    /// The neighbours that are asked.
+    pub fn remotes(&self) -> Vec<Remote> {
+        let users = self.remote.as_ref().map(Users::remote);
+        users.into_iter().chain(self.shadow.as_ref().map(Shadow::remote)).cloned().collect()
     }
 
     /// The customer of an order that was read; `joined` is what its statement found.

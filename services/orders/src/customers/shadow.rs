@@ -7,8 +7,7 @@ use chassis::remote::{Remote, in_this_context};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::Customer;
-use super::http::HttpCustomers;
+use super::{Customer, Users};
 
 /// Comparisons under way at most; further ones are left out, and counted.
 const AT_ONCE: usize = 4;
@@ -19,12 +18,12 @@ const OUTCOMES: [&str; 5] = ["equal", "mismatch", "newer", "error", "left-out"];
 /// The other way, and how much of it is in use.
 #[derive(Debug, Clone)]
 pub(super) struct Shadow {
-    other: HttpCustomers,
+    other: Users,
     free: Arc<Semaphore>,
 }
 
 impl Shadow {
-    pub(super) fn new(other: HttpCustomers) -> Self {
+    pub(super) fn new(other: Users) -> Self {
         // From the start, so that zero can be told from silence.
         chassis::metrics::recorder();
         OUTCOMES.into_iter().for_each(|outcome| count(outcome, 0));
@@ -46,7 +45,7 @@ impl Shadow {
     }
 }
 
-async fn compare(other: &HttpCustomers, orders: &[(Uuid, Option<Customer>)]) {
+async fn compare(other: &Users, orders: &[(Uuid, Option<Customer>)]) {
     let ids: Vec<Uuid> = orders.iter().map(|(id, _)| *id).collect();
     let found = match other.find_all(&ids).await {
         Ok(found) => found,

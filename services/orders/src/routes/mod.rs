@@ -58,6 +58,6 @@ fn operations(app: &App) -> Operations {
             metrics::gauge!("db_pool_connections", "state" => "used").set((pool.open - pool.idle.min(pool.open)) as f64);
             metrics::gauge!("db_pool_waiting").set(pool.waiting as f64);
         }),
-        remotes: app.customers.remote().cloned().into_iter().collect(),
+        remotes: app.customers.remotes(),
     }
 }

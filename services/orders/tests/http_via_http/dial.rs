@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use chassis::remote::{Limits, Remote};
+use chassis::remote::Limits;
 use dev_postgres::{ORDERS_ROLE, USERS_ROLE};
-use orders::customers::{Customers, Via};
+use orders::customers::{Customers, Users};
 use shared_db::Database;
-use users::open_orders::{self, OpenOrders};
+use users::open_orders::OpenOrders;
 
 use crate::support::settings;
 
@@ -15,17 +15,18 @@ use crate::support::settings;
 pub const PATIENT: Limits =
     Limits { connect: Duration::from_secs(40), attempt: Duration::from_secs(40), call: Duration::from_secs(45) };
 
+/// What the neighbour is called in metrics and readiness.
+pub const NEIGHBOUR: &str = "users";
+
 /// The port to users of a service on the database at `url`, where users is, too.
 pub fn customers(url: &str) -> Customers {
     let database = Database::new(&url.replace(ORDERS_ROLE, USERS_ROLE), &settings(10)).expect("a URL");
-    let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
-    let local = OpenOrders::new(open_orders::Via::Local, Remote::new("orders", nowhere, Limits::default()));
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let address = listener.local_addr().expect("an address");
     listener.set_nonblocking(true).expect("a listener for the runtime");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener of the runtime");
     // It ends with the test's runtime.
-    let app = users::App::new(database, local);
+    let app = users::App::new(database, OpenOrders::Local);
     tokio::spawn(chassis::serve::serve(listener, users::router(app), std::future::pending(), || {}));
-    Customers::new(Via::Http, None, Remote::new("users", address.into(), PATIENT))
+    Customers::remote(Users::http(&address.into(), PATIENT))
 }

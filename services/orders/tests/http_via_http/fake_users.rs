@@ -8,6 +8,8 @@ use axum::http::StatusCode;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use chassis::remote::Limits;
+use orders::customers::Users;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -29,7 +31,7 @@ pub enum Mode {
 /// The service, and what it was asked.
 #[derive(Clone)]
 pub struct FakeUsers {
-    pub address: SocketAddr,
+    address: SocketAddr,
     told: Arc<Mutex<Told>>,
 }
 
@@ -41,7 +43,7 @@ struct Told {
 /// A request it received.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub path: String,
+    pub ids: Vec<String>,
     pub request_id: String,
     pub traceparent: Option<String>,
 }
@@ -56,6 +58,11 @@ impl FakeUsers {
         Self { address, told }
     }
 
+    /// The port to it.
+    pub fn port(&self, limits: Limits) -> Users {
+        Users::http(&self.address.into(), limits)
+    }
+
     pub fn now(&self, mode: Mode) {
         self.told.lock().expect("unpoisoned").mode = mode;
     }
@@ -68,11 +75,11 @@ impl FakeUsers {
 
 async fn answer(State(told): State<Arc<Mutex<Told>>>, uri: Uri, headers: HeaderMap) -> Response {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
-    let path = uri.to_string();
+    let ids = ids(&uri);
     let mode = {
         let mut told = told.lock().expect("unpoisoned");
         let request_id = header("x-request-id").unwrap_or_default();
-        told.seen.push(Seen { path: path.clone(), request_id, traceparent: header("traceparent") });
+        told.seen.push(Seen { ids: ids.clone(), request_id, traceparent: header("traceparent") });
         match told.mode {
             Mode::FailsFirst(0) => Mode::Answers,
             Mode::FailsFirst(times) => {
@@ -83,18 +90,24 @@ async fn answer(State(told): State<Arc<Mutex<Told>>>, uri: Uri, headers: HeaderM
         }
     };
     match mode {
-        Mode::Answers | Mode::FailsFirst(_) => Json(users(&path)).into_response(),
+        Mode::Answers | Mode::FailsFirst(_) => Json(users(&ids, uri.query().is_some())).into_response(),
         Mode::Fails => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Mode::Hangs => std::future::pending().await,
         Mode::Babbles => Json(json!({ "who": "knows" })).into_response(),
     }
 }
 
-/// One user for `/users/{id}`, a page for `/users?id=…&id=…`.
-fn users(path: &str) -> Value {
-    let user = |id: &str| json!({ "id": id, "name": "Ada", "status": "active", "version": 1, "email": "ada@example.org" });
-    match path.split_once("?id=") {
-        None => user(path.rsplit('/').next().expect("an id")),
-        Some((_, ids)) => json!({ "items": ids.split("&id=").map(user).collect::<Vec<_>>(), "next_cursor": null }),
-    }
+/// Of `/users/{id}`, or `/users?id=…&id=…`.
+fn ids(uri: &Uri) -> Vec<String> {
+    let ids = match uri.query() {
+        None => uri.path().rsplit('/').take(1).collect::<Vec<_>>(),
+        Some(query) => query.split('&').filter_map(|pair| pair.strip_prefix("id=")).collect(),
+    };
+    ids.into_iter().map(str::to_owned).collect()
+}
+
+/// A page of users, or the one.
+fn users(ids: &[String], page: bool) -> Value {
+    let user = |id| json!({ "id": id, "name": "Ada", "status": "active", "version": 1, "email": "ada@example.org" });
+    if page { json!({ "items": ids.iter().map(user).collect::<Vec<_>>(), "next_cursor": null }) } else { user(&ids[0]) }
 }

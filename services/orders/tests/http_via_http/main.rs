@@ -1,4 +1,4 @@
-//! The suite of `tests/http` under the dial `CUSTOMERS_VIA=http`, and what concerns that dial alone.
+//! The suite of `tests/http` under the dial `CUSTOMERS_VIA=http`, and what concerns the remote dials.
 
 #[path = "../http/any_input.rs"]
 mod any_input;
@@ -23,7 +23,10 @@ mod support;
 #[path = "../http/unavailable.rs"]
 mod unavailable;
 
+#[path = "../remote/remote.rs"]
+mod remote;
+#[path = "../remote/shadow.rs"]
+mod shadow;
+
 mod dial;
 mod fake_users;
-mod remote;
-mod shadow;

@@ -1,7 +1,7 @@
 //! The port to orders: does a user have open orders?
 
 use axum::http::StatusCode;
-use chassis::remote::{Remote, RemoteError};
+use chassis::remote::{Http, Remote, RemoteError};
 use clap::ValueEnum;
 use serde::Deserialize;
 use shared_db::{Database, Settle};
@@ -27,7 +27,7 @@ pub enum OpenOrders {
     /// See [`Via::Local`].
     Local,
     /// See [`Via::Http`].
-    Http(Remote),
+    Http(Http),
 }
 
 /// What users reads of the answer.
@@ -37,19 +37,11 @@ struct Count {
 }
 
 impl OpenOrders {
-    /// The port to the service `orders`.
-    pub fn new(via: Via, orders: Remote) -> Self {
-        match via {
-            Via::Local => Self::Local,
-            Via::Http => Self::Http(orders),
-        }
-    }
-
-    /// The neighbour that is asked, if one is.
-    pub fn remote(&self) -> Option<&Remote> {
+    /// The neighbours that are asked.
+    pub fn remotes(&self) -> Vec<Remote> {
         match self {
-            Self::Local => None,
-            Self::Http(remote) => Some(remote),
+            Self::Local => Vec::new(),
+            Self::Http(orders) => vec![orders.remote().clone()],
         }
     }
 
@@ -65,8 +57,8 @@ impl OpenOrders {
                 let mut connection = database.connection().await?;
                 Ok(deactivate_user(&mut connection, deactivated, event).await.settle(connection)?)
             }
-            Self::Http(remote) => {
-                if count_open_orders(remote, deactivated.id).await? > 0 {
+            Self::Http(orders) => {
+                if count_open_orders(orders, deactivated.id).await? > 0 {
                     return Ok(Deactivation::OpenOrders);
                 }
                 let mut connection = database.connection().await?;
@@ -77,7 +69,7 @@ impl OpenOrders {
     }
 }
 
-async fn count_open_orders(orders: &Remote, user_id: Uuid) -> Result<i64, RemoteError> {
+async fn count_open_orders(orders: &Http, user_id: Uuid) -> Result<i64, RemoteError> {
     let answer = orders.get(&format!("/open-orders?user_id={user_id}")).await?;
     match answer.status {
         StatusCode::OK => Ok(answer.json::<Count>()?.open_count),

@@ -3,6 +3,7 @@
 mod any_input;
 mod changing;
 mod events;
+mod grpc;
 mod operations;
 mod program;
 mod reading;

@@ -45,7 +45,9 @@ impl Program {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let text = address.to_string();
         let mut child =
-            command(directory.path(), &[variables, &[("USERS_ADDR", &text)]].concat()).spawn().expect("a program");
+            command(directory.path(), &[variables, &[("USERS_ADDR", &text), ("USERS_GRPC_ADDR", "127.0.0.1:0")]].concat())
+                .spawn()
+                .expect("a program");
         let mut stderr = child.stderr.take().expect("piped");
         let log = std::thread::spawn(move || {
             let mut log = String::new();
@@ -186,6 +188,7 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
         ("USERS_ADDR", ""),
         ("USERS_ADDR", "localhost"),
         ("USERS_ADDR", "127.0.0.1:99999"),
+        ("USERS_GRPC_ADDR", "50051"),
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("DATABASE_MAX_CONNECTIONS", "1001"),
         ("DATABASE_MAX_CONNECTIONS", "ten"),
@@ -209,6 +212,7 @@ fn help_lists_every_variable_that_is_read() {
     let variables = [
         "USERS_DATABASE_URL",
         "USERS_ADDR",
+        "USERS_GRPC_ADDR",
         "OPEN_ORDERS_VIA",
         "ORDERS_URL",
         "DATABASE_MAX_CONNECTIONS",
@@ -218,7 +222,7 @@ fn help_lists_every_variable_that_is_read() {
     for variable in variables {
         assert!(help.contains(variable), "{variable} in {help}");
     }
-    for default in ["127.0.0.1:8081", "local", "10", "info"] {
+    for default in ["127.0.0.1:8081", "127.0.0.1:50051", "local", "10", "info"] {
         assert!(help.contains(default), "{default} in {help}");
     }
     assert!(!help.contains("s3cret"), "{help}");

@@ -9,13 +9,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use chassis::remote::{Limits, Remote};
+use chassis::remote::{Http, Limits};
 use dev_http::Client;
 use dev_postgres::USERS_ROLE;
 use serde_json::json;
 use shared_db::Database;
 use tokio::net::TcpListener;
-use users::open_orders::{OpenOrders, Via};
+use users::open_orders::OpenOrders;
 use users::{App, router};
 
 use crate::support::{Service, id, settings};
@@ -39,7 +39,7 @@ async fn start() -> (Service, Count) {
     tokio::spawn(chassis::serve::serve(listener, orders, std::future::pending(), || {}));
     let patient = Duration::from_secs(40);
     let limits = Limits { connect: patient, attempt: patient, call: patient };
-    let port = OpenOrders::new(Via::Http, Remote::new("orders", address.into(), limits));
+    let port = OpenOrders::Http(Http::new("orders", &address.into(), limits));
     let database = Database::new(&service.database.url_as(USERS_ROLE), &settings()).expect("a URL");
     service.client = Client::router(router(App::new(database, port)));
     (service, count)

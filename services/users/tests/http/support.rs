@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use chassis::remote::{Limits, Remote};
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::task::JoinHandle;
-use users::open_orders::{OpenOrders, Via};
+use users::open_orders::OpenOrders;
 use users::{App, router};
 
 /// The service, and its database.
@@ -116,12 +115,7 @@ pub fn client(url: &str, settings: &Settings) -> Client {
 
 /// The state of the service on the database at `url`.
 pub fn app(url: &str, settings: &Settings) -> App {
-    // Nobody is there, and nobody is asked.
-    let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
-    App::new(
-        Database::new(url, settings).expect("a URL"),
-        OpenOrders::new(Via::Local, Remote::new("orders", nowhere, Limits::default())),
-    )
+    App::new(Database::new(url, settings).expect("a URL"), OpenOrders::Local)
 }
 
 /// A statement that inserts an order of `user`, in `status`.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use chassis::remote::Limits;
 use chassis::remote::breaker::FAILURES;
-use chassis::remote::{Limits, Remote};
 use dev_http::{Answer, Client};
 use dev_postgres::ORDERS_ROLE;
-use orders::customers::{Customers, Via};
+use orders::customers::Customers;
 use orders::{App, router};
 use serde_json::Value;
 use shared_db::Database;
 
-use crate::dial::PATIENT;
+use crate::dial::{NEIGHBOUR, PATIENT};
 use crate::fake_users::{FakeUsers, Mode};
 use crate::support::{Service, id, settings};
 
@@ -29,14 +29,13 @@ async fn start(limits: Limits) -> (Service, FakeUsers) {
 /// A process of the service: its breaker has seen nothing yet.
 fn instance(service: &Service, users: &FakeUsers, limits: Limits) -> Client {
     let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings(10)).expect("a URL");
-    let remote = Remote::new("users", users.address.into(), limits);
-    Client::router(router(App::new(database, Customers::new(Via::Http, None, remote))))
+    Client::router(router(App::new(database, Customers::remote(users.port(limits)))))
 }
 
 /// Where the breaker stands, as operators see it.
 async fn breaker(client: &Client) -> String {
     let ready = client.get("/health/ready").await.expect(200).json();
-    ready["circuit_breakers"]["users"].as_str().expect("a state").to_owned()
+    ready["circuit_breakers"][NEIGHBOUR].as_str().expect("a state").to_owned()
 }
 
 #[track_caller]
@@ -95,7 +94,7 @@ async fn the_breaker_opens_lets_one_probe_through_and_closes() {
     }
     assert!(users.seen().len() <= 1, "one probe at most, should a second have passed");
     let metrics = service.client.get("/metrics").await.expect(200).text();
-    assert!(metrics.contains("circuit_breaker_state{service=\"users\"}"), "{metrics}");
+    assert!(metrics.contains(&format!("circuit_breaker_state{{service=\"{NEIGHBOUR}\"}}")), "{metrics}");
 
     // A probe that hangs keeps all others out.
     users.now(Mode::Hangs);
@@ -163,7 +162,7 @@ async fn a_page_asks_for_all_its_customers_in_one_call() {
     assert_eq!(page["items"].as_array().expect("items").len(), 6);
     let seen = users.seen();
     assert_eq!(seen.len(), 1, "{seen:?}");
-    assert_eq!(seen[0].path.matches("id=").count(), 3, "each user once: {seen:?}");
+    assert_eq!(seen[0].ids.len(), 3, "each user once: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,11 @@
-//! `CUSTOMERS_SHADOW=http`: compared beside the requests, without a trace in them.
+//! `CUSTOMERS_SHADOW`: compared beside the requests, without a trace in them.
 
 use std::time::Duration;
 
-use chassis::remote::{Limits, Remote};
+use chassis::remote::Limits;
 use dev_http::Client;
 use dev_postgres::ORDERS_ROLE;
-use orders::customers::{Customers, ShadowVia, Via};
+use orders::customers::Customers;
 use orders::{App, router};
 use shared_db::Database;
 
@@ -33,8 +33,7 @@ async fn until_counted(client: &Client, outcome: &str, more_than: u64) {
 async fn a_shadow_is_compared_and_never_changes_an_answer() {
     let (mut service, users) = (Service::start().await, FakeUsers::start().await);
     let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings(10)).expect("a URL");
-    let customers =
-        Customers::new(Via::Local, Some(ShadowVia::Http), Remote::new("users", users.address.into(), Limits::default()));
+    let customers = Customers::local().shadowed_by(users.port(Limits::default()));
     service.client = Client::router(router(App::new(database, customers)));
     let order = service.place().await;
     let path = format!("/orders/{}", id(&order));

@@ -1,0 +1,141 @@
+//! The gRPC interface, through a port.
+
+use dev_postgres::{TestDatabase, USERS_ROLE};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use uuid::Uuid;
+
+use crate::operations::closed_url;
+use crate::support::{Service, app, id, settings};
+use proto::users_client::UsersClient;
+use proto::{BatchGetUsersRequest, GetUserRequest};
+
+#[allow(clippy::all, clippy::doc_markdown, missing_docs, reason = "generated")]
+mod proto {
+    tonic::include_proto!("users.v1");
+}
+
+/// Serves gRPC on the database at `url`, until the test's runtime ends.
+async fn serve(url: &str) -> Channel {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let routes = users::grpc::routes(app(url, &settings()));
+    tokio::spawn(chassis::grpc::serve(listener, routes, std::future::pending()));
+    Channel::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("a connection")
+}
+
+async fn start() -> (Service, UsersClient<Channel>) {
+    let service = Service::start();
+    let channel = serve(&service.database.url_as(USERS_ROLE)).await;
+    (service, UsersClient::new(channel))
+}
+
+fn get(id: &str) -> GetUserRequest {
+    GetUserRequest { id: id.to_owned() }
+}
+
+async fn batch(users: &mut UsersClient<Channel>, ids: &[&str]) -> Result<Vec<proto::User>, Code> {
+    let request = BatchGetUsersRequest { ids: ids.iter().map(|id| (*id).to_owned()).collect() };
+    users.batch_get_users(request).await.map(|answer| answer.into_inner().users).map_err(|status| status.code())
+}
+
+/// What gRPC should say of a user whom HTTP shows.
+fn as_message(user: &Value) -> proto::User {
+    let status = if user["status"] == "active" { proto::Status::Active } else { proto::Status::Deactivated };
+    proto::User {
+        id: id(user).to_owned(),
+        name: user["name"].as_str().expect("a name").to_owned(),
+        status: status.into(),
+        version: user["version"].as_i64().expect("a version"),
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_what_http_says_of_it() {
+    let (service, mut users) = start().await;
+    let ada = service.register("Ada").await;
+    assert_eq!(users.get_user(get(id(&ada))).await.expect("Ada").into_inner(), as_message(&ada));
+
+    service.client.delete(format!("/users/{}", id(&ada))).await.expect(204);
+    let ada = service.client.get(format!("/users/{}", id(&ada))).await.expect(200).json();
+    let answer = users.get_user(get(&id(&ada).to_uppercase())).await.expect("Ada").into_inner();
+    assert_eq!((answer.status(), answer.version), (proto::Status::Deactivated, 2));
+    assert_eq!(answer, as_message(&ada));
+}
+
+#[tokio::test]
+async fn a_batch_gives_those_that_exist_once() {
+    let (service, mut users) = start().await;
+    let ada = service.register("Ada").await;
+    let eve = service.register("Eve").await;
+    let stranger = Uuid::now_v7().to_string();
+    let mut found = batch(&mut users, &[id(&ada), &stranger, id(&eve), id(&ada)]).await.expect("users");
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(found, [as_message(&ada), as_message(&eve)]);
+    assert_eq!(batch(&mut users, &[]).await, Ok(Vec::new()));
+    assert_eq!(batch(&mut users, &[&*stranger; 100]).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_has_the_code_that_says_why() {
+    let (_service, mut users) = start().await;
+    let code = async |id: &str| users.clone().get_user(get(id)).await.expect_err("no user").code();
+    assert_eq!(code(&Uuid::now_v7().to_string()).await, Code::NotFound);
+    for not_an_id in ["", "ada", "0198c0de-0000-7000-8000-00000000000", "\0"] {
+        assert_eq!(code(not_an_id).await, Code::InvalidArgument, "{not_an_id:?}");
+    }
+    let stranger = Uuid::now_v7().to_string();
+    assert_eq!(batch(&mut users, &[&stranger, "ada"]).await, Err(Code::InvalidArgument));
+    assert_eq!(batch(&mut users, &[&*stranger; 101]).await, Err(Code::InvalidArgument));
+
+    let mut away = UsersClient::new(serve(&closed_url()).await);
+    let status = away.get_user(get(&stranger)).await.expect_err("no database");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the database cannot be used at this moment"));
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_requests_id() {
+    let (service, mut users) = start().await;
+    let ada = service.register("Ada").await;
+    let mut request = Request::new(get(id(&ada)));
+    request.metadata_mut().insert("x-request-id", "mine-1".parse().expect("ASCII"));
+    let answer = users.get_user(request).await.expect("Ada");
+    assert_eq!(answer.metadata().get("x-request-id").expect("an id"), "mine-1");
+    let status = users.get_user(get("nobody")).await.expect_err("no id");
+    status.metadata().get("x-request-id").expect("an id").to_str().expect("text").parse::<Uuid>().expect("a new one");
+}
+
+#[tokio::test]
+async fn its_health_is_that_of_its_database() {
+    let service = Service::start();
+    let until = async |url: &str, status: ServingStatus| {
+        let mut health = HealthClient::new(serve(url).await);
+        let request = HealthCheckRequest { service: "users.v1.Users".to_owned() };
+        let mut news = health.watch(request).await.expect("a stream").into_inner();
+        while news.message().await.expect("news").expect("more").status() != status {}
+    };
+    until(&service.database.url_as(USERS_ROLE), ServingStatus::Serving).await;
+    until(&TestDatabase::empty().url_as(USERS_ROLE), ServingStatus::NotServing).await;
+}
+
+#[tokio::test]
+async fn reflection_tells_its_services() {
+    let service = Service::start();
+    let mut reflection = ServerReflectionClient::new(serve(&service.database.url_as(USERS_ROLE)).await);
+    let request = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    let answers = reflection.server_reflection_info(futures_util::stream::iter([request])).await.expect("a stream");
+    let answer = answers.into_inner().message().await.expect("an answer").expect("one");
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("{answer:?}") };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"users.v1.Users") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+}
