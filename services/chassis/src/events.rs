@@ -18,7 +18,7 @@ use crate::cursor;
 use crate::json::json;
 use crate::page::{Place, next_link};
 use crate::problem::Problem;
-use crate::query::Query;
+use crate::query::{Query, reject};
 
 /// A CloudEvent, <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
 #[derive(Debug, Serialize, ToSchema)]
@@ -106,11 +106,26 @@ impl Place for Position {
     }
 }
 
+/// A service's own log, on its way to a broker.
+pub trait Outbox: Send + Sync {
+    /// Why it could not be read or written now. Trying again later may help.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The place up to which the broker has confirmed everything.
+    fn published(&self) -> impl Future<Output = Result<Position, Self::Error>> + Send;
+
+    /// At most `limit` events after that place, in the log's order: those about one thing in the order of their versions.
+    fn read(&self, after: Position, limit: i64) -> impl Future<Output = Result<Vec<StoredEvent>, Self::Error>> + Send;
+
+    /// Stores that the broker has confirmed everything up to this place.
+    fn store_published(&self, up_to: Position) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
 /// What is asked of a feed.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedRequest {
-    /// The place of the last event seen.
-    pub after: Position,
+    /// The place of the last event seen; `None`: nothing is asked but where the end is.
+    pub after: Option<Position>,
     /// How many events at most.
     pub limit: u32,
     /// How long to wait for the first one.
@@ -131,14 +146,23 @@ impl FeedRequest {
             let place = cursor::decode(&list, text).and_then(|bytes| Position::from_bytes(&bytes));
             place.ok_or("was not issued by this feed: take it from the Link header as it is".into())
         })?;
+        let from_end = query.optional("from", |text| match text {
+            "end" => Ok(()),
+            _ => Err("must be `end`; to read from the start, leave it out".into()),
+        })?;
+        let after = match (from_end, after) {
+            (None, after) => Some(after.unwrap_or_default()),
+            (Some(()), None) => None,
+            (Some(()), Some(_)) => return Err(reject("from", "cannot be combined with `after`")),
+        };
         let limit = query.integer("limit", 1..=1000)?.unwrap_or(100);
         let wait = query.integer("wait", 0..=30)?.unwrap_or(0);
-        Ok(Self { after: after.unwrap_or_default(), limit, wait: Duration::from_secs(wait.into()) })
+        Ok(Self { after, limit, wait: Duration::from_secs(wait.into()) })
     }
 
-    /// The answer: a batch of events, and in `Link` where to go on, also when there are none yet.
-    pub fn respond(&self, source: &'static str, uri: &Uri, events: Vec<StoredEvent>) -> Response {
-        let next = events.last().map_or(self.after, |event| event.position);
+    /// The answer: a batch of events after `after`, and in `Link` where to go on, also when there are none yet.
+    pub fn respond(source: &'static str, uri: &Uri, after: Position, events: Vec<StoredEvent>) -> Response {
+        let next = events.last().map_or(after, |event| event.position);
         let events: Vec<CloudEvent> = events.into_iter().map(|event| event.publish(source)).collect();
         let mut response = json(&events);
         let headers = response.headers_mut();

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod conditional;
 pub mod config;
+pub mod consumer;
 pub mod cursor;
 pub mod events;
 pub mod grpc;

@@ -107,11 +107,11 @@ impl<T: Serialize> Page<T> {
     }
 }
 
-/// A `Link` header to `uri` with the parameter `name` replaced by `value`.
+/// A `Link` header to `uri` with the parameter `name` replaced by `value`, which also takes the place of `from`.
 pub fn next_link(uri: &Uri, name: &str, value: &str) -> HeaderValue {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for (parameter, present) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        if parameter != name {
+        if parameter != name && parameter != "from" {
             query.append_pair(&parameter, &present);
         }
     }

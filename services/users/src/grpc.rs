@@ -33,8 +33,10 @@ const MAX_IDS: usize = 100;
 const HEALTH: Duration = Duration::from_secs(1);
 
 /// The whole gRPC interface.
-pub fn routes(app: App) -> Routes {
+pub async fn routes(app: App) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
+    // Known from the first call on.
+    reporter.set_not_serving::<UsersServer<Service>>().await;
     tokio::spawn(report_health(reporter, app.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(CONTRACT)

@@ -39,7 +39,7 @@ async fn run(config: Config) -> Result<(), String> {
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(users::watch_event_log(app.clone()));
     let wakeups = app.wakeups.clone();
-    let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()), stop.clone());
+    let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()).await, stop.clone());
     let http = serve::serve(listener, users::router(app), stop, || wakeups.close());
     let (grpc, ()) = tokio::join!(grpc, http);
     grpc.map_err(|error| format!("gRPC cannot be served any more: {error}"))

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::{BaseUrl, CallContext, Limits, MAX_ANSWER, Remote, RemoteError};
 
@@ -22,6 +22,7 @@ pub struct Http {
 #[derive(Debug)]
 struct Place {
     base: BaseUrl,
+    max_answer: usize,
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
@@ -32,7 +33,7 @@ pub struct Answer {
     /// The status.
     pub status: StatusCode,
     /// Where the answer goes on: the target of its `Link` with `rel="next"`.
-    pub next: Option<String>,
+    next: Option<String>,
     body: Bytes,
 }
 
@@ -41,8 +42,15 @@ impl Answer {
     ///
     /// # Errors
     /// If it is not what the contract says.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RemoteError> {
         serde_json::from_slice(&self.body).map_err(|error| RemoteError::Unreadable(self.neighbour, error.into()))
+    }
+
+    /// Where the answer goes on: the value of this parameter in its link to the next one.
+    pub fn cursor(&self, parameter: &str) -> Option<String> {
+        let (_, query) = self.next.as_ref()?.split_once('?')?;
+        let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == parameter);
+        found.map(|(_, value)| value.into_owned())
     }
 
     /// The error for a status that the contract does not have here.
@@ -58,7 +66,18 @@ impl Http {
         connector.set_connect_timeout(Some(limits.connect));
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { remote: Remote::new(name, limits), place: Arc::new(Place { base: base.clone(), client }) }
+        Self {
+            remote: Remote::new(name, limits),
+            place: Arc::new(Place { base: base.clone(), max_answer: MAX_ANSWER, client }),
+        }
+    }
+
+    /// The same, reading larger answers, of up to so many bytes.
+    #[must_use]
+    pub fn reading_up_to(self, max_answer: usize) -> Self {
+        let Place { base, client, .. } = &*self.place;
+        let place = Place { base: base.clone(), max_answer, client: client.clone() };
+        Self { place: Arc::new(place), ..self }
     }
 
     /// The guard of these calls.
@@ -84,7 +103,8 @@ impl Http {
         let response =
             self.place.client.request(request).await.map_err(|error| RemoteError::Unreachable(name, error.into()))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| RemoteError::Broken(name, error))?;
+        let body =
+            Limited::new(body, self.place.max_answer).collect().await.map_err(|error| RemoteError::Broken(name, error))?;
         if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
             return Err(RemoteError::Status(name, head.status.to_string()));
         }

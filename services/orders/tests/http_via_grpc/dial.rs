@@ -27,6 +27,9 @@ pub fn customers(url: &str) -> Customers {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener of the runtime");
     // It ends with the test's runtime.
     let app = users::App::new(database, OpenOrders::Local);
-    tokio::spawn(chassis::grpc::serve(listener, users::grpc::routes(app), std::future::pending()));
+    tokio::spawn(async move {
+        let routes = users::grpc::routes(app).await;
+        chassis::grpc::serve(listener, routes, std::future::pending()).await
+    });
     Customers::remote(Users::grpc(&address.into(), PATIENT))
 }

@@ -81,6 +81,18 @@ pub async fn feed(connection: &mut PgConnection, after: Position, limit: i64) ->
     rows.fetch_all(connection).await?.into_iter().map(StoredEvent::try_from).collect()
 }
 
+/// The place behind all events that were committed by now: those of older transactions than any that is open.
+pub async fn end(connection: &mut PgConnection) -> Result<Position, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"
+        select event_epoch() as "epoch!", (pg_snapshot_xmin(pg_current_snapshot())::text::numeric - 1)::text as "xid!"
+        "#,
+    );
+    let row = row.fetch_one(connection).await?;
+    let xid = row.xid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Position { epoch: row.epoch, xid, position: i64::MAX })
+}
+
 /// For how many seconds the oldest committed event has been held back from the feed.
 pub async fn withheld_seconds(connection: &mut PgConnection) -> Result<f64, sqlx::Error> {
     sqlx::query_scalar!(

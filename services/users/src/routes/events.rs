@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
-use chassis::events::{CloudEvent, FeedRequest, StoredEvent};
+use chassis::events::{CloudEvent, FeedRequest, Position, StoredEvent};
 use chassis::page::{Page, PageRequest};
 use chassis::path::Id;
 use chassis::problem::ProblemBody;
@@ -55,6 +55,7 @@ pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query
     tag = "events",
     params(
         ("after" = Option<String>, Query, description = "where to go on: from the Link header of the answer before; without it, from the start"),
+        ("from" = Option<String>, Query, pattern = "^end$", description = "`end`: no events, but where those go on that are not committed yet"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
         ("wait" = Option<u32>, Query, minimum = 0, maximum = 30, description = "seconds to hold the answer until there is an event"),
     ),
@@ -67,11 +68,17 @@ pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query
 pub async fn get_feed(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {
     let request = FeedRequest::read(SOURCE, &mut query)?;
     query.finish()?;
-    let found = app.wakeups.poll(request.wait, || fetch(app.database.clone(), request)).await?;
-    Ok(request.respond(SOURCE, &uri, found))
+    let Some(after) = request.after else {
+        let mut connection = app.database.connection().await?;
+        let end = events::end(&mut connection).await.settle(connection)?;
+        return Ok(FeedRequest::respond(SOURCE, &uri, end, Vec::new()));
+    };
+    let limit = request.limit.into();
+    let found = app.wakeups.poll(request.wait, || fetch(app.database.clone(), after, limit)).await?;
+    Ok(FeedRequest::respond(SOURCE, &uri, after, found))
 }
 
-async fn fetch(database: Database, request: FeedRequest) -> Result<Vec<StoredEvent>, DatabaseError> {
+async fn fetch(database: Database, after: Position, limit: i64) -> Result<Vec<StoredEvent>, DatabaseError> {
     let mut connection = database.connection().await?;
-    events::feed(&mut connection, request.after, request.limit.into()).await.settle(connection)
+    events::feed(&mut connection, after, limit).await.settle(connection)
 }

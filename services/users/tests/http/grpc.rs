@@ -28,7 +28,7 @@ mod proto {
 async fn serve(url: &str) -> Channel {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let routes = users::grpc::routes(app(url, &settings()));
+    let routes = users::grpc::routes(app(url, &settings())).await;
     tokio::spawn(chassis::grpc::serve(listener, routes, std::future::pending()));
     Channel::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("a connection")
 }
