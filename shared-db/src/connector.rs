@@ -58,6 +58,12 @@ impl Connector {
         Ok(Self { options, generation: AtomicU64::new(0) })
     }
 
+    /// Opens a connection that is not for the pool.
+    pub(crate) async fn open(&self, silence: Duration) -> Result<PgConnection, sqlx::Error> {
+        let options = self.options.clone().options([("idle_session_timeout", millis(silence))]);
+        PgConnection::connect_with(&options).await
+    }
+
     /// Notes that a connection of `generation` broke: it and all older ones are not handed out again.
     pub(crate) fn discard(&self, generation: u64) {
         self.generation.fetch_max(generation + 1, Ordering::Relaxed);

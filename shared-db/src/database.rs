@@ -83,6 +83,15 @@ impl Database {
         }
     }
 
+    /// A connection beside the pool, which the server closes after a `silence` of that length.
+    pub(crate) async fn unpooled(&self, silence: Duration) -> Result<PgConnection, DatabaseError> {
+        let open = self.pool.manager().open(silence);
+        match tokio::time::timeout(self.acquire_timeout, open).await {
+            Ok(opened) => Ok(opened?),
+            Err(_elapsed) => Err(DatabaseError::NoConnection("waited too long")),
+        }
+    }
+
     /// The pool's size and use now.
     pub fn pool_status(&self) -> PoolStatus {
         let status = self.pool.status();

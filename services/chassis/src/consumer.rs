@@ -6,12 +6,22 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
+use clap::ValueEnum;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::remote::{BaseUrl, Http, Limits, RemoteError};
 use crate::request::chain;
+
+/// The dial `EVENTS_VIA`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// Not at all.
+    Off,
+    /// By the other service's HTTP feed.
+    Feed,
+}
 
 /// An event of another service, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,7 @@ pub mod operations;
 pub mod page;
 pub mod path;
 pub mod problem;
+pub mod progress;
 pub mod query;
 pub mod remote;
 pub mod request;

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
+use chassis::consumer::{self, Feed};
 use chassis::remote::{BaseUrl, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
 
-use crate::customers::{Customers, ShadowVia, Users, Via};
+use crate::customers::{Customers, ShadowVia, Users, Via, replica};
 use crate::rebuild;
 
 /// The orders service: what people buy, from placing an order to its delivery.
@@ -40,6 +41,9 @@ pub struct Config {
     /// where users serves gRPC
     #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     pub users_grpc_addr: SocketAddr,
+    /// where the events of users are read, which keep the replica of the customers up
+    #[arg(long, env = "EVENTS_VIA", default_value = "off")]
+    pub events_via: consumer::Via,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
@@ -52,16 +56,25 @@ pub struct Config {
 }
 
 impl Config {
+    fn users_url(&self) -> BaseUrl {
+        self.users_url.clone().unwrap_or_else(|| self.users_addr.into())
+    }
+
+    /// The feed of users.
+    pub fn users_feed(&self) -> Feed {
+        Feed::new("users", &self.users_url())
+    }
+
     /// The port to users, as configured.
     ///
     /// # Errors
     /// If one dial contradicts another.
     pub fn customers(&self) -> Result<Customers, String> {
-        let http = || Users::http(&self.users_url.clone().unwrap_or_else(|| self.users_addr.into()), Limits::default());
+        let http = || Users::http(&self.users_url(), Limits::default());
         let grpc =
             || Users::grpc(&self.users_grpc_url.clone().unwrap_or_else(|| self.users_grpc_addr.into()), Limits::default());
         let customers = match self.customers_via {
-            Via::Local => Customers::local(),
+            Via::Local => Customers::local(http()),
             Via::Http => Customers::remote(http()),
             Via::Grpc => Customers::remote(grpc()),
         };
@@ -83,4 +96,7 @@ pub enum Command {
     /// Folds every order from its events and repairs the rows that differ. Exit code: 0 when all agree or were repaired, 1
     /// when differences remain, 2 when it could not be done
     Rebuild(rebuild::Options),
+    /// Tends the replica of the customers, which the events of users keep up
+    #[command(subcommand)]
+    Replica(replica::Command),
 }

@@ -26,6 +26,9 @@ pub enum Error {
     /// Users cannot be asked at this moment whether the user may order.
     #[error("users cannot be asked at this moment")]
     CustomersUnavailable(#[from] RemoteError),
+    /// The replica of the customers has not heard of the order's user.
+    #[error("the user is not known here yet")]
+    CustomerNotKnownYet,
     /// The order is not in a state for it.
     #[error(transparent)]
     InvalidTransition(#[from] InvalidTransition),
@@ -57,6 +60,7 @@ impl From<DatabaseError> for Error {
         match error.constraint() {
             Some("orders_user_id_fkey") => Self::UnknownUser,
             Some("orders_user_active") => Self::UserDeactivated,
+            Some("orders_user_known") => Self::CustomerNotKnownYet,
             _ => Self::Database(error),
         }
     }
@@ -83,7 +87,7 @@ impl From<Error> for Problem {
             Error::IdempotencyKeyReused => {
                 Self::invalid(Vec::new()).detailed(detail).typed("idempotency-key-reused", "Idempotency key reused")
             }
-            Error::Contended => Self::unavailable(detail),
+            Error::Contended | Error::CustomerNotKnownYet => Self::unavailable(detail),
             Error::CustomersUnavailable(error) => Self::unavailable(detail).caused_by(error),
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),

@@ -8,6 +8,7 @@ mod error;
 mod events;
 pub mod rebuild;
 mod routes;
+mod step;
 
 use std::time::Duration;
 

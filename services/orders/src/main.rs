@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use chassis::consumer::Via;
 use chassis::{config, metrics, serve, telemetry};
+use orders::customers::replica;
 use orders::{App, Command, Config, rebuild};
 use shared_db::{Database, Settings};
 
@@ -18,6 +20,7 @@ async fn main() -> ExitCode {
     telemetry::init(&config.log);
     let done = match &config.command {
         Some(Command::Rebuild(options)) => rebuild::run(&config.orders_database_url, options).await,
+        Some(Command::Replica(command)) => tend_replica(&config, *command).await,
         None => serve(config).await.map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|message| {
@@ -26,11 +29,19 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Runs the service until it is told to stop.
-async fn serve(config: Config) -> Result<(), String> {
+fn app(config: &Config) -> Result<App, String> {
     let database = Database::new(&config.orders_database_url, &Settings::new("orders", config.database_max_connections))
         .map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
-    let app = App::new(database, config.customers()?);
+    Ok(App::new(database, config.customers()?))
+}
+
+async fn tend_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
+    replica::run(app(config)?, &config.users_feed(), command).await
+}
+
+/// Runs the service until it is told to stop.
+async fn serve(config: Config) -> Result<(), String> {
+    let app = app(&config)?;
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.orders_addr, "ORDERS_ADDR").await?;
     tracing::info!(address = %config.orders_addr, "orders is listening");
@@ -38,6 +49,10 @@ async fn serve(config: Config) -> Result<(), String> {
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(orders::watch_event_log(app.clone()));
+    match config.events_via {
+        Via::Off => {}
+        Via::Feed => drop(tokio::spawn(replica::follow(app.clone(), config.users_feed()))),
+    }
     let wakeups = app.wakeups.clone();
     serve::serve(listener, orders::router(app), stop, || wakeups.close()).await;
     Ok(())

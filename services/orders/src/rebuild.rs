@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
+use chassis::progress::Progress;
 use chassis::request::chain;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared_db::{Connection, Database, DatabaseError, Settings, Settle};
 use sqlx::Connection as _;
@@ -19,8 +18,6 @@ use crate::events::read;
 
 /// Orders compared in one transaction.
 const BATCH: i64 = 500;
-/// How often a line tells how far it got, where there is no terminal for a bar.
-const REPORT: Duration = Duration::from_secs(5);
 
 /// What `orders rebuild` is to do.
 #[derive(Debug, Clone, Args)]
@@ -63,7 +60,7 @@ struct Sum {
 pub async fn run(url: &str, options: &Options) -> Result<ExitCode, String> {
     let database =
         Database::new(url, &Settings::new("orders rebuild", 1)).map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
-    let report = Report::new(options.format);
+    let report = Report { format: options.format, progress: Progress::new("orders") };
     let sum = compare_all(&database, options.check, &report).await.map_err(|error| chain(&error))?;
     report.sum(&sum);
     Ok(ExitCode::from(u8::from(sum.repaired < sum.different)))
@@ -71,7 +68,7 @@ pub async fn run(url: &str, options: &Options) -> Result<ExitCode, String> {
 
 async fn compare_all(database: &Database, check: bool, report: &Report) -> Result<Sum, DatabaseError> {
     let mut connection = database.connection().await?;
-    report.expect(estimate_orders(&mut connection).await.settle(connection)?);
+    report.progress.expect(estimate_orders(&mut connection).await.settle(connection)?);
     let mut sum = Sum::default();
     let mut after = Uuid::nil();
     loop {
@@ -90,7 +87,7 @@ async fn compare_all(database: &Database, check: bool, report: &Report) -> Resul
             sum.repaired += u64::from(repaired);
             report.difference(&Difference { order_id: found.id, differences, repaired });
         }
-        report.progress(sum.orders);
+        report.progress.at(sum.orders);
     }
 }
 
@@ -184,34 +181,13 @@ async fn replace(connection: &mut Connection, id: Uuid) -> Result<bool, sqlx::Er
     Ok(true)
 }
 
-/// Differences go to standard output, progress to standard error: a bar on a terminal, else a line now and then.
+/// Differences go to standard output, progress to standard error.
 struct Report {
     format: Format,
-    bar: ProgressBar,
-    reported: std::cell::Cell<Instant>,
+    progress: Progress,
 }
 
 impl Report {
-    fn new(format: Format) -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {human_pos} of about {human_len} orders, {per_sec}, {eta} left")
-            .expect("a template of known names");
-        let bar = ProgressBar::new(0).with_style(style);
-        Self { format, bar, reported: Instant::now().into() }
-    }
-
-    fn expect(&self, orders: u64) {
-        self.bar.set_length(orders);
-    }
-
-    fn progress(&self, orders: u64) {
-        self.bar.set_length(self.bar.length().unwrap_or(0).max(orders));
-        self.bar.set_position(orders);
-        if self.bar.is_hidden() && self.reported.get().elapsed() >= REPORT {
-            self.reported.set(Instant::now());
-            eprintln!("{orders} of about {} orders", self.bar.length().unwrap_or(0));
-        }
-    }
-
     fn difference(&self, difference: &Difference) {
         self.print(difference, || {
             let Difference { order_id, differences, repaired } = difference;
@@ -220,7 +196,7 @@ impl Report {
     }
 
     fn sum(&self, sum: &Sum) {
-        self.bar.finish_and_clear();
+        self.progress.finish();
         self.print(sum, || {
             let Sum { orders, different, repaired } = sum;
             format!("{orders} orders, {different} different from their events, {repaired} repaired")
@@ -228,10 +204,9 @@ impl Report {
     }
 
     fn print(&self, line: &impl Serialize, text: impl FnOnce() -> String) {
-        let line = match self.format {
+        self.progress.print(&match self.format {
             Format::Text => text(),
             Format::Json => serde_json::to_string(line).expect("strings and numbers are JSON"),
-        };
-        self.bar.suspend(|| println!("{line}"));
+        });
     }
 }

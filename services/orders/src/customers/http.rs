@@ -11,7 +11,7 @@ use super::{BATCH, Customer};
 
 /// What orders reads of a user; fields it does not know are none of its business.
 #[derive(Deserialize)]
-struct User {
+pub(super) struct User {
     id: Uuid,
     name: String,
     status: String,
@@ -19,8 +19,8 @@ struct User {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<User>,
+pub(super) struct Page {
+    pub(super) items: Vec<User>,
 }
 
 impl From<User> for Customer {

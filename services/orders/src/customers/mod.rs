@@ -2,7 +2,9 @@
 
 mod grpc;
 mod http;
+mod inbox;
 mod remote;
+pub mod replica;
 mod shadow;
 
 use chassis::remote::Remote;
@@ -70,19 +72,21 @@ impl From<Option<Customer>> for Lookup {
 /// The port as the dials have set it.
 #[derive(Debug, Clone)]
 pub struct Customers {
-    remote: Option<Users>,
+    /// Asked in any case when the view has not heard of a user yet.
+    users: Users,
+    in_view: bool,
     shadow: Option<Shadow>,
 }
 
 impl Customers {
-    /// The port by the view alone.
-    pub fn local() -> Self {
-        Self { remote: None, shadow: None }
+    /// The port by the view. Users itself is asked only where that is a replica which has not heard of somebody yet.
+    pub fn local(users: Users) -> Self {
+        Self { users, in_view: true, shadow: None }
     }
 
     /// The port by calls to users.
     pub fn remote(users: Users) -> Self {
-        Self { remote: Some(users), shadow: None }
+        Self { users, in_view: false, shadow: None }
     }
 
     /// Compares the answers with what another way to users gives.
@@ -93,12 +97,12 @@ impl Customers {
 
     /// Whether statements on orders join the view `customers`.
     pub fn in_view(&self) -> bool {
-        self.remote.is_none()
+        self.in_view
     }
 
     /// The neighbours that are asked.
     pub fn remotes(&self) -> Vec<Remote> {
-        let users = self.remote.as_ref().map(Users::remote);
+        let users = (!self.in_view).then(|| self.users.remote());
         users.into_iter().chain(self.shadow.as_ref().map(Shadow::remote)).cloned().collect()
     }
 
@@ -109,15 +113,13 @@ impl Customers {
 
     /// The customers of a page of orders, in the same order, in one call at most.
     pub async fn of_all(&self, orders: Vec<(Uuid, Option<Customer>)>) -> Vec<Lookup> {
-        match &self.remote {
-            Some(remote) => remote.find(&orders.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await,
-            None => {
-                if let Some(shadow) = &self.shadow {
-                    shadow.compare(&orders);
-                }
-                orders.into_iter().map(|(_, joined)| joined.into()).collect()
-            }
+        if !self.in_view {
+            return self.users.find(&orders.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await;
         }
+        if let Some(shadow) = &self.shadow {
+            shadow.compare(&orders);
+        }
+        orders.into_iter().map(|(_, joined)| joined.into()).collect()
     }
 
     /// The customer of an order that was just placed: whom [`Customers::admit`] found, or the statement.
@@ -133,11 +135,20 @@ impl Customers {
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::UserDeactivated`], [`Error::CustomersUnavailable`].
     pub async fn admit(&self, user_id: Uuid) -> Result<Option<Customer>, Error> {
-        let Some(remote) = &self.remote else { return Ok(None) };
-        match remote.find_one(user_id).await? {
-            None => Err(Error::UnknownUser),
-            Some(customer) if customer.status != "active" => Err(Error::UserDeactivated),
-            Some(customer) => Ok(Some(customer)),
+        if self.in_view {
+            return Ok(None);
         }
+        match self.ask(user_id).await? {
+            customer if customer.status != "active" => Err(Error::UserDeactivated),
+            customer => Ok(Some(customer)),
+        }
+    }
+
+    /// Asks users who this is.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`], [`Error::CustomersUnavailable`].
+    pub async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {
+        self.users.find_one(user_id).await?.ok_or(Error::UnknownUser)
     }
 }

@@ -13,10 +13,11 @@ use super::idempotency::{self, REPLAYED};
 use super::wire::{Order, PlaceOrder, location};
 use crate::App;
 use crate::customers::Customer;
+use crate::db::customers::store_customers;
 use crate::db::orders::{IdempotencyKey, Replay, find_replay, insert_order};
 use crate::domain::{self, Event, NewOrder};
 use crate::error::Error;
-use crate::events::announce;
+use crate::events::{Announcement, announce};
 
 /// Place an order. With an Idempotency-Key it can be repeated safely: all repeats together place one order.
 #[utoipa::path(
@@ -64,10 +65,35 @@ async fn insert(
 ) -> Result<Option<Option<Customer>>, Error> {
     let admitted = app.customers.admit(order.user_id).await?;
     let announcement = announce(&Event::Placed(new), order);
+    let inserted = match try_insert(app, order, &announcement, key).await {
+        Err(Error::CustomerNotKnownYet) => {
+            introduce(app, order.user_id, admitted.clone()).await?;
+            try_insert(app, order, &announcement, key).await?
+        }
+        done => done?,
+    };
+    Ok(inserted.map(|joined| app.customers.of_placed(order.user_id, admitted, joined)))
+}
+
+async fn try_insert(
+    app: &App,
+    order: &domain::Order,
+    announcement: &Announcement,
+    key: Option<&IdempotencyKey>,
+) -> Result<Option<Option<Customer>>, Error> {
     let mut connection = app.database.connection().await?;
     let in_view = app.customers.in_view();
-    let inserted = insert_order(&mut connection, order, &announcement, key, in_view).await.settle(connection)?;
-    Ok(inserted.map(|joined| app.customers.of_placed(order.user_id, admitted, joined)))
+    Ok(insert_order(&mut connection, order, announcement, key, in_view).await.settle(connection)?)
+}
+
+/// Tells the replica of a user whose first event is still on its way.
+async fn introduce(app: &App, user_id: Uuid, admitted: Option<Customer>) -> Result<(), Error> {
+    let customer = match admitted {
+        Some(customer) => customer,
+        None => app.customers.ask(user_id).await?,
+    };
+    let mut connection = app.database.connection().await?;
+    Ok(store_customers(&mut connection, &[customer], None).await.settle(connection)?)
 }
 
 /// The answer for a key that has been used; `None` if it has not.

@@ -6,19 +6,13 @@ use chassis::body::OptionalJson;
 use chassis::conditional::IfMatch;
 use chassis::path::Id;
 use chassis::problem::ProblemBody;
-use chrono::Utc;
-use shared_db::Settle;
 use uuid::Uuid;
 
 use super::wire::{CancelOrder, Order};
 use crate::App;
-use crate::db::orders::{find_order, update_order};
-use crate::domain::Event;
+use crate::domain::{self, Event};
 use crate::error::Error;
-use crate::events::announce;
-
-/// How often a step is tried again after another request changed the same order first. Each time one of them succeeds.
-const ATTEMPTS: usize = 50;
+use crate::step::take_step;
 
 /// The order was paid.
 #[utoipa::path(
@@ -102,25 +96,13 @@ pub async fn cancel(
     step(&app, id, &headers, Event::Cancelled { reason }).await
 }
 
-/// Reads the order, takes the step, and stores it, again if another request was faster. No transaction is held open
-/// meanwhile: the version guards the write.
 async fn step(app: &App, id: Uuid, headers: &HeaderMap, event: Event) -> Result<Order, Error> {
     let if_match = IfMatch::read(headers);
-    for _ in 0..ATTEMPTS {
-        let mut connection = app.database.connection().await?;
-        let found = find_order(&mut connection, id, app.customers.in_view()).await.settle(connection)?;
-        let (order, customer) = found.ok_or(Error::NotFound)?;
-        if !if_match.allows_first_part(order.version) {
-            return Err(Error::PreconditionFailed);
-        }
-        let order = order.after(&event, Utc::now())?;
-        let announcement = announce(&event, &order);
-        let mut connection = app.database.connection().await?;
-        if update_order(&mut connection, &order, &announcement).await.settle(connection)? {
-            app.wakeups.wake();
-            let customer = app.customers.of(order.user_id, customer).await;
-            return Ok(Order::new(order, customer));
-        }
-    }
-    Err(Error::Contended)
+    let allowed = |order: &domain::Order| match if_match.allows_first_part(order.version) {
+        true => Ok(()),
+        false => Err(Error::PreconditionFailed),
+    };
+    let (order, customer) = take_step(app, id, &event, allowed).await?;
+    let customer = app.customers.of(order.user_id, customer).await;
+    Ok(Order::new(order, customer))
 }
