@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
+use chassis::consumer::{self, Feed};
 use chassis::remote::{BaseUrl, Http, Limits};
 use chassis::telemetry::LogConfig;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use crate::open_orders::{OpenOrders, Via};
+use crate::open_orders::{OpenOrders, ShadowVia, Via, replica};
 
 /// The users service: people who place orders.
 ///
@@ -27,27 +28,61 @@ pub struct Config {
     /// how the service learns of a user's open orders
     #[arg(long, env = "OPEN_ORDERS_VIA", default_value = "local")]
     pub open_orders_via: Via,
+    /// another way to learn of them, tried beside the requests and compared
+    #[arg(long, env = "OPEN_ORDERS_SHADOW")]
+    pub open_orders_shadow: Option<ShadowVia>,
     /// where orders is reached [default: `ORDERS_ADDR`]
     #[arg(long, env = "ORDERS_URL")]
     pub orders_url: Option<BaseUrl>,
     /// where orders serves HTTP
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
     pub orders_addr: SocketAddr,
+    /// where the events of orders are read, which keep the replica of the open orders up
+    #[arg(long, env = "EVENTS_VIA", default_value = "off")]
+    pub events_via: consumer::Via,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
     /// Logging.
     #[command(flatten)]
     pub log: LogConfig,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tends the replica of the open orders, which the events of orders keep up
+    #[command(subcommand)]
+    Replica(replica::Command),
 }
 
 impl Config {
+    fn orders_url(&self) -> BaseUrl {
+        self.orders_url.clone().unwrap_or_else(|| self.orders_addr.into())
+    }
+
+    /// The feed of orders.
+    pub fn orders_feed(&self) -> Feed {
+        Feed::new("orders", &self.orders_url())
+    }
+
     /// The port to orders, as configured.
-    pub fn open_orders(&self) -> OpenOrders {
-        let orders_url = self.orders_url.clone().unwrap_or_else(|| self.orders_addr.into());
-        match self.open_orders_via {
-            Via::Local => OpenOrders::Local,
-            Via::Http => OpenOrders::Http(Http::new("orders", &orders_url, Limits::default())),
+    ///
+    /// # Errors
+    /// If one dial contradicts another.
+    pub fn open_orders(&self) -> Result<OpenOrders, String> {
+        let http = || Http::new("orders", &self.orders_url(), Limits::default());
+        match (self.open_orders_via, self.open_orders_shadow) {
+            (Via::Local, None) => Ok(OpenOrders::local()),
+            (Via::Local, Some(ShadowVia::Http)) => Ok(OpenOrders::local().shadowed_by(http())),
+            (Via::Http, None) => Ok(OpenOrders::remote(http())),
+            (Via::Http, Some(_)) => Err(
+                "OPEN_ORDERS_SHADOW is compared with what OPEN_ORDERS_VIA=local says: unset it, the dial has been turned"
+                    .to_owned(),
+            ),
         }
     }
 }

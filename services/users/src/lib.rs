@@ -16,7 +16,7 @@ use chassis::events::Wakeups;
 use open_orders::OpenOrders;
 use shared_db::{Database, Settle};
 
-pub use config::Config;
+pub use config::{Command, Config};
 
 /// What handlers need.
 #[derive(Clone)]

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use chassis::consumer::Via;
 use chassis::{config, metrics, serve, telemetry};
 use shared_db::{Database, Settings};
-use users::{App, Config};
+use users::open_orders::replica;
+use users::{App, Command, Config};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,20 +18,29 @@ async fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     telemetry::init(&config.log);
-    match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::from(config::EXIT_CONFIG)
-        }
-    }
+    let done = match config.command {
+        Some(Command::Replica(command)) => tend_replica(&config, command).await,
+        None => serve(config).await.map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::from(config::EXIT_CONFIG)
+    })
+}
+
+fn app(config: &Config) -> Result<App, String> {
+    let database = Database::new(&config.users_database_url, &Settings::new("users", config.database_max_connections))
+        .map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
+    Ok(App::new(database, config.open_orders()?))
+}
+
+async fn tend_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
+    replica::run(app(config)?.database, &config.orders_feed(), command).await
 }
 
 /// Runs the service until it is told to stop.
-async fn run(config: Config) -> Result<(), String> {
-    let database = Database::new(&config.users_database_url, &Settings::new("users", config.database_max_connections))
-        .map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
-    let app = App::new(database, config.open_orders());
+async fn serve(config: Config) -> Result<(), String> {
+    let app = app(&config)?;
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.users_addr, "USERS_ADDR").await?;
     let grpc_listener = serve::bind(config.users_grpc_addr, "USERS_GRPC_ADDR").await?;
@@ -38,6 +49,10 @@ async fn run(config: Config) -> Result<(), String> {
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(users::watch_event_log(app.clone()));
+    match config.events_via {
+        Via::Off => {}
+        Via::Feed => drop(tokio::spawn(replica::follow(app.database.clone(), config.orders_feed()))),
+    }
     let wakeups = app.wakeups.clone();
     let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()).await, stop.clone());
     let http = serve::serve(listener, users::router(app), stop, || wakeups.close());

@@ -2,6 +2,7 @@
 //! One guard, whatever the protocol.
 
 pub mod breaker;
+mod comparisons;
 mod context;
 mod grpc;
 mod http;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tower::retry::budget::{Budget, TpsBudget};
 
 use breaker::{Breaker, Refused, State};
+pub use comparisons::Comparisons;
 pub(crate) use context::CallContext;
 pub use context::in_this_context;
 pub use grpc::Grpc;

@@ -26,7 +26,7 @@ pub fn customers(url: &str) -> Customers {
     listener.set_nonblocking(true).expect("a listener for the runtime");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener of the runtime");
     // It ends with the test's runtime.
-    let app = users::App::new(database, OpenOrders::Local);
+    let app = users::App::new(database, OpenOrders::local());
     tokio::spawn(chassis::serve::serve(listener, users::router(app), std::future::pending(), || {}));
     Customers::remote(Users::http(&address.into(), PATIENT))
 }

@@ -33,7 +33,7 @@ async fn until_counted(client: &Client, outcome: &str, more_than: u64) {
 async fn a_shadow_is_compared_and_never_changes_an_answer() {
     let (mut service, users) = (Service::start().await, FakeUsers::start().await);
     let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings(10)).expect("a URL");
-    let customers = Customers::local().shadowed_by(users.port(Limits::default()));
+    let customers = Customers::local(users.port(Limits::default())).shadowed_by(users.port(Limits::default()));
     service.client = Client::router(router(App::new(database, customers)));
     let order = service.place().await;
     let path = format!("/orders/{}", id(&order));

@@ -1,5 +1,9 @@
 //! The port to orders: does a user have open orders?
 
+mod inbox;
+pub mod replica;
+mod shadow;
+
 use axum::http::StatusCode;
 use chassis::remote::{Http, Remote, RemoteError};
 use clap::ValueEnum;
@@ -11,23 +15,42 @@ use crate::db::users::{Deactivation, deactivate_user, update_user};
 use crate::domain::User;
 use crate::error::Error;
 use crate::events::Event;
+use shadow::Shadow;
 
 /// The dial `OPEN_ORDERS_VIA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
     /// The published view `open_orders` in the service's own database.
     Local,
-    /// The orders service, asked over HTTP before the user is changed.
+    /// The orders service, asked by HTTP before the user is changed.
     Http,
 }
 
-/// The port as the dial has set it.
-#[derive(Debug, Clone)]
-pub enum OpenOrders {
-    /// See [`Via::Local`].
-    Local,
-    /// See [`Via::Http`].
-    Http(Http),
+/// The dial `OPEN_ORDERS_SHADOW`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShadowVia {
+    /// The orders service, asked by HTTP.
+    Http,
+}
+
+/// An order, as users sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The order's id.
+    pub id: Uuid,
+    /// Who placed it.
+    pub user_id: Uuid,
+    /// Whether it is placed, paid or shipped.
+    pub is_open: bool,
+    /// The order's version.
+    pub version: i64,
+}
+
+/// The port as the dials have set it.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOrders {
+    remote: Option<Http>,
+    shadow: Option<Shadow>,
 }
 
 /// What users reads of the answer.
@@ -37,12 +60,26 @@ struct Count {
 }
 
 impl OpenOrders {
+    /// The port by the view alone.
+    pub fn local() -> Self {
+        Self::default()
+    }
+
+    /// The port by calls to orders.
+    pub fn remote(orders: Http) -> Self {
+        Self { remote: Some(orders), shadow: None }
+    }
+
+    /// Compares the answers with what orders itself says.
+    #[must_use]
+    pub fn shadowed_by(self, orders: Http) -> Self {
+        Self { shadow: Some(Shadow::new(orders)), ..self }
+    }
+
     /// The neighbours that are asked.
     pub fn remotes(&self) -> Vec<Remote> {
-        match self {
-            Self::Local => Vec::new(),
-            Self::Http(orders) => vec![orders.remote().clone()],
-        }
+        let shadow = self.shadow.as_ref().map(Shadow::remote);
+        self.remote.as_ref().map(Http::remote).into_iter().chain(shadow).cloned().collect()
     }
 
     /// Deactivates a user who has no open orders: stores `deactivated` over the version before it, and announces it.
@@ -51,13 +88,16 @@ impl OpenOrders {
     /// The database's, and [`Error::OrdersUnavailable`]. As long as orders shares the database, its rule
     /// `users_no_open_orders` may refuse too.
     pub async fn deactivate(&self, database: &Database, deactivated: &User, event: &Event) -> Result<Deactivation, Error> {
-        match self {
+        match &self.remote {
             // One statement looks and writes. It sees what was committed before it began; the trigger sees the rest.
-            Self::Local => {
+            None => {
+                if let Some(shadow) = &self.shadow {
+                    shadow.compare(database, deactivated.id);
+                }
                 let mut connection = database.connection().await?;
                 Ok(deactivate_user(&mut connection, deactivated, event).await.settle(connection)?)
             }
-            Self::Http(orders) => {
+            Some(orders) => {
                 if count_open_orders(orders, deactivated.id).await? > 0 {
                     return Ok(Deactivation::OpenOrders);
                 }

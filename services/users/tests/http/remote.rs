@@ -39,7 +39,7 @@ async fn start() -> (Service, Count) {
     tokio::spawn(chassis::serve::serve(listener, orders, std::future::pending(), || {}));
     let patient = Duration::from_secs(40);
     let limits = Limits { connect: patient, attempt: patient, call: patient };
-    let port = OpenOrders::Http(Http::new("orders", &address.into(), limits));
+    let port = OpenOrders::remote(Http::new("orders", &address.into(), limits));
     let database = Database::new(&service.database.url_as(USERS_ROLE), &settings()).expect("a URL");
     service.client = Client::router(router(App::new(database, port)));
     (service, count)

@@ -115,7 +115,7 @@ pub fn client(url: &str, settings: &Settings) -> Client {
 
 /// The state of the service on the database at `url`.
 pub fn app(url: &str, settings: &Settings) -> App {
-    App::new(Database::new(url, settings).expect("a URL"), OpenOrders::Local)
+    App::new(Database::new(url, settings).expect("a URL"), OpenOrders::local())
 }
 
 /// A statement that inserts an order of `user`, in `status`.
