@@ -5,6 +5,7 @@
 mod bench;
 mod fuzz;
 mod prepare;
+mod replica;
 mod services;
 mod up;
 mod workspace;
@@ -27,6 +28,9 @@ enum Command {
     Up(up::UpOptions),
     /// Stops an `up` that runs elsewhere, and can delete its data
     Down(up::DownOptions),
+    /// Compares the services' replicas of each other's data, and puts them behind their views
+    #[command(subcommand)]
+    Replica(replica::Command),
     /// Renews the services' offline query data, asking a database as each service's role
     Prepare(prepare::Options),
     /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up(options) => up::up(&options).map(|()| ExitCode::SUCCESS),
         Command::Down(options) => up::down(&options).map(|()| ExitCode::SUCCESS),
+        Command::Replica(command) => replica::run(&command),
         Command::Prepare(options) => prepare::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

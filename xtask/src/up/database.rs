@@ -17,7 +17,7 @@ use super::folder::{CLUSTER, DataFolder, PASSWORD};
 use crate::services::{SERVICES, Service};
 
 /// The private database's name.
-const DATABASE: &str = "shop";
+pub const DATABASE: &str = "shop";
 
 /// Migrated, its roles able to log in.
 pub enum SharedDatabase {

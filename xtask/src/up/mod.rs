@@ -1,8 +1,8 @@
 //! `cargo xtask up`: everything a newcomer needs, with one command; and `down`, its end.
 
-mod database;
+pub mod database;
 pub mod demo;
-mod folder;
+pub mod folder;
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,8 @@ pub fn up(options: &UpOptions) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))
 }
 
-fn load_variables() -> Result<()> {
+/// Reads `.env`.
+pub fn load_variables() -> Result<()> {
     match dotenvy::dotenv() {
         Err(dotenvy::Error::LineParse(..)) => bail!(".env has a line that is not NAME=value"),
         Err(error) if !error.not_found() => Err(error).context(".env cannot be read"),

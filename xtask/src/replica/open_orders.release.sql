@@ -1,0 +1,26 @@
+-- As migrations/*_crossings has it.
+create or replace view open_orders as
+select
+    user_id,
+    count(*) as open_count
+from orders
+where status in ('placed', 'paid', 'shipped')
+group by user_id;
+
+create or replace function users_refuse_open_orders() returns trigger
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if exists (
+        select
+        from public.orders o
+        where o.user_id = new.id
+          and o.status in ('placed', 'paid', 'shipped')
+    ) then
+        raise exception 'user % has open orders', new.id
+            using errcode = 'check_violation', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
+    end if;
+    return new;
+end
+$$;

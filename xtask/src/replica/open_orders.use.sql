@@ -1,0 +1,26 @@
+-- What users needs to know of orders, from here on out of its own tables.
+create or replace view open_orders as
+select
+    user_id,
+    count(*) as open_count
+from open_orders_replica
+where is_open
+group by user_id;
+
+create or replace function users_refuse_open_orders() returns trigger
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if exists (
+        select
+        from public.open_orders_replica o
+        where o.user_id = new.id
+          and o.is_open
+    ) then
+        raise exception 'user % has open orders', new.id
+            using errcode = 'check_violation', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
+    end if;
+    return new;
+end
+$$;
