@@ -116,10 +116,15 @@ impl Pair {
         said
     }
 
-    /// Waits until both replicas are as published, and puts them behind the views.
-    async fn split(&mut self) {
+    /// Both services follow, and have read their snapshots.
+    async fn follow_from_the_start(&mut self) {
         self.follow();
         self.until("select (select count(*) from orders_cursors) + (select count(*) from users_cursors) = 2").await;
+    }
+
+    /// Waits until both replicas are as published, and puts them behind the views.
+    async fn split(&mut self) {
+        self.follow_from_the_start().await;
         self.do_replica(&["use", "customers"]).await;
         self.do_replica(&["use", "open-orders"]).await;
     }
@@ -252,7 +257,7 @@ async fn a_replica_that_is_not_kept_up_or_not_equal_is_not_used() {
 async fn no_request_fails_while_replicas_are_put_behind_the_views_and_taken_back() {
     let mut pair = Pair::start();
     let before = definitions(&pair).await;
-    pair.follow();
+    pair.follow_from_the_start().await;
     let over = Arc::new(AtomicBool::new(false));
     let load: Vec<JoinHandle<usize>> = (0..6)
         .map(|worker| {

@@ -23,6 +23,9 @@ pub(super) async fn put_behind(owner: &mut PgConnection, replica: Replica) -> Re
         return Ok(ExitCode::SUCCESS);
     }
     check_is_kept_up(owner, replica).await?;
+    // What is committed before this is compared; what comes after it is copied while the view is held.
+    let horizon = sqlx::query_scalar("select pg_snapshot_xmin(pg_current_snapshot())::text");
+    let horizon: String = horizon.fetch_one(&mut *owner).await?;
     let differences = compare::lasting(owner, replica, PATIENCE).await?;
     ensure!(
         differences.is_empty(),
@@ -35,7 +38,11 @@ pub(super) async fn put_behind(owner: &mut PgConnection, replica: Replica) -> Re
         Replica::Customers => include_str!("customers.use.sql"),
         Replica::OpenOrders => include_str!("open_orders.use.sql"),
     };
-    switch(owner, definition).await?;
+    let copy = match replica {
+        Replica::Customers => include_str!("customers.copy.sql"),
+        Replica::OpenOrders => include_str!("open_orders.copy.sql"),
+    };
+    switch(owner, definition, Some((copy, &horizon))).await?;
     println!("{} reads {} from now on; `cargo xtask replica release` takes that back", replica.view(), replica.table());
     Ok(ExitCode::SUCCESS)
 }
@@ -50,7 +57,7 @@ pub(super) async fn release(owner: &mut PgConnection, replica: Replica) -> Resul
         Replica::Customers => include_str!("customers.release.sql"),
         Replica::OpenOrders => include_str!("open_orders.release.sql"),
     };
-    switch(owner, definition).await?;
+    switch(owner, definition, None).await?;
     println!("{} reads the other service's table again; leave EVENTS_VIA on until its lag has passed", replica.view());
     Ok(ExitCode::SUCCESS)
 }
@@ -90,13 +97,19 @@ async fn check_is_kept_up(owner: &mut PgConnection, replica: Replica) -> Result<
     Ok(())
 }
 
-/// View and rule change together. Whoever reads the view meanwhile waits for a moment, and sees the one or the other.
-async fn switch(owner: &mut PgConnection, definition: &'static str) -> Result<()> {
+/// View and rule change together. Whoever reads the view meanwhile waits for a moment, and sees the one or the other; with
+/// `copy`, the one is then what the other was, and nobody is taken back to where the events had not come yet.
+async fn switch(owner: &mut PgConnection, definition: &'static str, copy: Option<(&'static str, &str)>) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let mut transaction = owner.begin().await?;
         transaction.execute(AssertSqlSafe(format!("set local lock_timeout = '{LOCK_TIMEOUT}'"))).await?;
         match transaction.execute(definition).await {
-            Ok(_) => return Ok(transaction.commit().await?),
+            Ok(_) => {
+                if let Some((copy, horizon)) = copy {
+                    sqlx::query(copy).bind(horizon).execute(&mut *transaction).await?;
+                }
+                return Ok(transaction.commit().await?);
+            }
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => transaction.rollback().await?,
             Err(error) => return Err(error.into()),
         }

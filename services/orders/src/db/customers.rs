@@ -1,4 +1,4 @@
-//! The table `customers_replica`, and how far it has been brought.
+//! The table `customers_replica`, how far it has been brought, and the view `customers`.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -12,6 +12,16 @@ const USERS_FEED: &str = "users' feed";
 /// Where the feed of users goes on.
 pub async fn find_cursor(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar!("select cursor from orders_cursors where log = $1", USERS_FEED).fetch_optional(connection).await
+}
+
+/// The customer, by the view.
+pub async fn find_customer(connection: &mut PgConnection, id: Uuid) -> Result<Option<Customer>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Customer,
+        r#"select id as "id!", name as "name!", status as "status!", version as "version!" from customers where id = $1"#,
+        id,
+    );
+    row.fetch_optional(connection).await
 }
 
 /// Customers as columns, each once.

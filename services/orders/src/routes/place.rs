@@ -13,7 +13,7 @@ use super::idempotency::{self, REPLAYED};
 use super::wire::{Order, PlaceOrder, location};
 use crate::App;
 use crate::customers::Customer;
-use crate::db::customers::store_customers;
+use crate::db::customers::{find_customer, store_customers};
 use crate::db::orders::{IdempotencyKey, Replay, find_replay, insert_order};
 use crate::domain::{self, Event, NewOrder};
 use crate::error::Error;
@@ -71,6 +71,14 @@ async fn insert(
             try_insert(app, order, &announcement, key).await?
         }
         done => done?,
+    };
+    let inserted = match inserted {
+        // The rule has seen the user, and the join, which sees what was there when the statement began, has not.
+        Some(None) if app.customers.in_view() => {
+            let mut connection = app.database.connection().await?;
+            Some(find_customer(&mut connection, order.user_id).await.settle(connection)?)
+        }
+        inserted => inserted,
     };
     Ok(inserted.map(|joined| app.customers.of_placed(order.user_id, admitted, joined)))
 }

@@ -1,0 +1,8 @@
+-- Users of whom something has been committed since transaction $1, as they are now. Their events still come, and say the same.
+insert into customers_replica as known (id, name, status, version)
+select id, name, status, version
+from users
+where id in (select user_id from user_events where epoch = event_epoch() and xid >= $1::xid8)
+on conflict (id) do update
+set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
+where excluded.version > known.version

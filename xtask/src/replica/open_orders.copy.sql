@@ -1,0 +1,8 @@
+-- Orders of which something has been committed since transaction $1, as they are now. Their events still come, and say the same.
+insert into open_orders_replica as known (order_id, user_id, is_open, version)
+select id, user_id, status in ('placed', 'paid', 'shipped'), version
+from orders
+where id in (select order_id from order_events where epoch = event_epoch() and xid >= $1::xid8)
+on conflict (order_id) do update
+set user_id = excluded.user_id, is_open = excluded.is_open, version = excluded.version, refreshed_at = clock_timestamp()
+where excluded.version > known.version
