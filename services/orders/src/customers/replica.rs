@@ -72,7 +72,7 @@ pub async fn fill(inbox: &CustomersInbox, feed: &Feed) {
         match filled {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "the replica of the customers cannot be filled at this moment")
+                tracing::warn!(error = chain(&error), "the replica of the customers cannot be filled at this moment");
             }
         }
         tokio::time::sleep(PAUSE).await;
