@@ -1,7 +1,11 @@
 //! `CUSTOMERS_VIA=local`.
 
 use chassis::remote::Limits;
+use dev_postgres::TestDatabase;
 use orders::customers::{Customers, Users};
+
+/// What a new database needs for this dial.
+pub async fn prepare(_database: &TestDatabase) {}
 
 /// The port to users of a service on the database at `_url`.
 pub fn customers(_url: &str) -> Customers {

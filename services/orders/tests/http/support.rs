@@ -25,6 +25,7 @@ impl Service {
     /// A new service without orders.
     pub async fn start() -> Self {
         let database = TestDatabase::create();
+        dial::prepare(&database).await;
         let client = client(&database.url_as(ORDERS_ROLE), &settings(10));
         let service = Self { client, database, user: Uuid::now_v7() };
         service.add_user(service.user, "Ada").await;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chassis::remote::Limits;
-use dev_postgres::{ORDERS_ROLE, USERS_ROLE};
+use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 use orders::customers::{Customers, Users};
 use shared_db::Database;
 use users::open_orders::OpenOrders;
@@ -17,6 +17,9 @@ pub const PATIENT: Limits =
 
 /// What the neighbour is called in metrics and readiness.
 pub const NEIGHBOUR: &str = "users-grpc";
+
+/// What a new database needs for this dial.
+pub async fn prepare(_database: &TestDatabase) {}
 
 /// The port to users of a service on the database at `url`, where users is, too.
 pub fn customers(url: &str) -> Customers {
