@@ -49,6 +49,7 @@ fn all() -> impl Iterator<Item = (u32, Stat)> {
 /// Where the CPUs' time goes from one moment to another.
 pub struct Meter {
     server: Option<u32>,
+    neighbour: Option<u32>,
     postgres: u32,
     started: Instant,
     before: Times,
@@ -59,6 +60,8 @@ pub struct Meter {
 pub struct Used {
     /// Time of the server.
     pub server: Option<Duration>,
+    /// Time of the service that the server asks.
+    pub neighbour: Option<Duration>,
     /// Time of all of Postgres' processes.
     pub postgres: Duration,
     /// The part of the CPUs that went to processes that have nothing to do with it, from 0 to 1.
@@ -68,30 +71,38 @@ pub struct Used {
 #[derive(Clone, Copy)]
 struct Times {
     server: Duration,
+    neighbour: Duration,
     postgres: Duration,
     ours: Duration,
     machine: Duration,
 }
 
 impl Meter {
-    /// Begins to measure a server, if any, and the Postgres whose postmaster is `postgres`.
-    pub fn start(server: Option<u32>, postgres: u32) -> Result<Self> {
-        Ok(Self { server, postgres, started: Instant::now(), before: Times::now(server, postgres)? })
+    /// Begins to measure a server and one that it asks, if there are any, and the Postgres whose postmaster is `postgres`.
+    pub fn start(server: Option<u32>, neighbour: Option<u32>, postgres: u32) -> Result<Self> {
+        let before = Times::now(server, neighbour, postgres)?;
+        Ok(Self { server, neighbour, postgres, started: Instant::now(), before })
     }
 
     /// What was used since then.
     pub fn stop(self) -> Result<Used> {
-        let now = Times::now(self.server, self.postgres)?;
+        let now = Times::now(self.server, self.neighbour, self.postgres)?;
         let used = |time: fn(&Times) -> Duration| time(&now).saturating_sub(time(&self.before));
         let (server, postgres) = (used(|times| times.server), used(|times| times.postgres));
-        let others = used(|times| times.machine).saturating_sub(server + postgres + used(|times| times.ours));
+        let neighbour = used(|times| times.neighbour);
+        let others = used(|times| times.machine).saturating_sub(server + neighbour + postgres + used(|times| times.ours));
         let available = self.started.elapsed() * u32::try_from(std::thread::available_parallelism()?.get())?;
-        Ok(Used { server: self.server.map(|_| server), postgres, others: others.div_duration_f64(available) })
+        Ok(Used {
+            server: self.server.map(|_| server),
+            neighbour: self.neighbour.map(|_| neighbour),
+            postgres,
+            others: others.div_duration_f64(available),
+        })
     }
 }
 
 impl Times {
-    fn now(server: Option<u32>, postgres: u32) -> Result<Self> {
+    fn now(server: Option<u32>, neighbour: Option<u32>, postgres: u32) -> Result<Self> {
         let of = |id| Stat::read(id).with_context(|| format!("process {id} has ended"));
         let postmaster = of(postgres)?;
         let children: Duration = all().filter(|(_, stat)| stat.parent == postgres).map(|(_, stat)| stat.own).sum();
@@ -99,6 +110,7 @@ impl Times {
         let ours = of(std::process::id())?;
         Ok(Self {
             server: server.map(of).transpose()?.map_or(Duration::ZERO, |stat| stat.own),
+            neighbour: neighbour.map(of).transpose()?.map_or(Duration::ZERO, |stat| stat.own),
             postgres: postmaster.own + postmaster.ended_children + children,
             ours: ours.own + ours.ended_children,
             machine: of_machine()?,

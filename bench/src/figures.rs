@@ -17,6 +17,9 @@ pub struct Figures {
     pub p99_ms: f64,
     /// CPU of the server's process per request, in microseconds.
     pub server_cpu_us: Option<f64>,
+    /// CPU of the service that the server asks per request, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbour_cpu_us: Option<f64>,
     /// CPU of all of Postgres' processes per request, in microseconds.
     pub postgres_cpu_us: f64,
     /// The part of the CPUs that went to processes that have nothing to do with it, from 0 to 1. It belongs to nobody's
@@ -36,6 +39,7 @@ impl Figures {
             p50_ms: percentile(50),
             p99_ms: percentile(99),
             server_cpu_us: used.server.map(per_request),
+            neighbour_cpu_us: used.neighbour.map(per_request),
             postgres_cpu_us: per_request(used.postgres),
             cpu_of_others: used.others,
             failures,
@@ -46,11 +50,13 @@ impl Figures {
     pub fn medians(rounds: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure).collect());
         let server: Option<Vec<f64>> = rounds.iter().map(|round| round.server_cpu_us).collect();
+        let neighbour: Option<Vec<f64>> = rounds.iter().map(|round| round.neighbour_cpu_us).collect();
         Self {
             requests_per_second: of(|round| round.requests_per_second),
             p50_ms: of(|round| round.p50_ms),
             p99_ms: of(|round| round.p99_ms),
             server_cpu_us: server.map(median),
+            neighbour_cpu_us: neighbour.map(median),
             postgres_cpu_us: of(|round| round.postgres_cpu_us),
             cpu_of_others: of(|round| round.cpu_of_others),
             failures: rounds.iter().map(|round| round.failures).sum(),

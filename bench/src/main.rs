@@ -10,7 +10,9 @@ mod jobs;
 mod load;
 mod report;
 mod seed;
+mod ways;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,6 +43,12 @@ struct Options {
     /// How many rounds; their medians are reported
     #[arg(long)]
     rounds: u32,
+    /// Measure what each way between the services costs
+    #[arg(long)]
+    ways: bool,
+    /// Where to draw the ways
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,6 +87,9 @@ async fn run(options: &Options) -> Result<ExitCode> {
     seed::seed(&cluster).await?;
     let programs = std::env::current_exe()?;
     let programs = programs.parent().context("this program lies in a folder")?;
+    if options.ways {
+        return ways::run(&cluster, programs, options).await;
+    }
     eprintln!("starting the servers");
     let contestants = Contestants::start(&cluster, seed::DATABASE, programs).await?;
     contestants.verify().await?;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds the benchmark and what it measures for speed, and becomes it.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -20,6 +21,12 @@ pub struct Options {
     /// How many rounds; their medians are reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
+    /// Measure instead what each way for orders to learn of a customer costs: view, HTTP, gRPC, replica
+    #[arg(long)]
+    ways: bool,
+    /// Draw that into this file
+    #[arg(long, requires = "ways")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,6 +47,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Format::Json => "json",
     };
     bench.args(["--format", format, "--seconds", &options.seconds.to_string(), "--rounds", &options.rounds.to_string()]);
+    if options.ways {
+        bench.arg("--ways");
+    }
+    if let Some(svg) = &options.svg {
+        bench.arg("--svg").arg(svg);
+    }
     // In our place, so that Ctrl-C and the exit code are its own.
     Err(bench.exec()).with_context(|| format!("{} cannot be run", programs.join("bench").display()))
 }

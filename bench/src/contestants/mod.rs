@@ -1,7 +1,7 @@
 //! Who is measured: the services, a minimal server, and pgbench.
 
 mod pgbench;
-mod server;
+pub mod server;
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use server::Server;
 /// Connections to the database that everybody gets.
 pub const DATABASE_CONNECTIONS: u32 = 8;
 /// Each job runs so long before it is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub const WARM_UP: Duration = Duration::from_secs(1);
 
 /// A contestant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,8 +86,8 @@ impl Contestants {
     pub async fn measure(&self, contestant: Contestant, job: Job, length: Duration) -> Result<Figures> {
         let doing = || format!("{} by {}", job.name(), contestant.name());
         match contestant {
-            Contestant::Service => self.service(job).measure(job, length, self.postgres).await,
-            Contestant::Peer => self.peer.measure(job, length, self.postgres).await,
+            Contestant::Service => self.service(job).measure(job, length, None, self.postgres).await,
+            Contestant::Peer => self.peer.measure(job, length, None, self.postgres).await,
             Contestant::Pgbench => self.pgbench.measure(job, length, self.postgres).await,
         }
         .with_context(doing)

@@ -66,7 +66,7 @@ impl Pgbench {
         let script = folder.path().join("script.sql");
         fs::write(&script, job.script()?)?;
         self.run(job, &script, WARM_UP, None).await?;
-        let meter = Meter::start(None, postgres)?;
+        let meter = Meter::start(None, None, postgres)?;
         let said = self.run(job, &script, length, Some(&folder.path().join("latencies"))).await?;
         let used = meter.stop()?;
         Ok(Figures::new(said.rate, &latencies(folder.path())?, said.transactions, used, said.failures))

@@ -77,11 +77,16 @@ impl Server {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
-    /// Has it do a job for so long.
-    pub async fn measure(&self, job: Job, length: Duration, postgres: u32) -> Result<Figures> {
+    /// Where it serves HTTP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Has it do a job for so long; `asks` is the server whose CPU counts as well.
+    pub async fn measure(&self, job: Job, length: Duration, asks: Option<&Self>, postgres: u32) -> Result<Figures> {
         let mut load = Load::connect(self.address, job).await?;
         load.drive(WARM_UP).await?;
-        let meter = Meter::start(Some(self.process_id), postgres)?;
+        let meter = Meter::start(Some(self.process_id), asks.map(|neighbour| neighbour.process_id), postgres)?;
         let answers = load.drive(length).await?;
         let used = meter.stop()?;
         let requests = answers.latencies.len();

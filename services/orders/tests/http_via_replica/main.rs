@@ -17,6 +17,7 @@ mod placing;
 mod reading;
 #[path = "../http/steps.rs"]
 mod steps;
+#[expect(dead_code, reason = "shared with suites that use all of it")]
 #[path = "../http/support.rs"]
 mod support;
 #[path = "../http/unavailable.rs"]
