@@ -4,7 +4,7 @@ mod running;
 
 use std::process::Command;
 
-use running::Place;
+use running::{Place, Up};
 
 /// The shell commands of a section, and the pieces of output that its comments `#= …` promise, in order.
 fn commands(section: &str) -> (String, Vec<String>) {
@@ -35,6 +35,25 @@ fn commands(section: &str) -> (String, Vec<String>) {
     (script, promises)
 }
 
+/// Runs a script as a reader would, but on the test's ports, and compares what it prints with what was promised.
+fn run(place: &Place, up: &Up, script: &str, promises: &[String]) {
+    let url = up.line("psql").split_whitespace().nth(1).expect("a URL").to_owned();
+    let script = format!("set -eu\n{script}")
+        .replace("127.0.0.1:8081", &format!("127.0.0.1:{}", place.ports[0]))
+        .replace("127.0.0.1:8082", &format!("127.0.0.1:{}", place.ports[1]))
+        .replace("cargo xtask", env!("CARGO_BIN_EXE_xtask"));
+    let output = Command::new("/bin/sh").args(["-c", &script]).env("DATABASE_URL", url).output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut rest = said.as_str();
+    for promise in promises {
+        let at =
+            rest.find(promise.as_str()).unwrap_or_else(|| panic!("`{promise}` does not follow in:\n{rest}\nof\n{said}"));
+        rest = &rest[at + promise.len()..];
+    }
+    assert!(promises.len() > 8, "{promises:?}");
+}
+
 #[test]
 fn the_tour_and_the_ways_around_the_limits_work_as_written() {
     let (tour, mut promises) = commands("A tour");
@@ -42,19 +61,22 @@ fn the_tour_and_the_ways_around_the_limits_work_as_written() {
     promises.extend(more);
     let place = Place::new();
     let up = place.up();
-    let url = up.line("psql").split_whitespace().nth(1).expect("a URL").to_owned();
-    // The ports of the test are not the ones that readers have.
-    let script = format!("set -eu\n{tour}\n{limits}")
-        .replace("127.0.0.1:8081", &format!("127.0.0.1:{}", place.ports[0]))
-        .replace("127.0.0.1:8082", &format!("127.0.0.1:{}", place.ports[1]));
-    let output = Command::new("/bin/sh").args(["-c", &script]).env("DATABASE_URL", url).output().expect("a shell");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    let mut rest = said.as_str();
-    for promise in &promises {
-        let at =
-            rest.find(promise.as_str()).unwrap_or_else(|| panic!("`{promise}` does not follow in:\n{rest}\nof\n{said}"));
-        rest = &rest[at + promise.len()..];
-    }
-    assert!(promises.len() > 10, "{promises:?}");
+    run(&place, &up, &format!("{tour}\n{limits}"), &promises);
+}
+
+#[test]
+fn the_replicas_are_put_behind_the_views_and_taken_back_as_written() {
+    let (script, promises) = commands("Replicas, step by step");
+    let place = Place::new();
+    let mut up = place.xtask(&["up"]);
+    up.env("EVENTS_VIA", "feed");
+    let up = Up::start(up);
+    // As long as a reader needs to type it.
+    running::until("both follow", || {
+        let url = up.line("psql").split_whitespace().nth(1).expect("a URL").to_owned();
+        let both = "select (select count(*) from orders_cursors) + (select count(*) from users_cursors)";
+        let output = Command::new("psql").args([&url, "-Atc", both]).output().expect("psql runs");
+        String::from_utf8_lossy(&output.stdout).trim() == "2"
+    });
+    run(&place, &up, &script, &promises);
 }

@@ -57,6 +57,8 @@ impl Place {
             "CUSTOMERS_VIA",
             "CUSTOMERS_SHADOW",
             "OPEN_ORDERS_VIA",
+            "OPEN_ORDERS_SHADOW",
+            "EVENTS_VIA",
             "DATABASE_MAX_CONNECTIONS",
             "RUST_LOG",
             "LOG_FORMAT",
