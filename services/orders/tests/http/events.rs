@@ -154,6 +154,9 @@ async fn a_bad_parameter_of_the_feed_is_refused() {
         "after=nonsense",
         "cursor=AAAA",
         "type=order.placed.v1",
+        "from=start",
+        "from=",
+        &format!("from=end&after={cursor}"),
         &after(of_a_list),
         &after(&of_users),
         &after(&cursor[1..]),
@@ -200,6 +203,26 @@ async fn an_event_waits_for_older_transactions_and_none_is_lost() {
     older.commit().await.expect("committed");
     let (events, _) = follow(&service.client, &format!("{held_at}&wait=30"), 3).await;
     assert_eq!(ids(&events), [format!("{late}/1"), format!("{}/1", id(&order)), format!("{}/2", id(&order))]);
+}
+
+/// Whoever takes a snapshot after asking for the end has everything: there, or in what follows the end.
+#[tokio::test]
+async fn the_end_of_the_feed_is_before_whatever_is_not_committed_yet() {
+    let service = Service::start().await;
+    service.place().await;
+    let mut owner = service.database.owner().await;
+    let mut older = owner.begin().await.expect("a transaction");
+    let late = Uuid::now_v7();
+    append(&mut older, late).await;
+    let between = service.place().await;
+    let answer = service.client.get("/events?from=end&limit=5&wait=30").await.expect(200);
+    assert_eq!(answer.json(), json!([]));
+    let link = next(&answer).expect("a link");
+    assert!(!link.contains("from"), "{link}");
+    older.commit().await.expect("committed");
+    let after = service.place().await;
+    let (events, _) = follow(&service.client, &link, 3).await;
+    assert_eq!(ids(&events), [format!("{late}/1"), format!("{}/1", id(&between)), format!("{}/1", id(&after))]);
 }
 
 #[tokio::test]

@@ -136,6 +136,21 @@ async fn following_the_link_shows_every_event_once_in_an_order_that_stays() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_feed_is_before_whatever_is_not_committed_yet() {
+    let service = Service::start();
+    service.register("ada").await;
+    let mut older = service.database.owner().await;
+    execute(&mut older, BEGIN).await;
+    let eve = service.register("eve").await;
+    let answer = service.client.get("/events?from=end&wait=30").await.expect(200);
+    assert_eq!(answer.json(), json!([]));
+    execute(&mut older, "rollback").await;
+    let joe = service.register("joe").await;
+    let (events, _) = service.follow(&next(&answer).expect("a link"), 2).await;
+    assert_eq!(each(&events, "subject"), [&eve["id"], &joe["id"]]);
+}
+
+#[tokio::test]
 async fn a_batch_has_1_to_1000_events() {
     let service = Service::start();
     service
@@ -168,6 +183,8 @@ async fn a_batch_has_1_to_1000_events() {
         "after=AAAAAAAAAAEAAAAAAAAAAQAAAAAAAAAB",
         "cursor=x",
         "type=user.changed.v1",
+        "from=start",
+        "from=",
     ] {
         let problem = service.client.get(format!("/events?{query}")).await.problem(400, "");
         assert_eq!(problem["instance"], "/events", "{query}");
