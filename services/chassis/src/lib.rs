@@ -2,6 +2,7 @@
 //! telemetry, and neither the database nor a noun of any domain.
 
 pub mod body;
+pub mod broker;
 pub mod conditional;
 pub mod config;
 pub mod consumer;
