@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::consumer::Feed;
+use chassis::consumer::{Feed, Source};
 use chassis::remote::Limits;
 use dev_http::Client;
 use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
@@ -74,14 +74,16 @@ impl Pair {
         self.orders_follow();
         let feed = Feed::new("orders", &self.addresses.1.into());
         let app = self.apps.0.clone();
-        self.consumers
-            .push(tokio::spawn(async move { match users::open_orders::replica::follow(app.database, feed).await {} }));
+        self.consumers.push(tokio::spawn(async move {
+            match users::open_orders::replica::follow(app.database, feed, Source::Feed).await {}
+        }));
     }
 
     fn orders_follow(&mut self) {
         let feed = Feed::new("users", &self.addresses.0.into());
         let app = self.apps.1.clone();
-        self.consumers.push(tokio::spawn(async move { match orders::customers::replica::follow(app, feed).await {} }));
+        self.consumers
+            .push(tokio::spawn(async move { match orders::customers::replica::follow(app, feed, Source::Feed).await {} }));
     }
 
     /// Nobody follows any more, and whoever did has let go.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::broker::Brokers;
 use crate::remote::{BaseUrl, Http, Limits, RemoteError};
 use crate::request::chain;
 
@@ -21,6 +22,62 @@ pub enum Via {
     Off,
     /// By the other service's HTTP feed.
     Feed,
+    /// From a Kafka broker, where the other service's relay takes them.
+    Kafka,
+}
+
+/// The variables of events that come and go.
+#[derive(Debug, Clone, Args)]
+pub struct EventsConfig {
+    /// where the other service's events are read, which keep the replica of its data up
+    #[arg(long, env = "EVENTS_VIA", default_value = "off")]
+    events_via: Via,
+    /// the Kafka brokers that this service's events are published to, and with `EVENTS_VIA=kafka` the other's are read from
+    #[arg(long, env = "KAFKA_BROKERS")]
+    kafka_brokers: Option<Brokers>,
+}
+
+/// What [`EventsConfig`] comes to.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Where the other service's events are read.
+    pub read: Source,
+    /// Where this service's events are published.
+    pub publish: Option<Brokers>,
+}
+
+/// Where another service's events are read.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Nowhere.
+    Off,
+    /// See [`Via::Feed`].
+    Feed,
+    /// See [`Via::Kafka`].
+    Kafka(Brokers),
+}
+
+impl EventsConfig {
+    /// What it comes to.
+    ///
+    /// # Errors
+    /// If one variable asks for another, or for what this program was built without.
+    pub fn events(&self) -> Result<Events, String> {
+        let publish = self.kafka_brokers.clone();
+        let without = |variable| {
+            Err(format!("{variable} asks for Kafka, but this program was built without: build it with `--features kafka`"))
+        };
+        match (self.events_via, publish) {
+            (Via::Kafka, _) if !cfg!(feature = "kafka") => without("EVENTS_VIA"),
+            (_, Some(_)) if !cfg!(feature = "kafka") => without("KAFKA_BROKERS"),
+            (Via::Off, publish) => Ok(Events { read: Source::Off, publish }),
+            (Via::Feed, publish) => Ok(Events { read: Source::Feed, publish }),
+            (Via::Kafka, Some(brokers)) => Ok(Events { read: Source::Kafka(brokers.clone()), publish: Some(brokers) }),
+            (Via::Kafka, None) => {
+                Err("KAFKA_BROKERS is not set: EVENTS_VIA is `kafka`, and that is where events are read".to_owned())
+            }
+        }
+    }
 }
 
 /// An event of another service, as it came.
@@ -124,6 +181,20 @@ impl Feed {
         match (answer.status, answer.cursor("after")) {
             (StatusCode::OK, Some(cursor)) => Ok(cursor),
             _ => Err(answer.unexpected()),
+        }
+    }
+
+    /// Hands the inbox all events that come from `source`, for ever, as a member of the consumer group `group` where there is
+    /// a broker; the topic is called as the other service is.
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "there is a broker with the feature only"))]
+    pub async fn follow_via<I: Inbox>(&self, source: &Source, group: &str, inbox: &I) -> Infallible {
+        match source {
+            Source::Off => std::future::pending().await,
+            Source::Feed => self.follow(inbox).await,
+            #[cfg(feature = "kafka")]
+            Source::Kafka(brokers) => crate::broker::consume(brokers, group, self.neighbour, inbox).await,
+            #[cfg(not(feature = "kafka"))]
+            Source::Kafka(_) => unreachable!("refused at the start"),
         }
     }
 

@@ -1,5 +1,8 @@
 //! Events as other services read them: CloudEvents 1.0, and the feed they come by.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -87,6 +90,23 @@ pub struct Position {
     pub xid: u64,
     /// Place within the transaction.
     pub position: i64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, xid, position } = self;
+        write!(formatter, "{epoch}/{xid}/{position}")
+    }
+}
+
+impl FromStr for Position {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let mut parts = text.splitn(3, '/');
+        let mut part = || parts.next().unwrap_or_default();
+        Ok(Self { epoch: part().parse()?, xid: part().parse()?, position: part().parse()? })
+    }
 }
 
 impl Place for Position {

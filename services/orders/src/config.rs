@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
-use chassis::consumer::{self, Feed};
+use chassis::consumer::{EventsConfig, Feed};
 use chassis::remote::{BaseUrl, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
@@ -41,9 +41,9 @@ pub struct Config {
     /// where users serves gRPC
     #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     pub users_grpc_addr: SocketAddr,
-    /// where the events of users are read, which keep the replica of the customers up
-    #[arg(long, env = "EVENTS_VIA", default_value = "off")]
-    pub events_via: consumer::Via,
+    /// Events.
+    #[command(flatten)]
+    pub events: EventsConfig,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,

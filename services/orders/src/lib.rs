@@ -6,6 +6,7 @@ mod db;
 pub mod domain;
 mod error;
 mod events;
+pub mod outbox;
 pub mod rebuild;
 mod routes;
 mod step;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chassis::consumer::Via;
+use chassis::consumer::Source;
 use chassis::{config, metrics, serve, telemetry};
 use orders::customers::replica;
 use orders::{App, Command, Config, rebuild};
@@ -42,6 +42,7 @@ async fn tend_replica(config: &Config, command: replica::Command) -> Result<Exit
 /// Runs the service until it is told to stop.
 async fn serve(config: Config) -> Result<(), String> {
     let app = app(&config)?;
+    let events = config.events.events()?;
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.orders_addr, "ORDERS_ADDR").await?;
     tracing::info!(address = %config.orders_addr, "orders is listening");
@@ -49,9 +50,12 @@ async fn serve(config: Config) -> Result<(), String> {
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(orders::watch_event_log(app.clone()));
-    match config.events_via {
-        Via::Off => {}
-        Via::Feed => drop(tokio::spawn(replica::follow(app.clone(), config.users_feed()))),
+    if !matches!(events.read, Source::Off) {
+        tokio::spawn(replica::follow(app.clone(), config.users_feed(), events.read));
+    }
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = events.publish {
+        tokio::spawn(orders::outbox::publish(app.clone(), brokers));
     }
     let wakeups = app.wakeups.clone();
     serve::serve(listener, orders::router(app), stop, || wakeups.close()).await;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
-use chassis::consumer::{self, Feed};
+use chassis::consumer::{EventsConfig, Feed};
 use chassis::remote::{BaseUrl, Http, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
@@ -37,9 +37,9 @@ pub struct Config {
     /// where orders serves HTTP
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
     pub orders_addr: SocketAddr,
-    /// where the events of orders are read, which keep the replica of the open orders up
-    #[arg(long, env = "EVENTS_VIA", default_value = "off")]
-    pub events_via: consumer::Via,
+    /// Events.
+    #[command(flatten)]
+    pub events: EventsConfig,
     /// connections to the database, at most
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,

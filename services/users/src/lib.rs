@@ -7,6 +7,7 @@ mod error;
 mod events;
 pub mod grpc;
 pub mod open_orders;
+pub mod outbox;
 mod routes;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chassis::consumer::Via;
+use chassis::consumer::Source;
 use chassis::{config, metrics, serve, telemetry};
 use shared_db::{Database, Settings};
 use users::open_orders::replica;
@@ -41,6 +41,7 @@ async fn tend_replica(config: &Config, command: replica::Command) -> Result<Exit
 /// Runs the service until it is told to stop.
 async fn serve(config: Config) -> Result<(), String> {
     let app = app(&config)?;
+    let events = config.events.events()?;
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.users_addr, "USERS_ADDR").await?;
     let grpc_listener = serve::bind(config.users_grpc_addr, "USERS_GRPC_ADDR").await?;
@@ -49,9 +50,12 @@ async fn serve(config: Config) -> Result<(), String> {
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(users::watch_event_log(app.clone()));
-    match config.events_via {
-        Via::Off => {}
-        Via::Feed => drop(tokio::spawn(replica::follow(app.database.clone(), config.orders_feed()))),
+    if !matches!(events.read, Source::Off) {
+        tokio::spawn(replica::follow(app.database.clone(), config.orders_feed(), events.read));
+    }
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = events.publish {
+        tokio::spawn(users::outbox::publish(app.clone(), brokers));
     }
     let wakeups = app.wakeups.clone();
     let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()).await, stop.clone());

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Customer;
 use crate::App;
+use crate::db::cursors::{FEED, find_cursor};
 use crate::db::customers as db;
 use crate::domain::Event;
 use crate::error::Error;
@@ -62,7 +63,7 @@ impl Inbox for CustomersInbox {
 
     async fn cursor(&self) -> Result<Option<String>, Error> {
         let mut connection = self.0.database.connection().await?;
-        Ok(db::find_cursor(&mut connection).await.settle(connection)?)
+        Ok(find_cursor(&mut connection, FEED).await.settle(connection)?)
     }
 
     async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use chassis::consumer::{Feed, Inbox};
+use chassis::consumer::{Feed, Inbox, Source};
 use chassis::progress::Progress;
 use chassis::remote::RemoteError;
 use chassis::request::chain;
@@ -48,12 +48,12 @@ impl From<shared_db::DatabaseError> for SnapshotError {
     }
 }
 
-/// Keeps the replica up with the feed of users, for ever, in one process of the service at a time.
-pub async fn follow(app: App, feed: Feed) -> Infallible {
+/// Keeps the replica up with the events of users, for ever, in one process of the service at a time.
+pub async fn follow(app: App, feed: Feed, source: Source) -> Infallible {
     let inbox = CustomersInbox(app);
     let work = async || {
         fill(&inbox, &feed).await;
-        feed.follow(&inbox).await
+        feed.follow_via(&source, "orders", &inbox).await
     };
     alone(&inbox.0.database, CONSUMER, work).await
 }

@@ -4,15 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::cursors::FEED;
 use crate::customers::Customer;
-
-/// The log that [`find_cursor`] and [`store_customers`] keep the place of.
-const USERS_FEED: &str = "users' feed";
-
-/// Where the feed of users goes on.
-pub async fn find_cursor(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar!("select cursor from orders_cursors where log = $1", USERS_FEED).fetch_optional(connection).await
-}
 
 /// The customer, by the view.
 pub async fn find_customer(connection: &mut PgConnection, id: Uuid) -> Result<Option<Customer>, sqlx::Error> {
@@ -72,7 +65,7 @@ pub async fn store_customers(
         &columns.names as _,
         &columns.statuses as _,
         &columns.versions,
-        USERS_FEED,
+        FEED,
         cursor,
     )
     .execute(connection)

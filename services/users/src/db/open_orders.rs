@@ -4,20 +4,13 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::cursors::FEED;
 use crate::open_orders::Order;
-
-/// The log that [`find_cursor`] and [`store_orders`] keep the place of.
-const ORDERS_FEED: &str = "orders' feed";
 
 /// How many open orders the user has, by the view.
 pub async fn count_open_orders(connection: &mut PgConnection, user_id: Uuid) -> Result<i64, sqlx::Error> {
     let count = sqlx::query_scalar!(r#"select open_count as "count!" from open_orders where user_id = $1"#, user_id);
     Ok(count.fetch_optional(connection).await?.unwrap_or(0))
-}
-
-/// Where the feed of orders goes on.
-pub async fn find_cursor(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar!("select cursor from users_cursors where log = $1", ORDERS_FEED).fetch_optional(connection).await
 }
 
 /// Orders as columns, each once.
@@ -64,7 +57,7 @@ pub async fn store_orders(connection: &mut PgConnection, orders: &[Order], curso
         &columns.user_ids,
         &columns.open,
         &columns.versions,
-        ORDERS_FEED,
+        FEED,
         cursor,
     )
     .execute(connection)

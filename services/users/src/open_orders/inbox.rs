@@ -9,6 +9,7 @@ use shared_db::{Database, Settle};
 use uuid::Uuid;
 
 use super::Order;
+use crate::db::cursors::{FEED, find_cursor};
 use crate::db::open_orders as db;
 use crate::error::Error;
 
@@ -65,7 +66,7 @@ impl Inbox for OpenOrdersInbox {
 
     async fn cursor(&self) -> Result<Option<String>, Error> {
         let mut connection = self.0.connection().await?;
-        Ok(db::find_cursor(&mut connection).await.settle(connection)?)
+        Ok(find_cursor(&mut connection, FEED).await.settle(connection)?)
     }
 
     async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), Error> {

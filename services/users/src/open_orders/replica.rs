@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use chassis::consumer::{Feed, Inbox};
+use chassis::consumer::{Feed, Inbox, Source};
 use chassis::progress::Progress;
 use chassis::remote::RemoteError;
 use chassis::request::chain;
@@ -47,12 +47,12 @@ impl From<shared_db::DatabaseError> for SnapshotError {
     }
 }
 
-/// Keeps the replica up with the feed of orders, for ever, in one process of the service at a time.
-pub async fn follow(database: Database, feed: Feed) -> Infallible {
+/// Keeps the replica up with the events of orders, for ever, in one process of the service at a time.
+pub async fn follow(database: Database, feed: Feed, source: Source) -> Infallible {
     let inbox = OpenOrdersInbox(database);
     let work = async || {
         fill(&inbox, &feed).await;
-        feed.follow(&inbox).await
+        feed.follow_via(&source, "users", &inbox).await
     };
     alone(&inbox.0, CONSUMER, work).await
 }

@@ -1,0 +1,49 @@
+//! The service's own log, on its way to the broker.
+
+use chassis::events::{Outbox, Position, StoredEvent};
+use shared_db::{Database, DatabaseError, Settle};
+
+use crate::db::cursors::{RELAY, find_cursor, store_cursor};
+use crate::db::events;
+
+/// The log `user_events`, and the place up to which it is published.
+pub struct EventLog(pub Database);
+
+/// Why it could not be read or written now.
+#[derive(Debug, thiserror::Error)]
+pub enum EventLogError {
+    /// The database's reason.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The place is none that was stored by this service.
+    #[error("the stored place of the log is no place")]
+    Place(#[from] std::num::ParseIntError),
+}
+
+impl Outbox for EventLog {
+    type Error = EventLogError;
+
+    async fn published(&self) -> Result<Position, EventLogError> {
+        let mut connection = self.0.connection().await?;
+        let stored = find_cursor(&mut connection, RELAY).await.settle(connection)?;
+        Ok(stored.map(|stored| stored.parse()).transpose()?.unwrap_or_default())
+    }
+
+    async fn read(&self, after: Position, limit: i64) -> Result<Vec<StoredEvent>, EventLogError> {
+        let mut connection = self.0.connection().await?;
+        Ok(events::feed(&mut connection, after, limit).await.settle(connection)?)
+    }
+
+    async fn store_published(&self, up_to: Position) -> Result<(), EventLogError> {
+        let mut connection = self.0.connection().await?;
+        Ok(store_cursor(&mut connection, RELAY, &up_to.to_string()).await.settle(connection)?)
+    }
+}
+
+/// Publishes the log to the topic `users`, for ever, in one process of the service at a time.
+#[cfg(feature = "kafka")]
+pub async fn publish(app: crate::App, brokers: chassis::broker::Brokers) -> std::convert::Infallible {
+    let log = EventLog(app.database.clone());
+    let work = || chassis::broker::relay(&brokers, "users", crate::events::SOURCE, &log, &app.wakeups);
+    shared_db::alone(&app.database, "users: relay", work).await
+}
