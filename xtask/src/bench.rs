@@ -24,6 +24,9 @@ pub struct Options {
     /// Measure instead what each way for orders to learn of a customer costs: view, HTTP, gRPC, replica
     #[arg(long)]
     ways: bool,
+    /// Measure the events' way by Kafka as well, which needs a build with librdkafka
+    #[arg(long, requires = "ways")]
+    kafka: bool,
     /// Draw that into this file
     #[arg(long, requires = "ways")]
     svg: Option<PathBuf>,
@@ -35,12 +38,15 @@ enum Format {
     Json,
 }
 
+/// The features of all who speak with a broker.
+const KAFKA: &[&str] = &["bench/kafka", "orders/kafka", "users/kafka"];
+
 /// Returns only if it cannot start.
 ///
 /// # Errors
 /// That, or a build that fails.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let programs = build(&["users", "orders", "bench", "bench-peer"], true)?;
+    let programs = build(&["users", "orders", "bench", "bench-peer"], true, if options.kafka { KAFKA } else { &[] })?;
     let mut bench = Command::new(programs.join("bench"));
     let format = match options.format {
         Format::Text => "text",

@@ -35,7 +35,7 @@ pub struct Options {
 /// # Errors
 /// If that cannot be done; findings give exit code 1.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let programs = build(&PROGRAMS, false)?;
+    let programs = build(&PROGRAMS, false, &[])?;
     let schemathesis = install()?;
     let database = TestDatabase::create();
     let runtime = tokio::runtime::Runtime::new()?;

@@ -18,11 +18,14 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds these programs, and returns the folder they are in.
-pub fn build(programs: &[&str], release: bool) -> Result<PathBuf> {
+/// Builds these programs with these features, and returns the folder they are in.
+pub fn build(programs: &[&str], release: bool, features: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
     // Without `--package`, features are those of the whole workspace, as with `cargo test`: one build serves both.
     build.arg("build").args(programs.iter().flat_map(|program| ["--bin", program]));
+    if !features.is_empty() {
+        build.args(["--features", &features.join(",")]);
+    }
     if release {
         build.arg("--release");
     }

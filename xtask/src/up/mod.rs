@@ -22,11 +22,17 @@ pub struct UpOptions {
     /// Build the services for speed
     #[arg(long)]
     release: bool,
+    /// Build the services with Kafka, which takes a C compiler; `KAFKA_BROKERS` says where it is
+    #[arg(long)]
+    kafka: bool,
     /// Where the private Postgres keeps its data [default: .data; for root, where Postgres' user cannot get there, a folder
     /// in /var/tmp]
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
+
+/// The feature of both services.
+const KAFKA: &[&str] = &["orders/kafka", "users/kafka"];
 
 /// What `down` is to do.
 #[derive(Debug, Args)]
@@ -49,7 +55,7 @@ pub fn up(options: &UpOptions) -> Result<()> {
     for service in SERVICES {
         service.check_ports()?;
     }
-    let programs = build(&PROGRAMS, options.release)?;
+    let programs = build(&PROGRAMS, options.release, if options.kafka { KAFKA } else { &[] })?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))
 }
 
