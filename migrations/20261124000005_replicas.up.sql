@@ -84,5 +84,8 @@ comment on column users_parked_events.data is 'The CloudEvent''s data, as it cam
 comment on column users_parked_events.error is 'Why it could not be applied.';
 comment on column users_parked_events.parked_at is 'When that was.';
 
-grant select, insert, update, delete on customers_replica, orders_cursors, orders_parked_events to orders_svc;
-grant select, insert, update, delete on open_orders_replica, users_cursors, users_parked_events to users_svc;
+-- delete: a rebuild forgets customers that users does not have; a parked event goes once it is applied.
+grant select, insert, update, delete on customers_replica, orders_parked_events to orders_svc;
+grant select, insert, update, delete on users_parked_events to users_svc;
+grant select, insert, update on orders_cursors to orders_svc;
+grant select, insert, update on open_orders_replica, users_cursors to users_svc;

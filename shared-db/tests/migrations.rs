@@ -127,13 +127,19 @@ async fn a_service_may_use_its_own_tables_and_the_others_view_and_nothing_else()
         [
             "orders_svc _sqlx_migrations: select",
             "orders_svc customers: select",
+            "orders_svc customers_replica: delete insert select update",
             "orders_svc order_events: insert select",
             "orders_svc order_items: delete insert select",
             "orders_svc orders: insert select update",
+            "orders_svc orders_cursors: insert select update",
+            "orders_svc orders_parked_events: delete insert select update",
             "users_svc _sqlx_migrations: select",
             "users_svc open_orders: select",
+            "users_svc open_orders_replica: insert select update",
             "users_svc user_events: insert select",
             "users_svc users: insert select update",
+            "users_svc users_cursors: insert select update",
+            "users_svc users_parked_events: delete insert select update",
         ]
     );
     for role in [USERS_ROLE, ORDERS_ROLE] {
