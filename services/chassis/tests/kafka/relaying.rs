@@ -21,10 +21,17 @@ fn ids(records: &[Record]) -> impl Iterator<Item = String> {
 
 #[tokio::test]
 async fn an_event_is_published_once_in_its_order_as_a_cloudevent() {
+    let metrics = chassis::metrics::recorder();
     let cluster = Cluster::new();
     let (topic, log) = (cluster.new_topic(), Log::new(200));
     cluster.publish(topic, &log).await;
 
+    let metrics = metrics.render();
+    for metric in
+        [format!("events_published_total{{topic=\"{topic}\"}} 200"), format!("relay_lag_seconds{{topic=\"{topic}\"}} 0")]
+    {
+        assert!(metrics.lines().any(|line| line == metric), "{metric} is not in {metrics}");
+    }
     let records = read(&cluster.brokers(), topic);
     assert_eq!(records.len(), 200);
     assert_all(&log, ids(&records));
@@ -151,8 +158,9 @@ async fn relay_for(polls: usize, cluster: &Cluster, topic: &'static str, log: &L
 async fn a_relay_stopped_anywhere_loses_nothing_and_keeps_the_order() {
     let cluster = Cluster::new();
     let (topic, log) = (cluster.new_topic(), Log::new(0));
-    for polls in 1..20 {
-        log.append(30);
+    // The start takes some, and each event of a batch one more at most.
+    for polls in (1..12).chain((12..100).step_by(6)) {
+        log.append(20);
         relay_for(polls, &cluster, topic, &log).await;
     }
     assert!(*log.published.borrow() > Position::default(), "some of them came as far as to store a place");
