@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "kafka")]
 use chassis::broker::{self, Brokers};
@@ -69,7 +70,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(config::EXIT_CONFIG);
         }
     };
-    let lines = Lines { cursor_file: options.cursor_file.clone(), nobody_reads: Notify::new() };
+    let lines = Lines::new(io::stdout(), options.cursor_file.clone());
     tokio::select! {
         never = follow(&options, &lines) => match never {},
         () = stop => {}
@@ -78,7 +79,7 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn follow(options: &Options, lines: &Lines) -> Infallible {
+async fn follow(options: &Options, lines: &Lines<io::Stdout>) -> Infallible {
     match options.events_via {
         Via::Feed => {
             let url = options.orders_url.clone().unwrap_or_else(|| options.orders_addr.into());
@@ -98,13 +99,14 @@ struct Order {
     currency: String,
 }
 
-/// Standard output, a line for each event.
-struct Lines {
+/// A line for each event.
+struct Lines<W> {
+    out: Mutex<W>,
     cursor_file: PathBuf,
     nobody_reads: Notify,
 }
 
-impl Inbox for Lines {
+impl<W: Write + Send> Inbox for Lines<W> {
     type Error = io::Error;
 
     async fn cursor(&self) -> io::Result<Option<String>> {
@@ -116,7 +118,7 @@ impl Inbox for Lines {
     }
 
     async fn apply(&self, events: &[Received], cursor: Option<&str>) -> io::Result<()> {
-        let printed = print(events);
+        let printed = self.print(events);
         if printed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             self.nobody_reads.notify_one();
         }
@@ -125,7 +127,31 @@ impl Inbox for Lines {
     }
 }
 
-impl Lines {
+impl<W: Write> Lines<W> {
+    fn new(out: W, cursor_file: PathBuf) -> Self {
+        Self { out: Mutex::new(out), cursor_file, nobody_reads: Notify::new() }
+    }
+
+    fn print(&self, events: &[Received]) -> io::Result<()> {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            // Others may come one day; they are not for this program.
+            if !(event.r#type.starts_with("order.") && event.r#type.ends_with(".v1")) {
+                tracing::info!(event.id = event.id, event.r#type = event.r#type, "passed over");
+                continue;
+            }
+            match event.read() {
+                Ok(Order { id, version, total_minor, currency }) => {
+                    let time = event.time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
+                    let r#type = &event.r#type;
+                    writeln!(out, "{time} {type} {id} version={version} total_minor={total_minor} {currency}")?;
+                }
+                Err(error) => tracing::error!(event.id = event.id, %error, "this event cannot be read, and was passed over"),
+            }
+        }
+        out.flush()
+    }
+
     /// Replaces the file in one step: a crash leaves the old place or the new one, and never half of one.
     fn store(&self, cursor: &str) -> io::Result<()> {
         let mut name = self.cursor_file.clone().into_os_string();
@@ -137,21 +163,50 @@ impl Lines {
     }
 }
 
-fn print(events: &[Received]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for event in events {
-        // Others may come one day; they are not for this program.
-        if !(event.r#type.starts_with("order.") && event.r#type.ends_with(".v1")) {
-            tracing::info!(event.id = event.id, event.r#type = event.r#type, "passed over");
-            continue;
-        }
-        match event.read() {
-            Ok(Order { id, version, total_minor, currency }) => {
-                let time = event.time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
-                writeln!(out, "{time} {} {id} version={version} total_minor={total_minor} {currency}", event.r#type)?;
-            }
-            Err(error) => tracing::error!(event.id = event.id, %error, "this event cannot be read, and was passed over"),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(r#type: &str, data: &str) -> Received {
+        let time = chrono::DateTime::from_timestamp_millis(1_700_000_000_250);
+        Received { id: "1/1".into(), r#type: r#type.into(), time, data: data.into() }
     }
-    out.flush()
+
+    const ORDER: &str = r#"{
+        "id": "0198c0de-0000-7000-8000-000000000000", "user_id": "0198c0de-0000-7000-8000-000000000001",
+        "status": "paid", "currency": "EUR", "items": [], "total_minor": 700, "version": 2
+    }"#;
+
+    #[tokio::test]
+    async fn an_event_is_a_line_and_the_place_behind_it_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines = Lines::new(Vec::new(), folder.path().join("cursor"));
+        assert_eq!(lines.cursor().await.expect("read"), None);
+        for cursor in ["a", "b"] {
+            lines.apply(&[event("order.paid.v1", ORDER)], Some(cursor)).await.expect("printed");
+            assert_eq!(lines.cursor().await.expect("read").as_deref(), Some(cursor));
+        }
+        let line =
+            "2023-11-14T22:13:20.250Z order.paid.v1 0198c0de-0000-7000-8000-000000000000 version=2 total_minor=700 EUR\n";
+        assert_eq!(String::from_utf8_lossy(&lines.out.into_inner().expect("whole")), line.repeat(2));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_none_of_an_order_is_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines = Lines::new(Vec::new(), folder.path().join("cursor"));
+        let foreign = [event("", "\u{fffd}"), event("order.paid.v1", "{}"), event("user.registered.v1", "{}")];
+        lines.apply(&foreign, Some("a")).await.expect("passed over");
+        assert_eq!(lines.cursor().await.expect("read").as_deref(), Some("a"));
+        assert!(lines.out.into_inner().expect("whole").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_could_not_be_written_leaves_the_place_where_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut nowhere = [0; 8];
+        let lines = Lines::new(&mut nowhere[..], folder.path().join("cursor"));
+        lines.apply(&[event("order.paid.v1", ORDER)], Some("a")).await.expect_err("it does not fit");
+        assert_eq!(lines.cursor().await.expect("read"), None);
+    }
 }

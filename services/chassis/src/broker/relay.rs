@@ -4,6 +4,7 @@
 //! it is confirmed. So the first appearances of one thing's events are in their order, whatever happens; a failure or a
 //! restart repeats some of them.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,6 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use tokio::time::{Instant, timeout_at};
 
 use super::Brokers;
 use super::connection::{Client, Listener, Pauses, Trouble, config};
@@ -25,7 +25,7 @@ use crate::request::chain;
 
 /// Events published at once.
 const BATCH: i64 = 500;
-/// How long the broker may take to confirm them, and to create a topic.
+/// How long the broker may take to confirm an event, and to create a topic.
 const CONFIRMATION: Duration = Duration::from_secs(10);
 /// How long the broker may take to say whether the topic exists. The process cannot end while this is waited for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -49,8 +49,6 @@ enum RelayError<E> {
     Outbox(#[source] E),
     #[error("the broker did not take an event")]
     Refused(#[source] KafkaError),
-    #[error("the broker did not confirm what was sent")]
-    Unconfirmed,
 }
 
 /// Publishes the events of `outbox` to `topic`, as `source`, for ever. The topic is created if it is missing.
@@ -91,11 +89,14 @@ impl<O: Outbox> Relay<'_, O> {
     /// sends again from the stored place. Should the old producer still get something through, it is the start of the same
     /// events in the same order, so none appears before one that it follows.
     async fn publish_until_failure(&mut self) -> Result<Infallible, RelayError<O::Error>> {
+        let mut after = self.outbox.published().await.map_err(RelayError::Outbox)?;
+        // Before anything is asked of the cluster: while it is away, the lag grows.
+        let oldest = self.outbox.read(after, 1).await.map_err(RelayError::Outbox)?;
+        self.lag.of_oldest(oldest.first());
         let producer = self.producer()?;
         if !self.topic_exists(&producer).await? {
             self.create_topic().await?;
         }
-        let mut after = self.outbox.published().await.map_err(RelayError::Outbox)?;
         loop {
             let read = || self.outbox.read(after, BATCH);
             let events = self.wakeups.poll(WAIT, read).await.map_err(RelayError::Outbox)?;
@@ -113,46 +114,54 @@ impl<O: Outbox> Relay<'_, O> {
         }
     }
 
-    /// Sends all events, waits for the confirmations, and stores the place up to which there is no gap in them.
+    /// Sends the events and stores the place up to which all are confirmed.
     async fn publish(
         &self,
         producer: &FutureProducer<Listener>,
         events: Vec<StoredEvent>,
     ) -> Result<(), RelayError<O::Error>> {
-        let deadline = Instant::now() + CONFIRMATION;
-        let mut sent = Vec::with_capacity(events.len());
-        let mut result = Ok(());
-        for event in events {
-            let position = event.position;
-            match self.send(producer, &event.publish(self.source)) {
-                Ok(confirmation) => sent.push((position, confirmation)),
-                // Nothing behind it may overtake it.
-                Err(error) => {
-                    result = Err(RelayError::Refused(error));
-                    break;
-                }
-            }
-        }
-        let mut confirmed: Option<Position> = None;
-        let mut count = 0;
-        for (position, confirmation) in sent {
-            let unconfirmed = match timeout_at(deadline, confirmation).await {
-                Ok(Ok(Ok(_))) => {
-                    confirmed = Some(position);
-                    count += 1;
-                    continue;
-                }
-                Ok(Ok(Err((error, _)))) => RelayError::Refused(error),
-                Ok(Err(_)) | Err(_) => RelayError::Unconfirmed,
-            };
-            result = Err(unconfirmed);
-            break;
-        }
-        metrics::counter!("events_published_total", "topic" => self.topic).increment(count);
+        let mut confirmed = None;
+        let result = self.confirm(producer, events, &mut confirmed).await;
         if let Some(up_to) = confirmed {
             self.outbox.store_published(up_to).await.map_err(RelayError::Outbox)?;
         }
-        result
+        result.map_err(RelayError::Refused)
+    }
+
+    /// Sends the events in groups that have one event about each thing at most, and waits for a group's confirmations before
+    /// it sends the next one. So no event overtakes an earlier one about the same thing that was refused.
+    ///
+    /// The producer alone does not see to that: it goes on with what it holds when something is refused. With
+    /// `enable.gapless.guarantee` it stops, but what is on its way by then is taken by a broker to which the producer is new.
+    async fn confirm(
+        &self,
+        producer: &FutureProducer<Listener>,
+        events: Vec<StoredEvent>,
+        confirmed: &mut Option<Position>,
+    ) -> Result<(), KafkaError> {
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let mut things = HashSet::new();
+            let mut group = Vec::new();
+            let mut result = Ok(());
+            while let Some(event) = events.next_if(|event| things.insert(event.subject)) {
+                let position = event.position;
+                match self.send(producer, &event.publish(self.source)) {
+                    Ok(confirmation) => group.push((position, confirmation)),
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+            }
+            for (position, confirmation) in group {
+                confirmation.await.map_err(|_| KafkaError::Canceled)?.map_err(|(error, _)| error)?;
+                *confirmed = Some(position);
+                metrics::counter!("events_published_total", "topic" => self.topic).increment(1);
+            }
+            result?;
+        }
+        Ok(())
     }
 
     /// Sends one event in the binary mode of the Kafka binding,
@@ -178,14 +187,12 @@ impl<O: Outbox> Relay<'_, O> {
 
     fn producer(&self) -> Result<Client<FutureProducer<Listener>>, RelayError<O::Error>> {
         config(self.brokers)
-            // The broker keeps each partition's order and drops what it already has, while one producer tries again.
+            // The broker drops what it already has when the producer tries again.
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // An event that is refused for good stops the producer. Otherwise later events about the same thing, already
-            // sent, would overtake it.
-            .set("enable.gapless.guarantee", "true")
-            // That does not cover events whose time is over, so it never is; CONFIRMATION says when all are given up.
-            .set("message.timeout.ms", "0")
+            .set("message.timeout.ms", CONFIRMATION.as_millis().to_string())
+            // How long it waits for more to send with an event: a group is sent at once.
+            .set("queue.buffering.max.ms", "1")
             // A broker that creates every topic somebody asks for gives it the number of partitions that it likes.
             .set("allow.auto.create.topics", "false")
             .create_with_context(Listener(self.trouble.clone()))

@@ -20,6 +20,8 @@ pub type Check = Box<dyn Fn(&Log, Position) + Send + Sync>;
 pub struct Log {
     events: Mutex<Vec<(Uuid, i64)>>,
     things: Vec<Uuid>,
+    /// What each event carries besides, in bytes.
+    pub ballast: usize,
     pub published: watch::Sender<Position>,
     pub reads: watch::Sender<usize>,
     /// Asked before a place is stored.
@@ -37,6 +39,7 @@ impl Log {
         let log = Self {
             events: Mutex::default(),
             things: (0..5).map(|_| Uuid::now_v7()).collect(),
+            ballast: 0,
             published: watch::Sender::default(),
             reads: watch::Sender::default(),
             check: None,
@@ -102,13 +105,17 @@ impl Outbox for Log {
         let after = usize::try_from(after.position).expect("small");
         // Small batches, so that there are several.
         let limit = usize::try_from(limit).expect("small").min(40);
+        let data = |version| match self.ballast {
+            0 => serde_json::json!({ "version": version }),
+            bytes => serde_json::json!({ "version": version, "ballast": "-".repeat(bytes) }),
+        };
         let batch = events.iter().enumerate().skip(after).take(limit);
         Ok(batch
             .map(|(index, (subject, version))| StoredEvent {
                 subject: *subject,
                 version: *version,
                 r#type: "thing.happened.v1".into(),
-                data: serde_json::value::to_raw_value(&serde_json::json!({ "version": version })).expect("JSON"),
+                data: serde_json::value::to_raw_value(&data(*version)).expect("JSON"),
                 occurred_at: time(),
                 position: place(index + 1),
             })
