@@ -36,9 +36,14 @@ pub fn time() -> DateTime<Utc> {
 impl Log {
     /// One with so many events about five things in turn.
     pub fn new(events: usize) -> Self {
+        Self::about(5, events)
+    }
+
+    /// One with so many events about so many things.
+    pub fn about(things: usize, events: usize) -> Self {
         let log = Self {
             events: Mutex::default(),
-            things: (0..5).map(|_| Uuid::now_v7()).collect(),
+            things: (0..things).map(|_| Uuid::now_v7()).collect(),
             ballast: 0,
             published: watch::Sender::default(),
             reads: watch::Sender::default(),
