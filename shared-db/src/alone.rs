@@ -20,13 +20,18 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub async fn alone<F: Future<Output = Infallible>>(database: &Database, name: &str, work: impl Fn() -> F) -> Infallible {
     loop {
         // Errors are silent here: requests and readiness report them.
-        if let Ok(mut holder) = database.unpooled(SILENCE).await
-            && let Ok(true) = take_lock(&mut holder, name).await
-        {
-            tracing::info!(name, "it is this process that does the work");
-            tokio::select! {
-                never = work() => match never {},
-                () = until_lost(&mut holder) => tracing::warn!(name, "the lock is lost; the work stops until it is held again"),
+        if let Ok(mut holder) = database.unpooled(SILENCE).await {
+            while let Ok(held) = take_lock(&mut holder, name).await {
+                if held {
+                    tracing::info!(name, "it is this process that does the work");
+                    tokio::select! {
+                        never = work() => match never {},
+                        () = until_lost(&mut holder) => {}
+                    }
+                    tracing::warn!(name, "the lock is lost; the work stops until it is held again");
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
             }
         }
         tokio::time::sleep(LOOK).await;

@@ -7,7 +7,6 @@ mod dial;
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::broker::{Brokers, relay};
@@ -78,7 +77,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     tokio::spawn(chassis::serve::serve(listener, users::router(app.clone()), std::future::pending(), || {}));
     let users = Client::router(users::router(app.clone()));
 
-    let cluster = Arc::new(MockCluster::new(1).expect("a cluster in this process"));
+    let cluster = MockCluster::new(1).expect("a cluster in this process");
     cluster.create_topic("users", 3, 1).expect("created");
     let brokers: Brokers = cluster.bootstrap_servers().parse().expect("host:port");
     let folder = tempfile::tempdir().expect("a folder");

@@ -32,6 +32,12 @@ async fn open_orders(State(count): State<Count>, uri: Uri) -> Response {
 }
 
 async fn start() -> (Service, Count) {
+    let (service, count, _) = start_with_orders().await;
+    (service, count)
+}
+
+/// The same, and how the orders service is reached.
+async fn start_with_orders() -> (Service, Count, Http) {
     let (mut service, count) = (Service::start(), Count::default());
     let orders = axum::Router::new().route("/open-orders", get(open_orders)).with_state(count.clone());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
@@ -39,10 +45,10 @@ async fn start() -> (Service, Count) {
     tokio::spawn(chassis::serve::serve(listener, orders, std::future::pending(), || {}));
     let patient = Duration::from_secs(40);
     let limits = Limits { connect: patient, attempt: patient, call: patient };
-    let port = OpenOrders::remote(Http::new("orders", &address.into(), limits));
+    let port = Http::new("orders", &address.into(), limits);
     let database = Database::new(&service.database.url_as(USERS_ROLE), &settings()).expect("a URL");
-    service.client = Client::router(router(App::new(database, port)));
-    (service, count)
+    service.client = Client::router(router(App::new(database, OpenOrders::remote(port.clone()))));
+    (service, count, port)
 }
 
 #[tokio::test]
@@ -72,4 +78,29 @@ async fn a_user_is_deactivated_only_when_orders_says_that_none_is_open() {
     // Nothing is left to ask.
     count.store(-1, Ordering::Relaxed);
     service.client.delete(&path).await.expect(204);
+}
+
+/// How many comparisons came to this outcome. Metrics belong to the process, so one test has to do all of this.
+async fn compared(client: &Client, outcome: &str) -> u64 {
+    let metrics = client.get("/metrics").await.expect(200).text();
+    let series = format!("open_orders_shadow_total{{outcome=\"{outcome}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_shadow_is_compared_and_never_changes_an_answer() {
+    let (mut service, count, orders) = start_with_orders().await;
+    let database = Database::new(&service.database.url_as(USERS_ROLE), &settings()).expect("a URL");
+    service.client = Client::router(router(App::new(database, OpenOrders::local().shadowed_by(orders))));
+    for (says, outcome) in [(0, "equal"), (3, "mismatch"), (-1, "error")] {
+        count.store(says, Ordering::Relaxed);
+        let user = service.register(outcome).await;
+        service.client.delete(format!("/users/{}", id(&user))).await.expect(204);
+        let counted = async {
+            while compared(&service.client, outcome).await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap_or_else(|_| panic!("no {outcome} is counted"));
+    }
 }
