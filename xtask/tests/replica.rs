@@ -234,6 +234,8 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     let rebuild = users::open_orders::replica::Command::Rebuild;
     users::open_orders::replica::run(pair.apps.0.database.clone(), &feed, rebuild).await.expect("rebuilt");
     pair.do_replica(&["compare", "--patience", "0"]).await;
+    pair.execute("drop view customers; drop table customers_replica cascade").await;
+    pair.refused_replica(&["compare"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,14 +33,30 @@ fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
     tokio::spawn(async move { match relay(&brokers, "users", "/users", &log, &wakeups).await {} })
 }
 
+/// The real program. It ends with the test, however that ends.
+struct Program(Child);
+
+impl Program {
+    fn kill(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("ended");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// The program in a folder of its own, reading from the broker.
-fn program(folder: &TempDir, service: &Service, users: &str, brokers: &Brokers) -> Child {
+fn program(folder: &TempDir, service: &Service, users: &str, brokers: &Brokers) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.env_clear().current_dir(folder.path());
     command.env("ORDERS_DATABASE_URL", service.database.url_as(ORDERS_ROLE)).env("ORDERS_ADDR", "127.0.0.1:0");
     command.env("EVENTS_VIA", "kafka").env("KAFKA_BROKERS", brokers.to_string()).env("USERS_URL", users);
     command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("the program starts")
+    Program(command.spawn().expect("the program starts"))
 }
 
 async fn holds(service: &Service, query: &str) -> bool {
@@ -105,8 +121,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
             7 => {
                 // Anywhere: while it starts, joins, stores, cancels. Not a wait for anything.
                 tokio::time::sleep(Duration::from_millis((n as u64 * 97) % 700)).await;
-                consumer.kill().expect("killed");
-                consumer.wait().expect("ended");
+                consumer.kill();
                 consumer = program(&folder, &service, &users_url, &brokers);
             }
             _ => {}
@@ -119,8 +134,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
         select from orders o join users u on u.id = o.user_id where u.status = 'deactivated' and o.status = 'placed')",
     )
     .await;
-    consumer.kill().expect("killed");
-    consumer.wait().expect("ended");
+    consumer.kill();
     relay.abort();
     for (order, cancelled) in orders {
         let history = service.history(&order).await;

@@ -17,7 +17,7 @@ use crate::up::{folder, load_variables};
 /// What to do with a replica.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Compares replicas with what is published, row by row. Exit code 0 when they are equal, 1 when not
+    /// Compares replicas with what is published, row by row. Exit code 0 when they are equal, 1 when not, 2 when nobody knows
     Compare(CompareOptions),
     /// Puts a replica behind the view that its service reads, and behind its rule
     Use(SwitchOptions),
@@ -130,7 +130,18 @@ impl Replica {
 /// # Errors
 /// What kept it from being done.
 pub fn run(command: &Command) -> Result<ExitCode> {
-    load_variables()?;
+    let done = load_variables().and_then(|()| do_it(command));
+    match (done, command) {
+        // Not to be taken for a difference.
+        (Err(error), Command::Compare(_)) => {
+            eprintln!("error: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+        (done, _) => done,
+    }
+}
+
+fn do_it(command: &Command) -> Result<ExitCode> {
     block_on(async || {
         let mut owner = owner().await?;
         match command {

@@ -150,14 +150,30 @@ async fn a_feed_that_is_away_is_followed_again_from_where_it_was_left() {
     assert!(again.iter().all(|asked| asked.contains("from=end") || asked.starts_with("/users")), "{again:?}");
 }
 
+/// The real program. It ends with the test, however that ends.
+struct Program(Child);
+
+impl Program {
+    fn kill(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("ended");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// The program in a folder of its own, following the feed.
-fn program(folder: &TempDir, service: &Service, feed: &FakeFeed) -> Child {
+fn program(folder: &TempDir, service: &Service, feed: &FakeFeed) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.env_clear().current_dir(folder.path());
     command.env("ORDERS_DATABASE_URL", service.database.url_as(ORDERS_ROLE)).env("ORDERS_ADDR", "127.0.0.1:0");
     command.env("EVENTS_VIA", "feed").env("USERS_URL", format!("http://{}", feed.address)).env("RUST_LOG", "error");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("the program starts")
+    Program(command.spawn().expect("the program starts"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,8 +203,7 @@ async fn killed_at_any_point_the_consumer_loses_nothing_and_does_nothing_twice()
         // Anywhere: while it starts, reads, stores, cancels. Not a wait for anything.
         tokio::time::sleep(Duration::from_millis((kills * 7) % 30)).await;
         if kills < 15 {
-            consumer.kill().expect("killed");
-            consumer.wait().expect("ended");
+            consumer.kill();
             consumer = program(&folder, &service, &feed);
             kills += 1;
             // The server has noticed, and the next one may have its turn.
@@ -200,8 +215,7 @@ async fn killed_at_any_point_the_consumer_loses_nothing_and_does_nothing_twice()
             }
         }
     }
-    consumer.kill().expect("killed");
-    consumer.wait().expect("ended");
+    consumer.kill();
     assert!(kills >= 3, "it was faster than we were: {kills}");
 
     let seen = customers(&service).await;
