@@ -255,8 +255,14 @@ impl Feed {
 
 impl From<CloudEvent<'_>> for Received {
     fn from(CloudEvent { id, r#type, time, data }: CloudEvent<'_>) -> Self {
-        Self { id, r#type, time, data: data.map(|data| data.get().to_owned()).unwrap_or_default() }
+        let data = data.map(|data| data.get().to_owned()).unwrap_or_default();
+        Self { id: storable(&id), r#type: storable(&r#type), time, data }
     }
+}
+
+/// A text without NUL, which Postgres does not take: an event that cannot even be parked would stop all behind it.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// Counts what was applied, and how old the last of it is; with nothing to apply, there is no lag.

@@ -45,15 +45,21 @@ pub fn router(app: App) -> Router {
 /// How often [`watch_event_log`] looks.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// Keeps the gauge of how long committed events have been held back from the feed by an open transaction.
+/// Keeps the gauges of how long committed events have been held back from the feed by an open transaction, and of how many
+/// of the other service's events are parked, which a command may change as well as this process.
 pub async fn watch_event_log(app: App) {
-    let gauge = metrics::gauge!("event_log_withheld_seconds");
+    let (withheld, parked) = (metrics::gauge!("event_log_withheld_seconds"), metrics::gauge!("parked_events"));
     loop {
         // Silent on errors: requests and readiness report them.
         if let Ok(mut connection) = app.database.connection().await
             && let Ok(seconds) = db::events::withheld_seconds(&mut connection).await.settle(connection)
         {
-            gauge.set(seconds);
+            withheld.set(seconds);
+        }
+        if let Ok(mut connection) = app.database.connection().await
+            && let Ok(count) = db::open_orders::count_parked_events(&mut connection).await.settle(connection)
+        {
+            parked.set(count as f64);
         }
         tokio::time::sleep(WATCH).await;
     }

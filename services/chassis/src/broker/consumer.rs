@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Brokers;
 use super::connection::{Client, Listener, Pauses, Trouble, config};
-use crate::consumer::{Inbox, Received, observe};
+use crate::consumer::{Inbox, Received, observe, storable};
 use crate::request::chain;
 
 /// Events applied at once.
@@ -200,8 +200,7 @@ fn read(message: &BorrowedMessage<'_>) -> Received {
     }
 }
 
-/// Anybody may write to a topic, and anything. What is no text is made one that a database can store: Postgres takes no
-/// NUL, and an event that cannot even be parked would stop all behind it.
+/// Anybody may write to a topic, and anything: what is no text is made one.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
+    storable(&String::from_utf8_lossy(bytes))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use chassis::consumer::{Inbox, Received};
+use chassis::consumer::{Inbox, Received, storable};
 use chassis::request::chain;
 use serde::Deserialize;
 use shared_db::Settle;
@@ -109,11 +109,12 @@ impl CustomersInbox {
     async fn take_in(&self, customers: &[Customer], cursor: Option<&str>) -> Result<(), Error> {
         let deactivated: Vec<Uuid> =
             customers.iter().filter(|customer| customer.status == "deactivated").map(|customer| customer.id).collect();
-        if !deactivated.is_empty() {
-            self.store(customers, None).await?;
-            self.cancel_orders(&deactivated).await?;
+        if deactivated.is_empty() {
+            return self.store(customers, cursor).await;
         }
-        self.store(customers, cursor).await
+        self.store(customers, None).await?;
+        self.cancel_orders(&deactivated).await?;
+        self.store(&[], cursor).await
     }
 
     async fn store(&self, customers: &[Customer], cursor: Option<&str>) -> Result<(), Error> {
@@ -144,6 +145,8 @@ impl CustomersInbox {
     }
 
     async fn park(&self, event: &Received, error: &str) -> Result<(), Error> {
+        // It may quote what could not be read.
+        let error = &*storable(error);
         tracing::error!(
             event.id = event.id,
             event.r#type = event.r#type,
@@ -152,8 +155,7 @@ impl CustomersInbox {
         );
         let mut connection = self.0.database.connection().await?;
         let parked = db::park_event(&mut connection, &event.id, &event.r#type, &event.data, error).await;
-        parked.settle(connection)?;
-        self.gauge_parked().await
+        Ok(parked.settle(connection)?)
     }
 
     /// Tries the parked events again: how many were applied, and how many are parked still.
@@ -177,12 +179,5 @@ impl CustomersInbox {
         }
         let mut connection = self.0.database.connection().await?;
         Ok((applied, db::count_parked_events(&mut connection).await.settle(connection)?))
-    }
-
-    pub(super) async fn gauge_parked(&self) -> Result<(), Error> {
-        let mut connection = self.0.database.connection().await?;
-        let parked = db::count_parked_events(&mut connection).await.settle(connection)?;
-        metrics::gauge!("parked_events").set(parked as f64);
-        Ok(())
     }
 }

@@ -65,7 +65,7 @@ pub const CONSUMER: &str = "orders: consumer of users' events";
 pub async fn fill(inbox: &CustomersInbox, feed: &Feed) {
     loop {
         let filled = match inbox.cursor().await {
-            Ok(Some(_)) => inbox.gauge_parked().await.map_err(SnapshotError::from),
+            Ok(Some(_)) => return,
             Ok(None) => rebuild(inbox, feed).await.map(drop),
             Err(error) => Err(error.into()),
         };

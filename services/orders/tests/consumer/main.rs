@@ -99,7 +99,10 @@ async fn what_is_not_understood_is_passed_over_and_what_cannot_be_applied_is_par
     without_name["data"].as_object_mut().expect("an object").remove("name");
     let unstorable = event(joe, 1, "Jo\0e", "active");
     let other_status = event(joe, 2, "Joe", "asleep");
+    let mut quoted = event(joe, 3, "Joe", "a\0b");
+    quoted["id"] = json!("nul\0");
     let all = vec![
+        quoted,
         event(ada, 1, "Ada", "active"),
         of_later,
         without_name,
@@ -116,10 +119,13 @@ async fn what_is_not_understood_is_passed_over_and_what_cannot_be_applied_is_par
     until_read(&service, &feed).await;
     let seen: Vec<_> = customers(&service).await.into_iter().map(|(id, name, _, version)| (id, name, version)).collect();
     assert_eq!(seen, [(ada, "Ada".to_owned(), 1), (eve, "Eve".to_owned(), 2)]);
-    assert_eq!(parked(&service).await, [format!("{eve}/1"), format!("{joe}/1"), format!("{joe}/2")]);
+    assert_eq!(
+        parked(&service).await,
+        [format!("{eve}/1"), format!("{joe}/1"), format!("{joe}/2"), "nul\u{fffd}".to_owned()]
+    );
     consumer.abort();
 
-    // Two of them are mended; the third is as it was.
+    // Two of them are mended; the others are as they were.
     let mend = format!("update orders_parked_events set data = replace(data, 'asleep', 'active') where id = '{joe}/2'");
     service.execute(&mend).await;
     let older =
@@ -128,7 +134,7 @@ async fn what_is_not_understood_is_passed_over_and_what_cannot_be_applied_is_par
     let app = app(&service.database.url_as(ORDERS_ROLE), &settings(10));
     let feed = Feed::new("users", &feed.address.into());
     replica::run(app, &feed, replica::Command::Retry).await.expect("tried");
-    assert_eq!(parked(&service).await, [format!("{joe}/1")]);
+    assert_eq!(parked(&service).await, [format!("{joe}/1"), "nul\u{fffd}".to_owned()]);
     let seen: Vec<_> = customers(&service).await.into_iter().map(|(_, name, _, version)| (name, version)).collect();
     assert_eq!(seen, [("Ada".to_owned(), 1), ("Eve".to_owned(), 2), ("Joe".to_owned(), 2)]);
 }

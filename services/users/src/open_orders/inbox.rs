@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chassis::consumer::{Inbox, Received};
+use chassis::consumer::{Inbox, Received, storable};
 use chassis::request::chain;
 use serde::Deserialize;
 use shared_db::{Database, Settle};
@@ -110,6 +110,8 @@ impl OpenOrdersInbox {
     }
 
     async fn park(&self, event: &Received, error: &str) -> Result<(), Error> {
+        // It may quote what could not be read.
+        let error = &*storable(error);
         tracing::error!(
             event.id = event.id,
             event.r#type = event.r#type,
@@ -118,8 +120,7 @@ impl OpenOrdersInbox {
         );
         let mut connection = self.0.connection().await?;
         let parked = db::park_event(&mut connection, &event.id, &event.r#type, &event.data, error).await;
-        parked.settle(connection)?;
-        self.gauge_parked().await
+        Ok(parked.settle(connection)?)
     }
 
     /// Tries the parked events again: how many were applied, and how many are parked still.
@@ -143,12 +144,5 @@ impl OpenOrdersInbox {
         }
         let mut connection = self.0.connection().await?;
         Ok((applied, db::count_parked_events(&mut connection).await.settle(connection)?))
-    }
-
-    pub(super) async fn gauge_parked(&self) -> Result<(), Error> {
-        let mut connection = self.0.connection().await?;
-        let parked = db::count_parked_events(&mut connection).await.settle(connection)?;
-        metrics::gauge!("parked_events").set(parked as f64);
-        Ok(())
     }
 }
