@@ -1,5 +1,6 @@
 //! The table `open_orders_replica`, how far it has been brought, and the view `open_orders`.
 
+use chassis::consumer::Received;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -130,21 +131,11 @@ pub async fn park_event(
     Ok(())
 }
 
-/// An event that is kept.
-pub struct ParkedEvent {
-    /// The CloudEvent's id.
-    pub id: String,
-    /// The CloudEvent's type.
-    pub r#type: String,
-    /// The CloudEvent's data.
-    pub data: String,
-}
-
 /// The events that are kept, those kept first first.
-pub async fn parked_events(connection: &mut PgConnection) -> Result<Vec<ParkedEvent>, sqlx::Error> {
-    sqlx::query_as!(ParkedEvent, "select id, type, data from users_parked_events order by parked_at, id")
-        .fetch_all(connection)
-        .await
+pub async fn parked_events(connection: &mut PgConnection) -> Result<Vec<Received>, sqlx::Error> {
+    let rows =
+        sqlx::query!("select id, type, data from users_parked_events order by parked_at, id").fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|row| Received { id: row.id, r#type: row.r#type, time: None, data: row.data }).collect())
 }
 
 /// How many events are kept.

@@ -1,9 +1,8 @@
 //! What users makes of the events of orders: its replica of the orders that are open.
 
-use std::collections::HashMap;
-
-use chassis::consumer::{Inbox, Received, storable};
-use chassis::request::chain;
+use axum::http::StatusCode;
+use chassis::consumer::{Feed, Received, Replica};
+use chassis::progress::Progress;
 use serde::Deserialize;
 use shared_db::{Database, Settle};
 use uuid::Uuid;
@@ -50,99 +49,89 @@ impl From<Data> for Order {
     }
 }
 
-/// The order after an event, if the event is one of those; why it cannot be read, if so.
-fn read(event: &Received) -> Result<Option<Order>, String> {
-    match &*event.r#type {
-        "" => Err("it does not say what type of event it is".to_owned()),
-        known if TYPES.contains(&known) => {
-            event.read::<Data>().map(|data| Some(data.into())).map_err(|error| error.to_string())
-        }
-        _ => Ok(None),
-    }
+/// A page of orders.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Data>,
 }
 
-impl Inbox for OpenOrdersInbox {
+impl Replica for OpenOrdersInbox {
+    type Thing = Order;
     type Error = Error;
+    const THINGS: &'static str = "open orders";
+
+    fn read(event: &Received) -> Result<Option<Order>, String> {
+        match &*event.r#type {
+            "" => Err("it does not say what type of event it is".to_owned()),
+            known if TYPES.contains(&known) => {
+                event.read::<Data>().map(|data| Some(data.into())).map_err(|error| error.to_string())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn version(thing: &Order) -> (Uuid, i64) {
+        (thing.id, thing.version)
+    }
+
+    fn is_refusal(error: &Error) -> bool {
+        matches!(error, Error::Database(error) if !error.is_unavailable())
+    }
 
     async fn cursor(&self) -> Result<Option<String>, Error> {
         let mut connection = self.0.connection().await?;
         Ok(find_cursor(&mut connection, FEED).await.settle(connection)?)
     }
 
-    async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), Error> {
-        // Of each order the newest only: an event says all, so those before it say nothing more.
-        let mut newest: HashMap<Uuid, (Order, &Received)> = HashMap::new();
-        for event in events {
-            match read(event) {
-                Ok(Some(order)) => {
-                    let known = newest.get(&order.id);
-                    if known.is_none_or(|(known, _)| known.version < order.version) {
-                        newest.insert(order.id, (order, event));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => self.park(event, &error).await?,
-            }
-        }
-        let (orders, sources): (Vec<_>, Vec<_>) = newest.into_values().unzip();
-        match self.store(&orders, cursor).await {
-            Err(Error::Database(error)) if !error.is_unavailable() => {
-                // Something in there the database will not have. One by one, to find out what.
-                for (order, source) in orders.into_iter().zip(sources) {
-                    match self.store(&[order], None).await {
-                        Err(Error::Database(error)) if !error.is_unavailable() => {
-                            self.park(source, &chain(&error)).await?;
-                        }
-                        done => done?,
-                    }
-                }
-                self.store(&[], cursor).await
-            }
-            done => done,
-        }
-    }
-}
-
-impl OpenOrdersInbox {
-    async fn store(&self, orders: &[Order], cursor: Option<&str>) -> Result<(), Error> {
+    async fn take_in(&self, orders: &[Order], cursor: Option<&str>) -> Result<(), Error> {
         let mut connection = self.0.connection().await?;
         Ok(db::store_orders(&mut connection, orders, cursor).await.settle(connection)?)
     }
 
     async fn park(&self, event: &Received, error: &str) -> Result<(), Error> {
-        // It may quote what could not be read.
-        let error = &*storable(error);
-        tracing::error!(
-            event.id = event.id,
-            event.r#type = event.r#type,
-            error,
-            "an event cannot be applied, and is parked"
-        );
         let mut connection = self.0.connection().await?;
         let parked = db::park_event(&mut connection, &event.id, &event.r#type, &event.data, error).await;
         Ok(parked.settle(connection)?)
     }
 
-    /// Tries the parked events again: how many were applied, and how many are parked still.
-    pub(super) async fn retry(&self) -> Result<(usize, i64), Error> {
+    async fn parked(&self) -> Result<Vec<Received>, Error> {
         let mut connection = self.0.connection().await?;
-        let parked = db::parked_events(&mut connection).await.settle(connection)?;
-        let mut applied = 0;
-        for db::ParkedEvent { id, r#type, data } in parked {
-            let event = Received { id, r#type, time: None, data };
-            let done = match read(&event) {
-                Ok(order) => self.store(order.as_slice(), None).await.map_err(|error| chain(&error)),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = done {
-                self.park(&event, &error).await?;
-                continue;
+        Ok(db::parked_events(&mut connection).await.settle(connection)?)
+    }
+
+    async fn unpark(&self, id: &str) -> Result<(), Error> {
+        let mut connection = self.0.connection().await?;
+        Ok(db::unpark_event(&mut connection, id).await.settle(connection)?)
+    }
+
+    async fn rebuild(&self, feed: &Feed) -> Result<u64, Error> {
+        // Where snapshot and events both tell of an order, the version decides. An open order only ever goes from one of
+        // the lists to a later one, so none is missed between them.
+        let database = &self.0;
+        let end = feed.end().await?;
+        let mut connection = database.connection().await?;
+        let begun = db::now(&mut connection).await.settle(connection)?;
+        let progress = Progress::new("open orders");
+        let mut count = 0;
+        for status in ["placed", "paid", "shipped"] {
+            let mut cursor = Some(String::new());
+            while let Some(after) = cursor {
+                let page = feed.http().get(&format!("/orders?status={status}&limit=100{after}")).await?;
+                if page.status != StatusCode::OK {
+                    return Err(page.unexpected().into());
+                }
+                cursor = page.cursor("cursor").map(|cursor| format!("&cursor={cursor}"));
+                let orders: Vec<Order> = page.json::<Page>()?.items.into_iter().map(Order::from).collect();
+                let mut connection = database.connection().await?;
+                db::refresh_orders(&mut connection, &orders, begun).await.settle(connection)?;
+                count += orders.len() as u64;
+                progress.at(count);
             }
-            let mut connection = self.0.connection().await?;
-            db::unpark_event(&mut connection, &event.id).await.settle(connection)?;
-            applied += 1;
         }
-        let mut connection = self.0.connection().await?;
-        Ok((applied, db::count_parked_events(&mut connection).await.settle(connection)?))
+        let mut connection = database.connection().await?;
+        db::close_others(&mut connection, begun).await.settle(connection)?;
+        let mut connection = database.connection().await?;
+        db::store_orders(&mut connection, &[], Some(&end)).await.settle(connection)?;
+        Ok(count)
     }
 }

@@ -1,5 +1,7 @@
 //! Follows the events of another service by its HTTP feed, and hands them to those who know what they mean.
 
+mod replica;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+
+pub use replica::{Command, Replica, keep_up, tend};
 
 use crate::broker::Brokers;
 use crate::remote::{BaseUrl, Http, Limits, RemoteError};
