@@ -1,0 +1,52 @@
+//! One file a command: its flags, and what it prints. What it does stands beside this folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+
+/// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
+/// of their own, online, verified, and with a way back.
+///
+/// Exit codes: 0 done; 1 looked at, and the answer is no; 2 it could not be done, or nobody knows.
+#[derive(Debug, Parser)]
+#[command(name = "splitctl", version)]
+struct Arguments {
+    /// The manifest
+    #[arg(long, global = true, default_value = "split.toml")]
+    manifest: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Reads the arguments and `.env`, and does what they say.
+pub async fn run() -> ExitCode {
+    let done = match load_variables() {
+        Ok(()) => dispatch(Arguments::parse()).await,
+        Err(error) => Err(error),
+    };
+    ExitCode::from(done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        exit::FAILED
+    }))
+}
+
+async fn dispatch(arguments: Arguments) -> Result<u8> {
+    match arguments.command {}
+}
+
+/// Reads `.env`, which never overrides the environment.
+fn load_variables() -> Result<()> {
+    match dotenvy::dotenv() {
+        // The error's text may repeat a line of the file, which may hold a password.
+        Err(dotenvy::Error::LineParse(..)) => bail!(".env has a line that is not NAME=value"),
+        Err(error) if !error.not_found() => Err(error).context(".env cannot be read"),
+        _ => Ok(()),
+    }
+}

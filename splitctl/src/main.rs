@@ -1,0 +1,18 @@
+//! `splitctl`: the way out of a shared Postgres. It knows a manifest of owners, shows what couples them, and moves one owner's
+//! tables to a database of their own: online, verified, and with a way back.
+
+#![allow(clippy::disallowed_methods, reason = "it works on any schema, which no compiler has seen")]
+
+mod commands;
+mod database;
+mod exit;
+mod manifest;
+mod names;
+mod output;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    commands::run().await
+}
