@@ -19,7 +19,8 @@ const SETTINGS: &str = "
     set search_path = pg_catalog, pg_temp;
     set tcp_keepalives_idle = 5;
     set tcp_keepalives_interval = 2;
-    set tcp_keepalives_count = 3";
+    set tcp_keepalives_count = 3;
+    set splitctl.at_work = 'yes'";
 
 /// Connects as an operator. The session's `search_path` holds no schema of the user's: every name is written with its own.
 ///

@@ -7,6 +7,7 @@ mod commands;
 mod database;
 mod exit;
 mod manifest;
+mod moving;
 mod names;
 mod output;
 

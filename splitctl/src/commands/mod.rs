@@ -1,5 +1,7 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
+mod moving;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::exit;
+use crate::moving::Place;
 
 /// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
 /// of their own, online, verified, and with a way back.
@@ -23,7 +26,28 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Looks for everything that would stop or surprise a move; changes nothing
+    Plan(moving::Look),
+    /// Copies an owner's tables to its target, and has every change follow
+    Copy(moving::Act),
+    /// Compares the rows of both sides while writes go on
+    Verify(moving::Verify),
+    /// Takes the foreign keys off that join what moves and what stays
+    Detach(moving::Act),
+    /// Puts them back
+    Attach(moving::Act),
+    /// Has the tables live in the target: writers wait for some milliseconds
+    Cutover(moving::Switch),
+    /// Has them live in the source again: any time before `complete`
+    Rollback(moving::Switch),
+    /// Drops the old tables: the only step without a way back
+    Complete(moving::Act),
+    /// Takes a move back that has not been completed
+    Abort(moving::Act),
+    /// Tells where a move stands, and what comes next
+    Status(moving::Look),
+}
 
 /// Reads the arguments and `.env`, and does what they say.
 pub async fn run() -> ExitCode {
@@ -33,12 +57,24 @@ pub async fn run() -> ExitCode {
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        exit::FAILED
+        exit::code(&error)
     }))
 }
 
 async fn dispatch(arguments: Arguments) -> Result<u8> {
-    match arguments.command {}
+    let manifest = &arguments.manifest;
+    match arguments.command {
+        Command::Plan(command) => moving::plan(manifest, &command).await,
+        Command::Copy(command) => moving::copy(manifest, &command).await,
+        Command::Verify(command) => moving::verify(manifest, &command).await,
+        Command::Detach(command) => moving::foreign_keys(manifest, &command, false).await,
+        Command::Attach(command) => moving::foreign_keys(manifest, &command, true).await,
+        Command::Cutover(command) => moving::switch(manifest, &command, Place::Target).await,
+        Command::Rollback(command) => moving::switch(manifest, &command, Place::Source).await,
+        Command::Complete(command) => moving::complete(manifest, &command).await,
+        Command::Abort(command) => moving::abort(manifest, &command).await,
+        Command::Status(command) => moving::status(manifest, &command).await,
+    }
 }
 
 /// Reads `.env`, which never overrides the environment.
