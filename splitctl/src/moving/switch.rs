@@ -109,6 +109,8 @@ pub async fn run(moving: &mut Move, to: Place, options: &Options) -> Result<Swit
         let standing = crossings::standing(moving).await?;
         require!(standing.is_empty(), "crossings still stand:\n  {}", standing.join("\n  "));
     }
+    // What a run that was killed has left of the switch before.
+    settle_streams(moving, &state).await?;
     let source = &mut moving.source.connection;
     append(source, state.number, &moving.owner, step, "intent", &json!({ "generation": state.generation + 1 })).await?;
     crash_point("switch intended");
@@ -353,30 +355,14 @@ async fn take_back(moving: &mut Move, state: &State) {
     let _ = append(&mut moving.source.connection, number, &name, "give-up", "record", &given_up).await;
 }
 
-/// What comes after the commit: the stream of before ends, the one back begins.
+/// What comes after the commit.
 async fn finish(moving: &mut Move, state: &State, options: &Options) -> Result<()> {
-    let names = moving.names(state.number);
     let step = step(state.lives);
     let pending = state.pending.as_deref() == Some(step);
-    let name = moving.owner.clone();
-    let (lives, other) = moving.sides(state.lives);
     if pending {
-        hook(options.after_switch.as_deref(), lives.place).await?;
+        hook(options.after_switch.as_deref(), state.lives).await?;
     }
-    // Never both at once: what goes one way would come back by the other.
-    stream::end(other, lives, &names, state.generation).await?;
-    crash_point("stream of before ended");
-    let slot = names.stream(state.stream());
-    let exists = stream::retained(&mut lives.connection, &slot).await?;
-    if exists.is_none() {
-        bail!(
-            "the slot {slot} is gone, and with it the way back: the tables are safe in the {}; `splitctl complete {}`, or copy anew",
-            lives.place,
-            name
-        );
-    }
-    stream::subscribe(&mut other.connection, &names, state.stream(), &lives.url_from_other, false).await?;
-    crash_point("way back begun");
+    settle_streams(moving, state).await?;
     if pending {
         let detail = json!({ "generation": state.generation });
         append(&mut moving.source.connection, state.number, &moving.owner, step, "record", &detail).await?;
@@ -386,6 +372,29 @@ async fn finish(moving: &mut Move, state: &State, options: &Options) -> Result<(
         crossings::attach(moving, options.locking).await?;
     }
     moving.read_state().await
+}
+
+/// After a switch the stream of before ends, and the one back begins. Never both at once: what goes one way would come back by
+/// the other.
+async fn settle_streams(moving: &mut Move, state: &State) -> Result<()> {
+    if state.generation == 0 {
+        return Ok(());
+    }
+    let names = moving.names(state.number);
+    let name = moving.owner.clone();
+    let (lives, other) = moving.sides(state.lives);
+    stream::end(other, lives, &names, state.generation).await?;
+    crash_point("stream of before ended");
+    let slot = names.stream(state.stream());
+    if stream::retained(&mut lives.connection, &slot).await?.is_none() {
+        bail!(
+            "the slot {slot} is gone, and with it the way back: the tables are safe in the {}; `splitctl complete {name}`, or copy anew",
+            lives.place
+        );
+    }
+    stream::subscribe(&mut other.connection, &names, state.stream(), &lives.url_from_other, false).await?;
+    crash_point("way back begun");
+    Ok(())
 }
 
 /// Laps of the pause.

@@ -121,7 +121,12 @@ fn moves_out_and_back(place: &Place) {
     assert_eq!(try_execute(&place.source, "truncate log_lines"), Err("55000".to_owned()));
 
     place.done(&["cutover", OWNER]);
-    for refused in [WRITE, "set role shop_svc; select id from parents", "set role shop_svc; select id from happy", "insert into log_lines values ('by a superuser')"] {
+    for refused in [
+        WRITE,
+        "set role shop_svc; select id from parents",
+        "set role shop_svc; select id from happy",
+        "insert into log_lines values ('by a superuser')",
+    ] {
         assert_eq!(try_execute(&place.source, refused), Err("42501".to_owned()), "{refused}");
     }
     execute(&place.target, WRITE);
@@ -134,7 +139,10 @@ fn moves_out_and_back(place: &Place) {
     place.done(&["rollback", OWNER]);
     assert_eq!(try_execute(&place.target, WRITE), Err("42501".to_owned()));
     execute(&place.source, WRITE);
-    let keys = strings(&place.source, "select conname::text from pg_constraint where confrelid = 'tenants'::regclass and convalidated");
+    let keys = strings(
+        &place.source,
+        "select conname::text from pg_constraint where confrelid = 'tenants'::regclass and convalidated",
+    );
     assert_eq!(keys, ["parents_tenant_id_fkey"]);
     place.refused(&["cutover", OWNER], "have not been compared");
     place.done(&["verify", OWNER]);
@@ -147,7 +155,10 @@ fn moves_out_and_back(place: &Place) {
     place.done(&["complete", OWNER]);
     execute(&place.target, WRITE);
     execute(&place.target, "truncate log_lines");
-    let left = strings(&place.source, "select relname::text from pg_class where relname in ('parents', 'Order Items', 'events', 'events_2025', 'log_lines', 'happy', 'tenants')");
+    let left = strings(
+        &place.source,
+        "select relname::text from pg_class where relname in ('parents', 'Order Items', 'events', 'events_2025', 'log_lines', 'happy', 'tenants')",
+    );
     assert_eq!(left, ["tenants"]);
     place.assert_clean();
 }

@@ -95,8 +95,13 @@ impl Place {
 
 /// A cluster for one test.
 pub fn cluster() -> Cluster {
-    Cluster::temporary_with(&["max_replication_slots=20", "max_wal_senders=20", "wal_receiver_timeout=5s", "wal_retrieve_retry_interval=200ms"])
-        .expect("a cluster")
+    Cluster::temporary_with(&[
+        "max_replication_slots=20",
+        "max_wal_senders=20",
+        "wal_receiver_timeout=5s",
+        "wal_retrieve_retry_interval=200ms",
+    ])
+    .expect("a cluster")
 }
 
 pub fn said(output: &Output) -> (Option<i32>, String) {
@@ -113,7 +118,9 @@ pub fn execute(url: &str, statements: &str) {
 /// Tries statements, and returns the SQLSTATE if they fail.
 pub fn try_execute(url: &str, statements: &str) -> Result<(), String> {
     let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statements.to_owned())).await);
-    done.map(drop).map_err(|error| error.as_database_error().and_then(|error| error.code()).map_or_else(|| error.to_string(), Into::into))
+    done.map(drop).map_err(|error| {
+        error.as_database_error().and_then(|error| error.code()).map_or_else(|| error.to_string(), Into::into)
+    })
 }
 
 /// The rows of a query with one column of text.

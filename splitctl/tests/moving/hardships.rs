@@ -1,0 +1,262 @@
+//! What a move must withstand besides crashes of its own: each ends in a clear message, and in a state that can be gone on from.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use dev_postgres::{block_on, connect};
+use sqlx::{Connection, Executor};
+
+use super::app::{App, MANIFEST, SCHEMA};
+use super::place::{OWNER, Place, execute, said, strings, try_execute, until};
+
+fn slots(place: &Place) -> Vec<String> {
+    strings(&place.source, "select database::text from pg_replication_slots order by 1")
+}
+
+#[test]
+fn a_transaction_that_holds_the_tables_is_named_and_nobody_waits_for_it_for_long() {
+    let place = Place::one_cluster(SCHEMA, MANIFEST);
+    place.copied();
+    place.done(&["detach", OWNER]);
+    let mut app = App::new(&place);
+    block_on(async || {
+        let mut holder = connect(&place.source).await.expect("a connection");
+        holder.execute("set application_name = 'nightly report'").await.expect("named");
+        let mut open = holder.begin().await.expect("begun");
+        open.execute("update notes set token = token where id = 1").await.expect("written");
+        place.refused(&["cutover", OWNER, "--lock-timeout", "100", "--lock-attempts", "3"], "nightly report");
+        app.write();
+        open.rollback().await.expect("ended");
+    });
+    // Nothing but the stream is left of the try.
+    assert_eq!(slots(&place), ["before"]);
+    app.write();
+    place.done(&["cutover", OWNER]);
+    app.write();
+    app.check();
+}
+
+#[test]
+fn a_transaction_that_a_new_slot_would_wait_for_is_named() {
+    let place = Place::one_cluster(SCHEMA, MANIFEST);
+    block_on(async || {
+        let mut holder = connect(&place.source).await.expect("a connection");
+        holder.execute("set application_name = 'nightly report'").await.expect("named");
+        let mut open = holder.begin().await.expect("begun");
+        open.execute("insert into tenants values (2)").await.expect("written");
+        place.refused(&["copy", OWNER], "nightly report");
+        open.rollback().await.expect("ended");
+    });
+    assert_eq!(slots(&place), Vec::<String>::new());
+    place.done(&["copy", OWNER]);
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+}
+
+#[test]
+fn the_definitions_cannot_change_during_a_move_and_a_change_that_came_through_is_found() {
+    let place = Place::one_cluster(SCHEMA, MANIFEST);
+    place.copied();
+    place.done(&["detach", OWNER]);
+    for change in [
+        "alter table notes add column more text default 'x'",
+        "create unique index on notes (tenant_id, token)",
+        "alter table notes rename column token to name",
+    ] {
+        assert_eq!(try_execute(&place.source, change), Err("55000".to_owned()), "{change}");
+    }
+    execute(&place.source, "alter table tenants add column name text");
+    execute(&place.source, "create table others (id integer primary key)");
+    // As if there were no event trigger, which only a superuser may make.
+    execute(&place.source, "set splitctl.at_work = 'yes'; alter table notes add column more text default 'x'");
+    place.refused(&["cutover", OWNER], "column public.notes of more");
+    place.refused(&["verify", OWNER], "column public.notes of more");
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+    execute(&place.source, "alter table notes drop column more");
+}
+
+#[test]
+fn every_row_that_differs_is_found_and_no_other_while_writes_go_on() {
+    let place = Place::one_cluster(super::not_ours::SCHEMA, super::not_ours::MANIFEST);
+    place.copied();
+    let planted = r#"
+        update parents set price = price + 1 where id = 77;
+        delete from "Odd schema"."Order Items" where parent_id = 500 and "Line No" = 1;
+        insert into "Odd schema"."Order Items" values (2999, 99, 'extra');
+        delete from log_lines where ctid = (select max(ctid) from log_lines);
+        update events set note = 'other' where id = 3000"#;
+    let mut load = std::process::Command::new("psql");
+    load.arg(&place.source).args(["-q", "-c"]).arg(
+        "do $$ begin for i in 1..4000 loop
+             update parents set amount = 1 + (amount + 1) % 1000 where id between 2900 and 2950;
+             insert into log_lines values ('load');
+             commit; perform pg_sleep(0.001);
+         end loop; end $$",
+    );
+    let mut load = load.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql runs");
+    until("the load runs", || strings(&place.source, "select count(*)::text from log_lines where said = 'load'") != ["0"]);
+    place.done(&["verify", OWNER, "--chunk", "100"]);
+    execute(&place.target, planted);
+    let said = place.refused(&["verify", OWNER, "--chunk", "100"], "5 differ");
+    for line in [
+        "'77'::integer of parents is different",
+        "('500'::integer, '1'::smallint) of \"Odd schema\".\"Order Items\" is missing",
+        "'99'::smallint) of \"Odd schema\".\"Order Items\" is extra",
+        "of log_lines is",
+        "'3000'::bigint) of events is different",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    place.refused(&["cutover", OWNER], "parents_tenant_id_fkey");
+    load.kill().expect("killed");
+    load.wait().expect("ended");
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+}
+
+#[test]
+fn one_move_at_a_time_and_one_operator_at_a_time() {
+    let other = MANIFEST.replace("[owners.other]\n", "[owners.other]\n    target = \"$TARGET_URL\"\n");
+    let place = Place::one_cluster(SCHEMA, &other);
+    place.done(&["copy", OWNER]);
+    place.refused(&["copy", "other"], "a move of shop is open");
+    block_on(async || {
+        let mut operator = connect(&place.source).await.expect("a connection");
+        operator.execute("select pg_advisory_lock(hashtextextended('splitctl', 0))").await.expect("locked");
+        place.refused(&["verify", OWNER], "another splitctl is at work");
+        // Looking is free.
+        place.done(&["status", OWNER]);
+        operator.close().await.expect("closed");
+    });
+    place.done(&["verify", OWNER]);
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+}
+
+#[test]
+fn a_missing_right_is_told_before_anything_is_done() {
+    let mut place = Place::two_clusters(SCHEMA, MANIFEST);
+    execute(&place.target, "create role plain login; create table taken (id integer)");
+    execute(&place.source, "insert into notes (tenant_id, token) values (1, 'x')");
+    place.target =
+        place.clusters[1].url_as("postgres", "after").replace("postgres:", "plain:").replace("plain://", "postgres://");
+    execute(&place.clusters[1].url("postgres"), &format!("alter role plain password '{}'", place.clusters[1].password()));
+    let (code, said) = place.run(&["plan", OWNER]);
+    assert_eq!(code, Some(1), "{said}");
+    for told in ["plain has no REPLICATION on the target", "plain may not create publications"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    place.refused(&["copy", OWNER], "the plan has errors");
+    assert_eq!(strings(&place.source, "select coalesce(to_regnamespace('splitctl')::text, 'none')"), ["none"]);
+}
+
+#[test]
+fn a_target_that_cannot_write_is_told_and_the_copy_goes_on_when_it_can() {
+    let place = Place::two_clusters(SCHEMA, MANIFEST);
+    let admin = place.clusters[1].url("postgres");
+    // As on a full disk, every try of the copy fails; the tables themselves are made before.
+    let mut dying = place.command(&["copy", OWNER]);
+    let (code, text) = said(&dying.env("SPLITCTL_DIE_AT", "6").output().expect("it runs"));
+    assert!(code.is_none() && text.contains("dying"), "{text}");
+    execute(&admin, "alter database after set default_transaction_read_only = on");
+    let (code, text) = said(&place.command(&["copy", OWNER]).env("PGOPTIONS", "").output().expect("it runs"));
+    assert!(code != Some(0), "{text}");
+    execute(&admin, "alter database after set default_transaction_read_only = off");
+    place.done(&["copy", OWNER]);
+    place.done(&["verify", OWNER]);
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+}
+
+#[test]
+fn odd_passwords_and_role_names_are_no_trouble_and_never_shown() {
+    const PASSWORD: &str = r#"p@ss/w:rd'?#%"\ &="#;
+    const ENCODED: &str = "p%40ss%2Fw%3Ard%27%3F%23%25%22%5C%20%26%3D";
+    let mut place = Place::two_clusters(
+        &SCHEMA
+            .replace("shop_svc", "\"Shop's svc\"")
+            .replace("create table tenants", "create role \"Shop's svc\"; create table tenants"),
+        &MANIFEST.replace("\"shop_svc\"", "\"Shop's svc\""),
+    );
+    for cluster in &place.clusters {
+        execute(
+            &cluster.url("postgres"),
+            &format!(
+                "create role \"odd operator\" superuser login password E'{}'",
+                PASSWORD.replace('\'', "''").replace('\\', "\\\\")
+            ),
+        );
+    }
+    execute(&place.target, "create role \"Shop's svc\"");
+    let odd = |url: &str| {
+        let at = url.find('@').expect("a login");
+        format!("postgres://odd%20operator:{ENCODED}{}", &url[at..])
+    };
+    (place.source, place.target) = (odd(&place.source), odd(&place.target));
+    let mut all = String::new();
+    for step in ["plan", "copy", "verify", "detach", "cutover", "verify", "rollback", "status", "abort"] {
+        all += &place.done(&[step, OWNER]);
+    }
+    assert!(!all.contains("p@ss") && !all.contains("p%40"), "{all}");
+    let kept = strings(&place.source, "select string_agg(detail::text, '') from splitctl.journal");
+    assert!(!kept[0].contains("p@ss") && !kept[0].contains("p%40"), "{kept:?}");
+    place.assert_clean();
+}
+
+#[test]
+fn hooks_stand_around_the_switch_and_one_that_fails_before_it_stops_it() {
+    let place = Place::one_cluster(SCHEMA, MANIFEST);
+    place.copied();
+    place.done(&["detach", OWNER]);
+    place.refused(&["cutover", OWNER, "--before-switch", "exit 3"], "exit 3");
+    App::new(&place).write();
+    assert_eq!(slots(&place), ["before"]);
+    place.done(&[
+        "cutover",
+        OWNER,
+        "--before-switch",
+        "echo before-$SPLITCTL_SIDE >>hooks",
+        "--after-switch",
+        "echo after-$SPLITCTL_SIDE >>hooks",
+    ]);
+    place.done(&["rollback", OWNER, "--after-switch", "echo after-$SPLITCTL_SIDE >>hooks"]);
+    let hooks = std::fs::read_to_string(place.folder.path().join("hooks")).expect("they ran");
+    assert_eq!(hooks, "before-target\nafter-target\nafter-source\n");
+}
+
+/// A server crashes at any moment of a switch, and comes back: the same command does what is left.
+fn a_server_crashes(cluster: usize) {
+    let mut place = Place::two_clusters(SCHEMA, MANIFEST);
+    place.copied();
+    place.done(&["detach", OWNER]);
+    for round in 0..8_u64 {
+        let step = if round % 2 == 0 { "cutover" } else { "rollback" };
+        let mut running =
+            place.command(&[step, OWNER]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        std::thread::sleep(Duration::from_millis(40 + round * 15));
+        place.clusters[cluster].stop(true).expect("crashed");
+        running.wait().expect("ended");
+        place.clusters[cluster].start_again().expect("started");
+        place.done(&[step, OWNER]);
+        place.done(&["verify", OWNER]);
+        if step == "rollback" {
+            place.done(&["detach", OWNER]);
+        }
+        // A service that starts now asks first; where the tables live, it can write.
+        let lives = place.done(&["status", OWNER]);
+        let url = if lives.contains("live in the target") { &place.target } else { &place.source };
+        execute(url, &format!("set role shop_svc; insert into notes (tenant_id, token) values (1, 'round {round}')"));
+    }
+    assert_eq!(strings(&place.source, "select count(*)::text from notes"), ["2008"]);
+}
+
+#[test]
+fn the_target_may_crash_during_a_switch() {
+    a_server_crashes(1);
+}
+
+#[test]
+fn the_source_may_crash_during_a_switch() {
+    a_server_crashes(0);
+}
