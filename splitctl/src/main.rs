@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it works on any schema, which no compiler has seen")]
 
+mod audit;
 mod commands;
 mod database;
 mod exit;

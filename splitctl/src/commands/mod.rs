@@ -1,5 +1,7 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
+mod audit;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +25,12 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Show what couples the owners: in the catalog, in their statements, in their transactions
+    ///
+    /// Exit code 1 if anything couples them that no borrowing of the manifest explains.
+    Audit(audit::Audit),
+}
 
 /// Reads the arguments and `.env`, and does what they say.
 pub async fn run() -> ExitCode {
@@ -38,7 +45,10 @@ pub async fn run() -> ExitCode {
 }
 
 async fn dispatch(arguments: Arguments) -> Result<u8> {
-    match arguments.command {}
+    let manifest = arguments.manifest.as_path();
+    match arguments.command {
+        Command::Audit(audit) => audit::run(audit, manifest).await,
+    }
 }
 
 /// Reads `.env`, which never overrides the environment.
