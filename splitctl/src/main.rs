@@ -7,6 +7,8 @@ mod audit;
 mod commands;
 mod database;
 mod exit;
+mod grants;
+mod init;
 mod manifest;
 mod names;
 mod output;

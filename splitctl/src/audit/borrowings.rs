@@ -36,6 +36,8 @@ pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, not
             notes.push(format!(
                 "whether {who} still writes {what} in one transaction was not seen: watch longer, or ask {who}"
             ));
+        } else if findings.iter().any(|finding| finding.kind == Kind::Role && finding.from == *who) {
+            notes.push(format!("whether {who} still needs {what} cannot be told while no grant holds its role back"));
         } else {
             let detail = format!("nothing that {who} uses is called {what}, or {who} owns all that it needs for it");
             findings.push(Finding::new(Kind::UnusedBorrowing, what, who, "", detail).by());

@@ -38,9 +38,7 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
         .flat_map(|finding| finding.to.split(", ").map(move |to| (finding, to)))
         .filter_map(|(finding, to)| Some((finding, middle(&finding.from)?, middle(to)?)))
         .collect();
-    let others = || {
-        report.findings.iter().filter(|finding| middle(&finding.to.split(", ").next().unwrap_or("").to_owned()).is_none())
-    };
+    let others = || report.findings.iter().filter(|finding| finding.to.split(", ").all(|to| middle(to).is_none()));
 
     let lines = lanes.iter().map(|lane| lane.owner.tables.len() + lane.owner.views.len()).max().unwrap_or(0);
     let top = 3 * GAP + LINE;
@@ -52,7 +50,7 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
     let longest = report.findings.iter().map(|finding| label(finding).chars().count()).max().unwrap_or(0) * CHARACTER;
     // A label stands over the middle of its arrow, and may be wider than that; room for the longest at both ends.
     let lanes_end = lanes.last().map_or(0, |lane| lane.x + lane.width / 2);
-    let width = (lanes_end + GAP).max(longest + 4 * GAP).max(640);
+    let width = (lanes_end + GAP).max(longest + 4 * GAP).max(880);
 
     let mut svg = String::new();
     let _ = write!(svg, "{}", HEAD.replace("{width}", &width.to_string()).replace("{height}", &height.to_string()));
@@ -72,7 +70,7 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
         text(&mut svg, x + 48, legend + 4, "label", words);
         x += 48 + words.len() * CHARACTER + 2 * GAP;
     }
-    text(&mut svg, x, legend + 4, "quiet", "from who depends to whom it depends on");
+    text(&mut svg, x, legend + 4, "quiet", "an arrow goes from who depends to whom it depends on");
     for (at, finding) in others().enumerate() {
         text(&mut svg, GAP, legend + 2 * GAP + at * LINE, class(finding.severity), &label(finding));
     }

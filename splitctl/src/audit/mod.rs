@@ -22,7 +22,7 @@ use sqlx::{PgConnection, query_scalar};
 
 pub use self::finding::{Finding, Kind, Report, Severity};
 pub use self::ownership::Ownership;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Owner};
 use catalog::{Catalog, RelationKind};
 use rights::Rights;
 
@@ -40,6 +40,7 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     let mut notes = Vec::new();
     let catalog = Catalog::read(connection).await?;
     let owners = Ownership::of(manifest, &catalog);
+    // Of two owners with one role, which `lists` refuses, either will do.
     let roles: BTreeMap<&str, &str> =
         manifest.owners.iter().map(|(name, owner)| (owner.role.as_str(), name.as_str())).collect();
     let names: Vec<&str> = roles.keys().copied().collect();
@@ -72,6 +73,11 @@ fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Find
         }
     }
     for (name, owner) in &manifest.owners {
+        let same = |(other, candidate): &(&String, &Owner)| *other < name && candidate.role == owner.role;
+        if let Some((other, _)) = manifest.owners.iter().find(same) {
+            let detail = "both log in as this role, so nothing tells their rights and statements apart";
+            findings.push(Finding::new(Kind::Role, format!("role {}", owner.role), name, other, detail).by());
+        }
         let tables = owner.tables.iter().map(|table| (table, RelationKind::Table, "table"));
         let views = owner.views.iter().map(|view| (view, RelationKind::View, "view"));
         for (relation, kind, word) in tables.chain(views) {

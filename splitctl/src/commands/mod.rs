@@ -1,6 +1,8 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
 mod audit;
+mod grants;
+mod init;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,10 +28,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Draft a manifest from a live database
+    Init(init::Init),
     /// Show what couples the owners: in the catalog, in their statements, in their transactions
     ///
     /// Exit code 1 if anything couples them that no borrowing of the manifest explains.
     Audit(audit::Audit),
+    /// Show or apply the roles and grants that the manifest implies
+    ///
+    /// Exit code 1 if the database has drifted from them, unless --apply mends it.
+    Grants(grants::Grants),
 }
 
 /// Reads the arguments and `.env`, and does what they say.
@@ -47,7 +55,9 @@ pub async fn run() -> ExitCode {
 async fn dispatch(arguments: Arguments) -> Result<u8> {
     let manifest = arguments.manifest.as_path();
     match arguments.command {
+        Command::Init(init) => init::run(init).await,
         Command::Audit(audit) => audit::run(audit, manifest).await,
+        Command::Grants(grants) => grants::run(grants, manifest).await,
     }
 }
 
