@@ -57,9 +57,4 @@ impl Ownership {
         others.remove(owner);
         (!others.is_empty()).then(|| others.into_iter().collect::<Vec<_>>().join(", "))
     }
-
-    /// Everything that has an owner.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, &str)> {
-        self.owners.iter().map(|(relation, owner)| (*relation, owner.as_str()))
-    }
 }

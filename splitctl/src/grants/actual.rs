@@ -10,7 +10,7 @@ use crate::audit::Ownership;
 use crate::audit::catalog::{Catalog, RelationKind};
 use crate::audit::rights::{Granted, Rights};
 use crate::manifest::Manifest;
-use crate::names::quote_ident;
+use crate::names::{Qualified, quote_ident};
 
 /// The roles of the manifest, and all grants.
 pub struct Actual {
@@ -18,6 +18,9 @@ pub struct Actual {
     pub roles: BTreeSet<String>,
     by_oid: BTreeMap<i64, String>,
     granted: Vec<Granted>,
+    /// Owners by role.
+    owners: BTreeMap<String, String>,
+    listed: BTreeSet<Qualified>,
 }
 
 impl Actual {
@@ -26,7 +29,9 @@ impl Actual {
         let names: Vec<&str> = manifest.owners.values().map(|owner| owner.role.as_str()).collect();
         let Rights { roles, granted } = Rights::read(connection, &names).await?;
         let by_oid: BTreeMap<i64, String> = roles.into_iter().map(|role| (role.oid, role.name)).collect();
-        Ok(Self { roles: by_oid.values().cloned().collect(), by_oid, granted })
+        let owners = manifest.owners.iter().map(|(name, owner)| (owner.role.clone(), name.clone())).collect();
+        let listed = manifest.owners.values().flat_map(|owner| owner.views.iter().cloned()).collect();
+        Ok(Self { roles: by_oid.values().cloned().collect(), by_oid, granted, owners, listed })
     }
 
     /// Whether the role may use the schema, however it comes to that.
@@ -52,17 +57,14 @@ impl Actual {
     pub fn beyond(&self, implied: &Implied, catalog: &Catalog, owners: &Ownership) -> (Vec<String>, Vec<String>) {
         let mut extra: BTreeMap<(i64, &str, Option<&str>), BTreeSet<&str>> = BTreeMap::new();
         let mut public: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
-        for Granted { relation, grantee, right, column } in &self.granted {
-            if owners.get(*relation).is_none() {
-                continue;
-            }
+        for granted in self.granted.iter().filter(|granted| owners.get(granted.relation).is_some()) {
+            let Granted { relation, grantee, right, column } = granted;
             if *grantee == 0 {
                 public.entry(*relation).or_default().insert(right);
-            } else if let Some(role) = self.by_oid.get(grantee).filter(|role| implied.roles.contains(*role)) {
-                let column = column.as_deref();
-                if !allowed(implied, catalog, owners, role, *relation, column, right) {
-                    extra.entry((*relation, role, column)).or_default().insert(right);
-                }
+            } else if let Some(role) = self.by_oid.get(grantee).filter(|role| implied.roles.contains(*role))
+                && !self.allowed(implied, catalog, owners, granted, role)
+            {
+                extra.entry((*relation, role, column.as_deref())).or_default().insert(right);
             }
         }
         let sql = |((relation, role, column), rights): ((i64, &str, Option<&str>), BTreeSet<&str>)| {
@@ -82,33 +84,22 @@ impl Actual {
         };
         (extra.into_iter().map(sql).collect(), public.into_iter().map(note).collect())
     }
-}
 
-/// Whether the manifest gives a right, or it is one that goes along with what it gives.
-fn allowed(
-    implied: &Implied,
-    catalog: &Catalog,
-    owners: &Ownership,
-    role: &str,
-    oid: i64,
-    column: Option<&str>,
-    right: &str,
-) -> bool {
-    let relation = &catalog.relations[&oid];
-    let own = || {
-        let mut own = implied.grants.keys().filter(|target| target.role == role);
-        own.any(|target| owners.get(target.relation) == owners.get(oid) && target.columns.is_empty())
-    };
-    // Reading a sequence of one's own changes nothing; `grant … on all sequences` gives it to many.
-    let reads_own_sequence = relation.kind == RelationKind::Sequence && right != "update" && own();
-    // A view that nobody lists is nobody's to take away from whoever's tables it reads.
-    let own_unlisted_view =
-        relation.kind == RelationKind::View && !implied.grants.keys().any(|target| target.relation == oid) && own();
-    // A partition's rights count only for those who go past its root.
-    own_unlisted_view
-        || reads_own_sequence
-        || implied.gives(role, relation.root, column, right)
-        || implied.gives(role, oid, column, right)
+    /// Whether the manifest gives a right, or it is one that goes along with what it gives.
+    fn allowed(&self, implied: &Implied, catalog: &Catalog, owners: &Ownership, granted: &Granted, role: &str) -> bool {
+        let relation = &catalog.relations[&granted.relation];
+        let own = owners.get(granted.relation) == self.owners.get(role).map(String::as_str);
+        let goes_along = match relation.kind {
+            // Reading a sequence changes nothing; `grant … on all sequences` gives it to many.
+            RelationKind::Sequence => granted.right != "update",
+            // A view that the manifest leaves out reads what the role may read anyway.
+            RelationKind::View => !self.listed.contains(&relation.name),
+            RelationKind::Table => false,
+        };
+        // A partition's rights count only for those who go past its root.
+        let gives = |relation| implied.gives(role, relation, granted.column.as_deref(), &granted.right);
+        own && goes_along || gives(relation.root) || gives(granted.relation)
+    }
 }
 
 const MAY: &str = r"
