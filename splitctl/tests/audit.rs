@@ -55,6 +55,7 @@ fn every_kind_of_coupling_is_found_in_a_schema_that_is_not_ours() {
         "published-view:billing:client_names",
         r#"trigger:"Back office".ledger."Checks clients""#,
         "function:settle(integer)",
+        "function:total(integer)",
         r#"default:"Back office".ledger.number"#,
         "grant:billing:clients",
         "grant:billing:clients_id_seq",

@@ -1,18 +1,21 @@
 //! Which relations and functions the text of a function mentions. PL/pgSQL keeps no record of it, so this reads words:
 //! rather one coupling too many than one too few, but not those that only a comment or a message names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::Qualified;
 
-/// Words after which a name inside a text of dynamic SQL is one of a table.
-const BEFORE_TABLES: [&str; 6] = ["from", "join", "into", "update", "only", "table"];
+/// Words after which a name is one of a table.
+const BEFORE_TABLES: [&str; 8] = ["from", "join", "into", "update", "only", "table", "using", "truncate"];
+/// Words that end a list of tables.
+const AFTER_TABLES: [&str; 11] =
+    ["where", "group", "having", "order", "limit", "on", "set", "values", "select", "returning", "loop"];
 
 /// What a body mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mentions {
-    /// Names that may be relations.
-    pub relations: BTreeSet<Name>,
+    /// Names that may be relations, and whether one stands where only a relation can.
+    pub relations: BTreeMap<Name, bool>,
     /// Names that are called.
     pub functions: BTreeSet<Name>,
 }
@@ -65,7 +68,14 @@ fn collect(tokens: &[Token], is_schema: &dyn Fn(&str) -> bool, in_text: bool, me
         _ => None,
     };
     let is = |at: Option<usize>, character: char| at.and_then(|at| tokens.get(at)) == Some(&Token::Other(character));
-    for at in 0..tokens.len() {
+    let mut in_list = false;
+    for (at, token) in tokens.iter().enumerate() {
+        in_list = match token {
+            Token::Word(word) if BEFORE_TABLES.contains(&word.as_str()) => true,
+            Token::Word(word) if AFTER_TABLES.contains(&word.as_str()) => false,
+            Token::Other(';') => false,
+            _ => in_list,
+        };
         let (Some(name), before) = (word(Some(at)), at.checked_sub(1)) else { continue };
         let mut first = at;
         let mut schema = None;
@@ -79,8 +89,15 @@ fn collect(tokens: &[Token], is_schema: &dyn Fn(&str) -> bool, in_text: bool, me
         let name = Name { schema, name: name.to_owned() };
         if is(Some(at + 1), '(') && leading != Some("into") {
             mentions.functions.insert(name);
-        } else if leading != Some("as") && (!in_text || leading.is_some_and(|word| BEFORE_TABLES.contains(&word))) {
-            mentions.relations.insert(name);
+        } else if leading != Some("as") {
+            let listed = in_list && is(first.checked_sub(1), ',');
+            let led = leading.is_some_and(|word| BEFORE_TABLES.contains(&word));
+            // `orders.id`, `orders%rowtype`
+            let qualifies = is(Some(at + 1), '.') || is(Some(at + 1), '%');
+            let certain = listed || led || qualifies || name.schema.is_some();
+            if certain || !in_text {
+                *mentions.relations.entry(name).or_default() |= certain;
+            }
         }
     }
 }
@@ -170,7 +187,7 @@ mod tests {
     fn relations(body: &str) -> Vec<String> {
         let wanted = ["orders", "users", "Odd name"];
         let mentions = read(body, &|schema| schema == "shop");
-        let known = mentions.relations.into_iter().filter(|name| wanted.contains(&name.name.as_str()));
+        let known = mentions.relations.into_keys().filter(|name| wanted.contains(&name.name.as_str()));
         known.map(|name| format!("{}{}", name.schema.map(|schema| schema + ".").unwrap_or_default(), name.name)).collect()
     }
 
@@ -189,6 +206,22 @@ mod tests {
             ("select 'unfinished from users", &[]),
         ] {
             assert_eq!(relations(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_certain_only_where_a_table_stands() {
+        for (body, certain) in [
+            ("select id, status from orders o, status", true),
+            ("select id, status from orders", false),
+            ("new.id := status;", false),
+            ("r status%rowtype;", true),
+            ("delete from orders using status where true", true),
+            ("update orders set id = 1, status = 2", false),
+        ] {
+            let mentions = read(body, &|_| false);
+            let status = mentions.relations.iter().find(|(name, _)| name.name == "status").expect("mentioned");
+            assert_eq!(*status.1, certain, "{body}");
         }
     }
 

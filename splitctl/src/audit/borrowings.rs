@@ -11,7 +11,8 @@ pub const TOGETHER: &str = " + ";
 /// Applies them to what was found. `today` is the database's, as 2027-01-31.
 pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, notes: &mut Vec<String>) {
     let mut used = vec![false; manifest.borrowings.len()];
-    for finding in findings.iter_mut() {
+    // What is missing is nothing that could be borrowed.
+    for finding in findings.iter_mut().filter(|finding| finding.kind != Kind::Missing) {
         for (borrowing, used) in manifest.borrowings.iter().zip(&mut used) {
             if borrowing.who != finding.from || borrowing.what != finding.object {
                 continue;
@@ -47,10 +48,12 @@ pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, not
 
 /// What of the finding the borrowing does not allow. An empty list allows all.
 fn beyond(borrowing: &Borrowing, finding: &Finding) -> Option<String> {
-    let lacks = |allowed: &[String], used: &Option<BTreeSet<String>>| {
+    let lacks = |allowed: &[String], used: &Option<BTreeSet<String>>, matches: fn(&str, &str) -> bool| {
         let used = used.iter().flatten().filter(|_| !allowed.is_empty());
-        let lacks: Vec<&str> = used.filter(|name| !allowed.contains(name)).map(String::as_str).collect();
+        let allows = |name: &String| allowed.iter().any(|allowed| matches(allowed, name));
+        let lacks: Vec<&str> = used.filter(|name| !allows(name)).map(String::as_str).collect();
         (!lacks.is_empty()).then(|| lacks.join(", "))
     };
-    lacks(&borrowing.rights, &finding.rights).or_else(|| lacks(&borrowing.columns, &finding.columns))
+    lacks(&borrowing.rights, &finding.rights, str::eq_ignore_ascii_case)
+        .or_else(|| lacks(&borrowing.columns, &finding.columns, |allowed, used| allowed == used))
 }

@@ -194,4 +194,11 @@ impl Report {
         let (errors, warnings, tolerated) = (count(Severity::Error), count(Severity::Warning), count(Severity::Tolerated));
         Self { findings, errors, warnings, tolerated, notes }
     }
+
+    /// The counts in words.
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+        let Self { errors, warnings, tolerated, .. } = self;
+        format!("{}, {}, {tolerated} tolerated", counted(*errors, "error"), counted(*warnings, "warning"))
+    }
 }

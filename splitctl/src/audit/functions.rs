@@ -95,6 +95,8 @@ fn shown(function: &Row) -> String {
 fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>> {
     let schemas: BTreeSet<&str> = catalog.relations.values().map(|relation| relation.name.schema.as_str()).collect();
     let schemas: BTreeSet<&str> = functions.iter().map(|function| function.schema.as_str()).chain(schemas).collect();
+    let columns: BTreeSet<&str> =
+        catalog.relations.values().flat_map(|relation| relation.columns.iter().map(String::as_str)).collect();
     let mut relations_named: BTreeMap<&str, Vec<(i64, &Qualified)>> = BTreeMap::new();
     for (oid, relation) in &catalog.relations {
         relations_named.entry(&relation.name.name).or_default().push((*oid, &relation.name));
@@ -110,7 +112,11 @@ fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>>
         let mentions = body::read(&function.body, &|schema| schemas.contains(schema));
         let mut relations: BTreeSet<i64> = function.depends.iter().copied().collect();
         let mut called = relations.clone();
-        for name in &mentions.relations {
+        for (name, certain) in &mentions.relations {
+            // Many a table is called as some column is: `status`, `positions`.
+            if !certain && columns.contains(name.name()) {
+                continue;
+            }
             let candidates = relations_named.get(name.name()).into_iter().flatten();
             relations.extend(candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| oid));
         }

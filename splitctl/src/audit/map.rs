@@ -54,8 +54,7 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
 
     let mut svg = String::new();
     let _ = write!(svg, "{}", HEAD.replace("{width}", &width.to_string()).replace("{height}", &height.to_string()));
-    let title = format!("{} errors, {} warnings, {} tolerated", report.errors, report.warnings, report.tolerated);
-    text(&mut svg, GAP, GAP + LINE, "title", &format!("What couples the owners: {title}"));
+    text(&mut svg, GAP, GAP + LINE, "title", &format!("What couples the owners: {}", report.summary()));
     for lane in &lanes {
         draw_owner(&mut svg, lane, top, arrows_end);
     }

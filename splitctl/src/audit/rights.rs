@@ -64,8 +64,8 @@ pub fn findings(rights: &Rights, catalog: &Catalog, owners: &Ownership, roles: &
     let mut findings = Vec::new();
     for role in &rights.roles {
         let from = roles[role.name.as_str()];
-        let held_back = unbounded(role, from, catalog, owners);
-        let unbounded_to: BTreeSet<&str> = held_back.iter().flat_map(|finding| finding.to.split(", ")).collect();
+        let unbounded = unbounded(role, from, catalog, owners);
+        let unbounded_to: BTreeSet<&str> = unbounded.iter().flat_map(|finding| finding.to.split(", ")).collect();
         let mut used: BTreeMap<i64, Vec<&Granted>> = BTreeMap::new();
         for granted in &rights.granted {
             let other = owners.get(granted.relation).filter(|owner| *owner != from && !unbounded_to.contains(owner));
@@ -76,7 +76,7 @@ pub fn findings(rights: &Rights, catalog: &Catalog, owners: &Ownership, roles: &
         for (relation, granted) in used {
             findings.push(grant(role, from, relation, &granted, catalog, owners));
         }
-        findings.extend(held_back);
+        findings.extend(unbounded);
     }
     findings
 }

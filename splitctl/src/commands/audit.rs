@@ -61,8 +61,7 @@ fn text(report: &Report) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
-    let Report { errors, warnings, tolerated, .. } = report;
-    let _ = writeln!(text, "{errors} errors, {warnings} warnings, {tolerated} tolerated");
+    let _ = writeln!(text, "{}", report.summary());
     text
 }
 

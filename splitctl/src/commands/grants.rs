@@ -49,15 +49,15 @@ pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
         }
     };
     let mut connection = database::connect(&url).await?;
-    let mut drift = compare(&mut connection, &manifest, only).await?;
-    let before = drift.is_some();
-    if arguments.apply && before {
-        apply(&mut connection, &drift).await?;
-        let after = compare(&mut connection, &manifest, only).await?;
-        // What was done is told, and what could not be.
-        drift.absent = after.absent;
-    }
-    let left = if arguments.apply { !drift.absent.is_empty() } else { before };
+    let (drift, left) = if arguments.apply {
+        let (mut done, left) = apply(&mut connection, &manifest, only).await?;
+        done.notes.extend(left.extra.iter().map(|revoke| format!("{revoke}: without effect, somebody else granted that")));
+        (done, left.is_some())
+    } else {
+        let drift = compare(&mut connection, &manifest, only).await?;
+        let differs = drift.is_some();
+        (drift, differs)
+    };
     let document = Document { applied: arguments.apply, drift: left, details: &drift };
     arguments.output.tell(&document, || text(&drift, arguments.apply));
     Ok(if left { exit::NO } else { exit::DONE })

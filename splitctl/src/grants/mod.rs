@@ -70,17 +70,27 @@ pub async fn compare(connection: &mut PgConnection, manifest: &Manifest, only: O
     Ok(Drift { extra, implied: steps, absent: implied.absent, notes })
 }
 
-/// Makes the database what the manifest implies, in one transaction: first what is taken away, then what is given.
-pub async fn apply(connection: &mut PgConnection, drift: &Drift) -> Result<()> {
-    let steps = drift.implied.iter().filter(|step| step.missing).map(|step| &step.sql);
+/// Makes the database what the manifest implies, in one transaction: first what is taken away, then what is given. Returns what
+/// was done, and what differs still.
+pub async fn apply(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<(Drift, Drift)> {
     execute(connection, "begin").await?;
-    for statement in drift.extra.iter().chain(steps) {
-        if let Err(error) = execute(connection, statement.as_str()).await {
-            execute(connection, "rollback").await?;
-            return Err(error).with_context(|| format!("nothing is changed, since this failed: {statement}"));
-        }
+    let applied = take_and_give(connection, manifest, only).await;
+    execute(connection, if applied.is_ok() { "commit" } else { "rollback" }).await?;
+    applied.context("nothing is changed")
+}
+
+async fn take_and_give(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<(Drift, Drift)> {
+    let before = compare(connection, manifest, only).await?;
+    for statement in &before.extra {
+        execute(connection, statement.as_str()).await.with_context(|| statement.clone())?;
     }
-    execute(connection, "commit").await.map_err(Into::into)
+    // Looked at again: who loses a right on a table loses it on its columns as well.
+    let mut lacking = compare(connection, manifest, only).await?;
+    for step in lacking.implied.iter().filter(|step| step.missing) {
+        execute(connection, step.sql.as_str()).await.with_context(|| step.sql.clone())?;
+    }
+    lacking.extra = before.extra;
+    Ok((lacking, compare(connection, manifest, only).await?))
 }
 
 /// Roles belong to the cluster: another database's program may make it at this moment. One that exists stays as it is.

@@ -175,6 +175,10 @@ begin
     update clients set level = 'low' where id = $1;
 end $$;
 revoke execute on function settle(integer) from public;
+create function total(integer) returns bigint language sql
+begin atomic
+    select sum(i.amount) from clients c join "Back office"."Odd invoices" i on i.client_id = c.id where c.id = $1;
+end;
 create function ledger_check() returns trigger language plpgsql as $$
 begin
     -- It mentions "Odd invoices" here only.
