@@ -3,9 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "it works on any schema, which no compiler has seen")]
 
+mod audit;
 mod commands;
 mod database;
 mod exit;
+mod grants;
+mod init;
 mod manifest;
 mod moving;
 mod names;

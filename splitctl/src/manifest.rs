@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Qualified;
 
+/// The rights that tables, views and sequences have.
+const RIGHTS: [&str; 9] = ["select", "insert", "update", "delete", "truncate", "references", "trigger", "maintain", "usage"];
+
 /// The file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,11 +148,13 @@ impl Manifest {
                     "{name} has rights on {table}, which is not in its lists"
                 );
             }
+            check_rights(name, owner.rights.values().flatten())?;
         }
         for borrowing in &self.borrowings {
             let Borrowing { who, what, until, .. } = borrowing;
             ensure!(self.owners.contains_key(who), "a borrowing of {what} is by {who}, which is no owner");
             ensure!(is_day(until), "the borrowing of {what} by {who} ends on `{until}`: write a day as 2027-01-31");
+            check_rights(&format!("the borrowing of {what} by {who}"), borrowing.rights.iter())?;
         }
         Ok(())
     }
@@ -167,6 +172,14 @@ impl Manifest {
     pub fn owner_of(&self, relation: &Qualified) -> Option<&str> {
         let owns = |owner: &Owner| owner.tables.contains(relation) || owner.views.contains(relation);
         self.owners.iter().find(|(_, owner)| owns(owner)).map(|(name, _)| name.as_str())
+    }
+}
+
+/// Only rights that Postgres knows: they become part of statements.
+fn check_rights<'a>(whose: &str, mut rights: impl Iterator<Item = &'a String>) -> Result<()> {
+    match rights.find(|right| !RIGHTS.contains(&right.to_lowercase().as_str())) {
+        Some(wrong) => bail!("{whose}: `{wrong}` is no right; there are {}", RIGHTS.join(", ")),
+        None => Ok(()),
     }
 }
 
@@ -217,6 +230,7 @@ mod tests {
                 "borrowings = [{ who = 'x', what = 'y', why = 'z', until = '2027-01-31' }]\n[owners.users]",
                 "x, which is no owner",
             ),
+            ("\"insert\"]", "\"insert; drop\"]", "`insert; drop` is no right"),
             (
                 "[owners.users]",
                 "borrowings = [{ who = 'users', what = 'y', why = 'z', until = 'soon' }]\n[owners.users]",

@@ -1,5 +1,8 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
+mod audit;
+mod grants;
+mod init;
 mod moving;
 
 use std::path::PathBuf;
@@ -27,6 +30,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Drafts a manifest from a live database
+    Init(init::Init),
+    /// Shows what couples the owners: in the catalog, in their statements, in their transactions
+    ///
+    /// Exit code 1 if anything couples them that no borrowing of the manifest explains.
+    Audit(audit::Audit),
+    /// Shows or applies the roles and grants that the manifest implies
+    ///
+    /// Exit code 1 if the database has drifted from them, unless --apply mends it.
+    Grants(grants::Grants),
     /// Looks for everything that would stop or surprise a move; changes nothing
     Plan(moving::Look),
     /// Copies an owner's tables to its target, and has every change follow
@@ -62,8 +75,11 @@ pub async fn run() -> ExitCode {
 }
 
 async fn dispatch(arguments: Arguments) -> Result<u8> {
-    let manifest = &arguments.manifest;
+    let manifest = arguments.manifest.as_path();
     match arguments.command {
+        Command::Init(init) => init::run(init).await,
+        Command::Audit(audit) => audit::run(audit, manifest).await,
+        Command::Grants(grants) => grants::run(grants, manifest).await,
         Command::Plan(command) => moving::plan(manifest, &command).await,
         Command::Copy(command) => moving::copy(manifest, &command).await,
         Command::Verify(command) => moving::verify(manifest, &command).await,

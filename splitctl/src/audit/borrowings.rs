@@ -1,0 +1,59 @@
+//! Which findings the manifest's borrowings explain, which are over, and which nothing needs any more.
+
+use std::collections::BTreeSet;
+
+use super::finding::{Finding, Kind, Severity};
+use crate::manifest::{Borrowing, Manifest};
+
+/// Between the tables of a transaction's finding.
+pub const TOGETHER: &str = " + ";
+
+/// Applies them to what was found. `today` is the database's, as 2027-01-31.
+pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, notes: &mut Vec<String>) {
+    let mut used = vec![false; manifest.borrowings.len()];
+    // What is missing is nothing that could be borrowed.
+    for finding in findings.iter_mut().filter(|finding| finding.kind != Kind::Missing) {
+        for (borrowing, used) in manifest.borrowings.iter().zip(&mut used) {
+            if borrowing.who != finding.from || borrowing.what != finding.object {
+                continue;
+            }
+            *used = true;
+            if borrowing.until.as_str() < today {
+                finding.detail.push_str(&format!(" (was tolerated until {})", borrowing.until));
+            } else if let Some(beyond) = beyond(borrowing, finding) {
+                finding.detail.push_str(&format!(" (the borrowing does not cover {beyond})"));
+            } else {
+                finding.severity = Severity::Tolerated;
+                finding.detail.push_str(&format!(" (tolerated until {}: {})", borrowing.until, borrowing.why));
+                break;
+            }
+        }
+    }
+    for (borrowing, used) in manifest.borrowings.iter().zip(used) {
+        let Borrowing { who, what, .. } = borrowing;
+        if used {
+        } else if what.contains(TOGETHER) {
+            // That a transaction was not seen for a minute does not say that there is none.
+            notes.push(format!(
+                "whether {who} still writes {what} in one transaction was not seen: watch longer, or ask {who}"
+            ));
+        } else if findings.iter().any(|finding| finding.kind == Kind::Role && finding.from == *who) {
+            notes.push(format!("whether {who} still needs {what} cannot be told while no grant holds its role back"));
+        } else {
+            let detail = format!("nothing that {who} uses is called {what}, or {who} owns all that it needs for it");
+            findings.push(Finding::new(Kind::UnusedBorrowing, what, who, "", detail).by());
+        }
+    }
+}
+
+/// What of the finding the borrowing does not allow. An empty list allows all.
+fn beyond(borrowing: &Borrowing, finding: &Finding) -> Option<String> {
+    let lacks = |allowed: &[String], used: &Option<BTreeSet<String>>, matches: fn(&str, &str) -> bool| {
+        let used = used.iter().flatten().filter(|_| !allowed.is_empty());
+        let allows = |name: &String| allowed.iter().any(|allowed| matches(allowed, name));
+        let lacks: Vec<&str> = used.filter(|name| !allows(name)).map(String::as_str).collect();
+        (!lacks.is_empty()).then(|| lacks.join(", "))
+    };
+    lacks(&borrowing.rights, &finding.rights, str::eq_ignore_ascii_case)
+        .or_else(|| lacks(&borrowing.columns, &finding.columns, |allowed, used| allowed == used))
+}

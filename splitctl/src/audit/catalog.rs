@@ -1,0 +1,209 @@
+//! What the database's catalog says of the relations that somebody may own: no system schema, no member of an extension,
+//! no bookkeeping of a migration tool, nothing of `splitctl` itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use sqlx::{PgConnection, query_as};
+
+use crate::names::Qualified;
+
+/// Tables of migration tools: each database has its own, so no owner lists them.
+pub const BOOKKEEPING: [&str; 7] = [
+    "_sqlx_migrations",
+    "schema_migrations",
+    "flyway_schema_history",
+    "__diesel_schema_migrations",
+    "alembic_version",
+    "ar_internal_metadata",
+    "goose_db_version",
+];
+
+/// The condition that a schema `n` is the user's.
+pub const USER_SCHEMA: &str = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'splitctl')";
+
+/// A table, view, materialised view or sequence.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// Its name.
+    pub name: Qualified,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Of a partition, the partitioned table at the top; else itself.
+    pub root: i64,
+    /// The role that owns it.
+    pub role: String,
+    /// Its columns, in their order.
+    pub columns: Vec<String>,
+}
+
+/// What a relation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    /// With rows of its own, partitioned or not.
+    Table,
+    /// A view, materialised or not.
+    View,
+    /// A sequence.
+    Sequence,
+}
+
+/// A default that takes numbers from a sequence.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct SequenceDefault {
+    /// The table.
+    pub table: i64,
+    /// The column with the default.
+    pub column: String,
+    /// The sequence.
+    pub sequence: i64,
+}
+
+/// The catalog, by oid.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// All relations.
+    pub relations: BTreeMap<i64, Relation>,
+    /// What each view reads directly; also tables with rules.
+    pub reads: BTreeMap<i64, BTreeSet<i64>>,
+    /// Defaults from sequences that are no identity columns.
+    pub sequence_defaults: Vec<SequenceDefault>,
+    /// The table that a sequence goes with.
+    pub sequence_tables: BTreeMap<i64, i64>,
+}
+
+impl Catalog {
+    /// Reads it.
+    pub async fn read(connection: &mut PgConnection) -> Result<Self> {
+        let mut catalog = Self { relations: relations(connection).await?, ..Self::default() };
+        let known = |oid: &i64| catalog.relations.contains_key(oid);
+        for (reader, read) in query_as::<_, (i64, i64)>(READS).fetch_all(&mut *connection).await? {
+            if known(&reader) && known(&read) {
+                catalog.reads.entry(reader).or_default().insert(read);
+            }
+        }
+        catalog.sequence_defaults = query_as(SEQUENCE_DEFAULTS).fetch_all(&mut *connection).await?;
+        catalog.sequence_defaults.retain(|default| known(&default.table) && known(&default.sequence));
+        catalog.sequence_tables =
+            query_as::<_, (i64, i64)>(SEQUENCE_TABLES).fetch_all(connection).await?.into_iter().collect();
+        Ok(catalog)
+    }
+
+    /// The relation of this name.
+    pub fn find(&self, name: &Qualified) -> Option<(i64, &Relation)> {
+        self.relations.iter().find(|(_, relation)| relation.name == *name).map(|(oid, relation)| (*oid, relation))
+    }
+
+    /// Tables that are no partitions.
+    pub fn tables(&self) -> impl Iterator<Item = (i64, &Relation)> {
+        let whole = |(oid, relation): &(&i64, &Relation)| relation.kind == RelationKind::Table && relation.root == **oid;
+        self.relations.iter().filter(whole).map(|(oid, relation)| (*oid, relation))
+    }
+
+    /// Views.
+    pub fn views(&self) -> impl Iterator<Item = (i64, &Relation)> {
+        let view = |(_, relation): &(&i64, &Relation)| relation.kind == RelationKind::View;
+        self.relations.iter().filter(view).map(|(oid, relation)| (*oid, relation))
+    }
+
+    /// The tables that a view reads, through whatever other views.
+    pub fn tables_read(&self, view: i64) -> BTreeSet<i64> {
+        let (mut tables, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), vec![view]);
+        while let Some(reader) = left.pop() {
+            if !seen.insert(reader) {
+                continue;
+            }
+            for &read in self.reads.get(&reader).into_iter().flatten() {
+                match &self.relations[&read] {
+                    relation if relation.kind == RelationKind::View => left.push(read),
+                    relation => drop(tables.insert(relation.root)),
+                }
+            }
+        }
+        tables
+    }
+
+    /// For people.
+    pub fn shown(&self, relation: i64) -> String {
+        self.relations.get(&relation).map_or_else(|| "?".to_owned(), |relation| relation.name.to_string())
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    oid: i64,
+    schema: String,
+    name: String,
+    kind: String,
+    root: i64,
+    role: String,
+    columns: Vec<String>,
+}
+
+async fn relations(connection: &mut PgConnection) -> Result<BTreeMap<i64, Relation>> {
+    let statement = format!("{RELATIONS} and {USER_SCHEMA}");
+    let rows: Vec<Row> = query_as(sqlx::AssertSqlSafe(statement)).bind(&BOOKKEEPING[..]).fetch_all(connection).await?;
+    let relation = |row: Row| {
+        let kind = match row.kind.as_str() {
+            "S" => RelationKind::Sequence,
+            "v" | "m" => RelationKind::View,
+            _ => RelationKind::Table,
+        };
+        let name = Qualified::new(row.schema, row.name);
+        (row.oid, Relation { name, kind, root: row.root, role: row.role, columns: row.columns })
+    };
+    Ok(rows.into_iter().map(relation).collect())
+}
+
+const RELATIONS: &str = r"
+    select
+        c.oid::int8,
+        n.nspname::text as schema,
+        c.relname::text as name,
+        c.relkind::text as kind,
+        coalesce(case when c.relispartition then pg_partition_root(c.oid) end::oid, c.oid)::int8 as root,
+        pg_get_userbyid(c.relowner)::text as role,
+        array(
+            select a.attname::text
+            from pg_attribute a
+            where a.attrelid = c.oid
+              and a.attnum > 0
+              and not a.attisdropped
+            order by a.attnum
+        ) as columns
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm', 'S')
+      and c.relpersistence <> 't'
+      and c.relname <> all ($1)
+      and not exists (
+          select
+          from pg_depend d
+          where d.classid = 'pg_class'::regclass
+            and d.objid = c.oid
+            and d.deptype = 'e'
+      )";
+
+const READS: &str = r"
+    select distinct r.ev_class::int8, d.refobjid::int8
+    from pg_rewrite r
+    join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+    where d.refclassid = 'pg_class'::regclass
+      and d.refobjid <> r.ev_class";
+
+const SEQUENCE_DEFAULTS: &str = r#"
+    select f.adrelid::int8 as "table", a.attname::text as "column", d.refobjid::int8 as sequence
+    from pg_attrdef f
+    join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+    join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+    join pg_class s on s.oid = d.refobjid and s.relkind = 'S'
+    where d.refclassid = 'pg_class'::regclass
+    order by 1, 2, 3"#;
+
+const SEQUENCE_TABLES: &str = r"
+    select d.objid::int8, d.refobjid::int8
+    from pg_depend d
+    join pg_class s on s.oid = d.objid and s.relkind = 'S'
+    where d.classid = 'pg_class'::regclass
+      and d.refclassid = 'pg_class'::regclass
+      and d.deptype in ('a', 'i')";

@@ -1,0 +1,253 @@
+//! Couplings by functions: triggers, expressions of tables, functions across owners, and those that lend their owner's rights.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use sqlx::{AssertSqlSafe, PgConnection, query_as};
+
+use super::body;
+use super::catalog::{Catalog, RelationKind, USER_SCHEMA};
+use super::finding::{Finding, Kind};
+use super::ownership::Ownership;
+use super::references::{part, shared};
+use crate::names::Qualified;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    oid: i64,
+    schema: String,
+    name: String,
+    arguments: String,
+    body: String,
+    /// What Postgres knows that it uses: all of it for a body of `begin atomic`, nothing for a text.
+    depends: Vec<i64>,
+    definer: bool,
+    is_trigger: bool,
+    /// Those of the manifest's roles that may call it.
+    callers: Vec<String>,
+}
+
+/// A use of a function by a table.
+#[derive(sqlx::FromRow)]
+struct Use {
+    function: i64,
+    table: i64,
+    /// The trigger, column, constraint … that calls it.
+    name: String,
+    is_trigger: bool,
+}
+
+/// All of them. `roles` are owners by role.
+pub async fn findings(
+    connection: &mut PgConnection,
+    catalog: &Catalog,
+    owners: &Ownership,
+    roles: &BTreeMap<&str, &str>,
+) -> Result<Vec<Finding>> {
+    let names: Vec<&str> = roles.keys().copied().collect();
+    let statement = format!("{FUNCTIONS} and {USER_SCHEMA} order by p.oid");
+    let functions: Vec<Row> = query_as(AssertSqlSafe(statement)).bind(&names).fetch_all(&mut *connection).await?;
+    let uses: Vec<Use> = query_as(USES).fetch_all(connection).await?;
+    let touched = touched(&functions, catalog);
+    let mut findings = Vec::new();
+    let mut called_by_triggers = BTreeSet::new();
+    let mut tables_of: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+    for Use { function, table, name, is_trigger } in &uses {
+        let (Some(touched), Some(owner)) = (touched.get(function), owners.get(*table)) else { continue };
+        tables_of.entry(*function).or_default().insert(*table);
+        if *is_trigger {
+            called_by_triggers.insert(*function);
+        }
+        if let Some(to) = owners.others(owner, touched.iter().copied()) {
+            let kind = if *is_trigger { Kind::Trigger } else { Kind::Default };
+            let used = foreign(catalog, owners, owner, touched);
+            let function = functions.iter().find(|row| row.oid == *function).map(shown).unwrap_or_default();
+            let is_view = catalog.relations[table].kind == RelationKind::View;
+            let object = if is_view { catalog.shown(*table) } else { part(catalog, *table, name) };
+            findings.push(Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}")));
+        }
+    }
+    for function in &functions {
+        let touched = &touched[&function.oid];
+        // Trigger functions are told of at their triggers.
+        if !called_by_triggers.contains(&function.oid) {
+            findings.extend(across(function, touched, catalog, owners, roles));
+        }
+        if function.definer && !function.is_trigger {
+            findings.extend(lent(function, touched, owners, roles));
+        }
+        if let Some((from, to)) = tables_of.get(&function.oid).and_then(|tables| shared(owners, tables)) {
+            let detail = format!("tables of {from} and {to} call {}", shown(function));
+            findings.push(Finding::new(Kind::SharedFunction, shown(function), &from, &to, detail).warning());
+        }
+    }
+    // The same function may stand behind a column twice.
+    findings.sort_by(|a, b| a.id.cmp(&b.id));
+    findings.dedup_by(|a, b| a.id == b.id);
+    Ok(findings)
+}
+
+fn shown(function: &Row) -> String {
+    format!("{}({})", Qualified::new(&function.schema, &function.name), function.arguments)
+}
+
+/// The relations that each function uses, itself or through those it calls.
+fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>> {
+    let schemas: BTreeSet<&str> = catalog.relations.values().map(|relation| relation.name.schema.as_str()).collect();
+    let schemas: BTreeSet<&str> = functions.iter().map(|function| function.schema.as_str()).chain(schemas).collect();
+    let columns: BTreeSet<&str> =
+        catalog.relations.values().flat_map(|relation| relation.columns.iter().map(String::as_str)).collect();
+    let mut relations_named: BTreeMap<&str, Vec<(i64, &Qualified)>> = BTreeMap::new();
+    for (oid, relation) in &catalog.relations {
+        relations_named.entry(&relation.name.name).or_default().push((*oid, &relation.name));
+    }
+    let mut functions_named: BTreeMap<&str, Vec<(i64, Qualified)>> = BTreeMap::new();
+    for function in functions {
+        let name = Qualified::new(&function.schema, &function.name);
+        functions_named.entry(&function.name).or_default().push((function.oid, name));
+    }
+    let mut touched = BTreeMap::new();
+    let mut calls = BTreeMap::new();
+    for function in functions {
+        let mentions = body::read(&function.body, &|schema| schemas.contains(schema));
+        let mut relations: BTreeSet<i64> = function.depends.iter().copied().collect();
+        let mut called = relations.clone();
+        for (name, certain) in &mentions.relations {
+            // Many a table is called as some column is: `status`, `positions`.
+            if !certain && columns.contains(name.name()) {
+                continue;
+            }
+            let candidates = relations_named.get(name.name()).into_iter().flatten();
+            relations.extend(candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| oid));
+        }
+        for name in &mentions.functions {
+            let candidates = functions_named.get(name.name()).into_iter().flatten();
+            called.extend(candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| oid));
+        }
+        relations.retain(|oid| catalog.relations.contains_key(oid));
+        called.retain(|oid| functions.iter().any(|other| other.oid == *oid));
+        calls.insert(function.oid, called);
+        touched.insert(function.oid, relations);
+    }
+    // Until nothing is added: functions may call each other.
+    loop {
+        let mut grown = false;
+        for (caller, called) in &calls {
+            let more: BTreeSet<i64> = called.iter().flat_map(|called| touched[called].iter().copied()).collect();
+            let known = touched.entry(*caller).or_default();
+            let before = known.len();
+            known.extend(more);
+            grown |= known.len() > before;
+        }
+        if !grown {
+            return touched;
+        }
+    }
+}
+
+/// A function of several owners' tables.
+fn across(
+    function: &Row,
+    touched: &BTreeSet<i64>,
+    catalog: &Catalog,
+    owners: &Ownership,
+    roles: &BTreeMap<&str, &str>,
+) -> Option<Finding> {
+    let all = owners.all(touched.iter().copied());
+    // Whose it is: that of the only role that may call it, and else of the first by name.
+    let callers: BTreeSet<&str> = function.callers.iter().map(|role| roles[role.as_str()]).collect();
+    let only = callers.first().filter(|_| callers.len() == 1).copied().filter(|owner| all.contains(*owner));
+    let from = only.or(all.first().map(String::as_str))?;
+    let to = owners.others(from, touched.iter().copied())?;
+    let used = touched.iter().map(|&relation| catalog.shown(relation)).collect::<Vec<_>>().join(", ");
+    Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")))
+}
+
+/// A function by which other owners' roles use tables with rights that are not theirs.
+fn lent(
+    function: &Row,
+    touched: &BTreeSet<i64>,
+    owners: &Ownership,
+    roles: &BTreeMap<&str, &str>,
+) -> impl Iterator<Item = Finding> {
+    let to = owners.all(touched.iter().copied());
+    let callers: BTreeSet<&str> = function.callers.iter().map(|role| roles[role.as_str()]).collect();
+    callers.into_iter().filter_map(move |from| {
+        let to: Vec<&str> = to.iter().map(String::as_str).filter(|owner| *owner != from).collect();
+        let detail = "runs with its owner's rights, and this owner's role may call it";
+        (!to.is_empty())
+            .then(|| Finding::new(Kind::DefinerFunction, shown(function), from, &to.join(", "), detail).by().warning())
+    })
+}
+
+fn foreign(catalog: &Catalog, owners: &Ownership, owner: &str, relations: &BTreeSet<i64>) -> String {
+    let other = |relation: &&i64| owners.get(**relation).is_some_and(|other| other != owner);
+    relations.iter().filter(other).map(|&relation| catalog.shown(relation)).collect::<Vec<_>>().join(", ")
+}
+
+const FUNCTIONS: &str = r"
+    select
+        p.oid::int8,
+        n.nspname::text as schema,
+        p.proname::text as name,
+        oidvectortypes(p.proargtypes) as arguments,
+        case when p.prosqlbody is null then p.prosrc else '' end as body,
+        array(
+            select d.refobjid::int8
+            from pg_depend d
+            where d.classid = 'pg_proc'::regclass
+              and d.objid = p.oid
+              and d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass)
+        ) as depends,
+        p.prosecdef as definer,
+        p.prorettype = 'trigger'::regtype as is_trigger,
+        array(
+            select r.rolname::text
+            from pg_roles r
+            where r.rolname = any ($1)
+              and not r.rolsuper
+              and has_function_privilege(r.oid, p.oid, 'execute')
+        ) as callers
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    join pg_language l on l.oid = p.prolang and l.lanname not in ('c', 'internal')
+    where p.prokind in ('f', 'p')
+      and not exists (
+          select
+          from pg_depend d
+          where d.classid = 'pg_proc'::regclass
+            and d.objid = p.oid
+            and d.deptype = 'e'
+      )";
+
+/// What of a table calls a function. Of partitions, only what stands at the root.
+const USES: &str = r#"
+    select t.tgfoid::int8 as function, t.tgrelid::int8 as "table", t.tgname::text as name, true as is_trigger
+    from pg_trigger t
+    where not t.tgisinternal
+      and t.tgparentid = 0
+    union
+    select d.refobjid::int8, p.relid::int8, p.name, false
+    from pg_depend d
+    join (
+        select 'pg_attrdef'::regclass as class, f.oid, f.adrelid as relid, a.attname::text as name
+        from pg_attrdef f
+        join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+        union all
+        select 'pg_constraint'::regclass, c.oid, c.conrelid, c.conname::text
+        from pg_constraint c
+        where c.conrelid <> 0
+        union all
+        select 'pg_policy'::regclass, p.oid, p.polrelid, p.polname::text
+        from pg_policy p
+        union all
+        select 'pg_class'::regclass, i.indexrelid, i.indrelid, c.relname::text
+        from pg_index i
+        join pg_class c on c.oid = i.indexrelid
+        union all
+        select 'pg_rewrite'::regclass, r.oid, r.ev_class, r.rulename::text
+        from pg_rewrite r
+    ) p on p.class = d.classid and p.oid = d.objid
+    join pg_class c on c.oid = p.relid and not c.relispartition
+    where d.refclassid = 'pg_proc'::regclass
+    order by 2, 3, 1"#;

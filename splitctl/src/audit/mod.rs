@@ -1,0 +1,96 @@
+//! What couples the owners: everything the catalog, their statements and their transactions say, in one list.
+
+mod body;
+mod borrowings;
+pub mod catalog;
+mod finding;
+mod functions;
+pub mod map;
+mod ownership;
+mod probe;
+mod references;
+pub mod rights;
+mod statements;
+mod transactions;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::{PgConnection, query_scalar};
+
+pub use self::finding::{Finding, Kind, Report, Severity};
+pub use self::ownership::Ownership;
+use crate::manifest::{Manifest, Owner};
+use catalog::{Catalog, RelationKind};
+use rights::Rights;
+
+/// Where to look besides the catalog.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Folders of sqlx offline data, by owner; they take the place of the manifest's.
+    pub statements: BTreeMap<String, PathBuf>,
+    /// How long to watch transactions.
+    pub watch: Option<Duration>,
+}
+
+/// Looks, and judges what it found by the manifest's borrowings.
+pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: &Sources) -> Result<Report> {
+    let mut notes = Vec::new();
+    let catalog = Catalog::read(connection).await?;
+    let owners = Ownership::of(manifest, &catalog);
+    // Of two owners with one role, which `lists` refuses, either will do.
+    let roles: BTreeMap<&str, &str> =
+        manifest.owners.iter().map(|(name, owner)| (owner.role.as_str(), name.as_str())).collect();
+    let names: Vec<&str> = roles.keys().copied().collect();
+    let rights = Rights::read(connection, &names).await?;
+    let mut findings = lists(manifest, &catalog, &owners);
+    findings.extend(references::findings(connection, &catalog, &owners).await?);
+    findings.extend(functions::findings(connection, &catalog, &owners, &roles).await?);
+    findings.extend(rights::findings(&rights, &catalog, &owners, &roles));
+    for role in names.iter().filter(|name| rights.roles.iter().all(|role| role.name != **name)) {
+        notes.push(format!("the role {role} does not exist here, so nothing is known of its rights"));
+    }
+    findings.extend(statements::findings(connection, manifest, sources, &catalog, &owners, &mut notes).await?);
+    match sources.watch {
+        Some(duration) => findings.extend(transactions::findings(connection, duration, manifest, &mut notes).await?),
+        None => notes
+            .push("transactions were not watched: --watch 60s shows which of them write tables of two owners".to_owned()),
+    }
+    let today: String = query_scalar("select current_date::text").fetch_one(connection).await?;
+    borrowings::settle(manifest, &today, &mut findings, &mut notes);
+    Ok(Report::new(findings, notes))
+}
+
+/// Whether the manifest and the database know the same tables.
+fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (oid, table) in catalog.tables() {
+        if owners.get(oid).is_none() {
+            let detail = "no owner lists this table";
+            findings.push(Finding::new(Kind::UnlistedTable, table.name.to_string(), "", "", detail));
+        }
+    }
+    for (name, owner) in &manifest.owners {
+        let same = |(other, candidate): &(&String, &Owner)| *other < name && candidate.role == owner.role;
+        if let Some((other, _)) = manifest.owners.iter().find(same) {
+            let detail = "both log in as this role, so nothing tells their rights and statements apart";
+            findings.push(Finding::new(Kind::Role, format!("role {}", owner.role), name, other, detail).by());
+        }
+        let tables = owner.tables.iter().map(|table| (table, RelationKind::Table, "table"));
+        let views = owner.views.iter().map(|view| (view, RelationKind::View, "view"));
+        for (relation, kind, word) in tables.chain(views) {
+            let found = catalog.find(relation).filter(|(_, found)| found.kind == kind);
+            let detail = match found {
+                None => format!("{name} lists the {word} {relation}, which does not exist"),
+                Some((oid, found)) if kind == RelationKind::Table && found.root != oid => {
+                    format!("{name} lists {relation}, a partition: list {}", catalog.shown(found.root))
+                }
+                Some(_) => continue,
+            };
+            findings.push(Finding::new(Kind::Missing, relation.to_string(), name, "", detail));
+        }
+    }
+    findings
+}

@@ -1,0 +1,175 @@
+//! What a statement uses, as Postgres resolves it: the statement becomes the body of a temporary function, whose dependencies
+//! the catalog then holds column by column; its plan tells which relations it writes. Nothing is run, nothing is kept.
+//!
+//! A parser of our own would have to repeat name resolution, and get `search_path`, views and quoting wrong somewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, query, query_as, query_scalar};
+
+use super::catalog::Catalog;
+use crate::names::Qualified;
+
+/// What a statement does with one relation.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// The columns that it names.
+    pub columns: BTreeSet<String>,
+    /// `select`, or what it writes.
+    pub rights: BTreeSet<String>,
+}
+
+/// Starts a transaction for probes, in which names are found as `role` finds them. The caller rolls it back.
+pub async fn begin(connection: &mut PgConnection, role: &str) -> Result<()> {
+    query("begin").execute(&mut *connection).await?;
+    let path: Option<String> = query_scalar(SEARCH_PATH).bind(role).fetch_one(&mut *connection).await?;
+    let path = path.unwrap_or_else(|| r#""$user", public"#.to_owned());
+    // A longer wait than this for somebody's lock would make others wait behind us.
+    query("select set_config('search_path', $1, true), set_config('lock_timeout', '2s', true), set_config('plan_cache_mode', 'force_generic_plan', true)")
+        .bind(path.replace("$user", role))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What the statement uses, by relation. The inner error is the server's refusal: the statement is none that can be looked at.
+pub async fn probe(
+    connection: &mut PgConnection,
+    catalog: &Catalog,
+    statement: &str,
+) -> Result<Result<BTreeMap<i64, Use>, String>> {
+    let statement = statement.trim().trim_end_matches(';');
+    query("savepoint splitctl_probe").execute(&mut *connection).await?;
+    // The extended protocol takes one statement at a time, so nothing hidden behind a semicolon gets out of the transaction.
+    let prepared = run(connection, format!("prepare splitctl_probe as {statement}")).await;
+    let is_prepared = prepared.is_ok();
+    let used = match prepared {
+        Ok(()) => used(connection, catalog, statement).await,
+        Err(error) => Err(error),
+    };
+    query("rollback to splitctl_probe").execute(&mut *connection).await?;
+    if is_prepared {
+        // A prepared statement outlives a rollback.
+        query("deallocate splitctl_probe").execute(connection).await?;
+    }
+    match used {
+        Err(error) if error.as_database_error().is_some() => Ok(Err(refusal(&error))),
+        Err(error) => Err(error.into()),
+        Ok(used) => Ok(Ok(used)),
+    }
+}
+
+fn refusal(error: &sqlx::Error) -> String {
+    error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default()
+}
+
+async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str) -> Result<BTreeMap<i64, Use>, sqlx::Error> {
+    let types: Vec<String> = query_scalar(PARAMETERS).fetch_one(&mut *connection).await?;
+    let nulls = vec!["null"; types.len()].join(", ");
+    let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+    let explain = format!("explain (format json, verbose) execute splitctl_probe {nulls}");
+    let plan: Value = query_scalar(AssertSqlSafe(explain)).persistent(false).fetch_one(&mut *connection).await?;
+    // The line break ends a comment at the statement's end.
+    let types = types.join(", ");
+    run(
+        connection,
+        format!("create function pg_temp.splitctl_probe({types}) returns void language sql begin atomic {statement}\n; end"),
+    )
+    .await?;
+    let mut used: BTreeMap<i64, Use> = BTreeMap::new();
+    for (relation, column) in query_as::<_, (i64, Option<String>)>(DEPENDENCIES).fetch_all(connection).await? {
+        if catalog.relations.contains_key(&relation) {
+            used.entry(relation).or_default().columns.extend(column);
+        }
+    }
+    read_plan(&plan, catalog, &mut used);
+    for relation in used.values_mut() {
+        if relation.rights.is_empty() {
+            relation.rights.insert("select".to_owned());
+        }
+    }
+    Ok(used)
+}
+
+async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+    query(AssertSqlSafe(statement)).persistent(false).execute(connection).await.map(drop)
+}
+
+/// Adds what is written, and all columns of what is used as a whole row, which dependencies do not tell.
+fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
+    let text = plan.to_string();
+    let mut left = vec![plan];
+    while let Some(node) = left.pop() {
+        match node {
+            Value::Array(nodes) => left.extend(nodes),
+            Value::Object(fields) => {
+                left.extend(fields.values());
+                let field = |name: &str| fields.get(name).and_then(Value::as_str);
+                let (Some(schema), Some(name)) = (field("Schema"), field("Relation Name")) else { continue };
+                let Some((oid, relation)) = catalog.find(&Qualified::new(schema, name)) else { continue };
+                let root = if used.contains_key(&oid) { oid } else { relation.root };
+                if field("Alias").is_some_and(|alias| text.contains(&format!("{alias}.*")))
+                    && let Some(used) = used.get_mut(&root)
+                {
+                    used.columns.extend(relation.columns.iter().cloned());
+                }
+                let Some(operation) = field("Operation") else { continue };
+                let mut rights = match operation {
+                    "Merge" => vec!["insert", "update", "delete"],
+                    "Insert" => vec!["insert"],
+                    "Update" => vec!["update"],
+                    _ => vec!["delete"],
+                };
+                if field("Conflict Resolution") == Some("UPDATE") {
+                    rights.push("update");
+                }
+                let rights = || rights.iter().map(|&right| right.to_owned());
+                match used.get_mut(&root) {
+                    Some(used) => used.rights.extend(rights()),
+                    // Written through a view: the plan tells its table, and the dependencies the view.
+                    None => {
+                        let through = used.iter_mut().filter(|(view, _)| catalog.tables_read(**view).contains(&root));
+                        through.for_each(|(_, used)| used.rights.extend(rights()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is set for the role in this database, for the role, or for the database; else Postgres' own default.
+const SEARCH_PATH: &str = r"
+    select coalesce(
+        (
+            select substr(setting, length('search_path=') + 1)
+            from pg_db_role_setting s
+            cross join lateral unnest(s.setconfig) setting
+            where setting like 'search\_path=%'
+              and s.setrole in (0, (select r.oid from pg_roles r where r.rolname = $1))
+              and s.setdatabase in (0, (select d.oid from pg_database d where d.datname = current_database()))
+            order by s.setrole = 0, s.setdatabase = 0
+            limit 1
+        ),
+        (select boot_val from pg_settings where name = 'search_path')
+    )";
+
+const PARAMETERS: &str = r"
+    select array(select t.type::text from unnest(p.parameter_types) with ordinality t (type, at) order by t.at)
+    from pg_prepared_statements p
+    where p.name = 'splitctl_probe'";
+
+const DEPENDENCIES: &str = r"
+    select d.refobjid::int8, a.attname::text
+    from pg_depend d
+    left join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and d.refobjsubid <> 0
+    where d.classid = 'pg_proc'::regclass
+      and d.objid = (
+          select p.oid
+          from pg_proc p
+          where p.proname = 'splitctl_probe'
+            and p.pronamespace = pg_my_temp_schema()
+      )
+      and d.refclassid = 'pg_class'::regclass";

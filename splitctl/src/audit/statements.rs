@@ -1,0 +1,215 @@
+//! What each owner's statements use: those of its sqlx offline data, and those its role has run (`pg_stat_statements`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sqlx::{AssertSqlSafe, PgConnection, query, query_as, query_scalar};
+
+use super::Sources;
+use super::catalog::Catalog;
+use super::finding::{Finding, Kind};
+use super::ownership::Ownership;
+use super::probe::{self, Use};
+use crate::manifest::Manifest;
+use crate::names::quote_ident;
+
+/// How many statements a finding names.
+const NAMED: usize = 3;
+/// How much of a statement's text it shows.
+const SHOWN: usize = 60;
+
+/// Commands that use no relation, with which every session's statistics are full.
+const USE_NOTHING: [&str; 14] = [
+    "begin",
+    "start",
+    "commit",
+    "end",
+    "rollback",
+    "abort",
+    "savepoint",
+    "release",
+    "set",
+    "reset",
+    "show",
+    "discard",
+    "deallocate",
+    "listen",
+];
+
+struct Statement {
+    text: String,
+    /// How a finding names it.
+    label: String,
+}
+
+/// What an owner's statements do with one relation of another.
+#[derive(Default)]
+struct Crossing {
+    used: Use,
+    labels: BTreeSet<String>,
+}
+
+/// All uses of what another owner has, one finding for an owner and a relation.
+pub async fn findings(
+    connection: &mut PgConnection,
+    manifest: &Manifest,
+    sources: &Sources,
+    catalog: &Catalog,
+    owners: &Ownership,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Finding>> {
+    for name in sources.statements.keys() {
+        manifest.owner(name)?;
+    }
+    let mut run = run_by_roles(connection, manifest, notes).await?;
+    let mut findings = Vec::new();
+    for (name, owner) in &manifest.owners {
+        let mut statements = match sources.statements.get(name).or(owner.statements.as_ref()) {
+            Some(folder) => offline_data(folder)?,
+            None => {
+                notes.push(format!("{name} has no folder of statements: `statements` in the manifest names its .sqlx"));
+                Vec::new()
+            }
+        };
+        statements.extend(run.remove(&owner.role).unwrap_or_default());
+        probe::begin(connection, &owner.role).await?;
+        let crossings = crossings(connection, name, &statements, catalog, owners, notes).await;
+        query("rollback").execute(&mut *connection).await?;
+        for (relation, crossing) in crossings? {
+            findings.push(finding(name, relation, crossing, catalog, owners));
+        }
+    }
+    Ok(findings)
+}
+
+async fn crossings(
+    connection: &mut PgConnection,
+    owner: &str,
+    statements: &[Statement],
+    catalog: &Catalog,
+    owners: &Ownership,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<i64, Crossing>> {
+    let mut crossings: BTreeMap<i64, Crossing> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for statement in statements {
+        let used = match probe::probe(connection, catalog, &statement.text).await? {
+            Ok(used) => used,
+            Err(reason) => {
+                refused.push(format!("{}: {reason}", statement.label));
+                continue;
+            }
+        };
+        for (relation, used) in used {
+            let relation = catalog.relations[&relation].root;
+            if owners.get(relation).is_some_and(|other| other != owner) {
+                let crossing = crossings.entry(relation).or_default();
+                crossing.used.columns.extend(used.columns);
+                crossing.used.rights.extend(used.rights);
+                crossing.labels.insert(statement.label.clone());
+            }
+        }
+    }
+    if let Some(first) = refused.first() {
+        notes.push(format!(
+            "{} of {} statements of {owner} could not be looked at: {first}",
+            refused.len(),
+            statements.len()
+        ));
+    }
+    Ok(crossings)
+}
+
+fn finding(owner: &str, relation: i64, crossing: Crossing, catalog: &Catalog, owners: &Ownership) -> Finding {
+    let Crossing { used: Use { columns, rights }, labels } = crossing;
+    let join = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let named = labels.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let more = labels.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let object = catalog.shown(relation);
+    let detail = format!("statements {} {object} ({}): {named}{more}", join(&rights), join(&columns));
+    let to = owners.get(relation).unwrap_or_default();
+    let finding = Finding::new(Kind::Statement, object, owner, to, detail).by();
+    Finding { columns: Some(columns), rights: Some(rights), ..finding }
+}
+
+/// The statements of a folder of files `query-<hash>.json`.
+fn offline_data(folder: &Path) -> Result<Vec<Statement>> {
+    let shown = || format!("the statements in {} cannot be read", folder.display());
+    let mut statements = Vec::new();
+    for entry in fs::read_dir(folder).with_context(shown)? {
+        let path = entry.with_context(shown)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !(name.starts_with("query-") && name.ends_with(".json")) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(shown)?;
+        let data: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+        let text = data["query"].as_str().with_context(|| format!("{} has no `query`", path.display()))?.to_owned();
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let summary = words.chars().take(SHOWN).collect::<String>();
+        let dots = if summary.len() < words.len() { "…" } else { "" };
+        let number = name.trim_start_matches("query-").chars().take(8).collect::<String>();
+        statements.push(Statement { label: format!("query-{number}… `{summary}{dots}`"), text });
+    }
+    statements.sort_by(|a, b| a.label.cmp(&b.label));
+    Ok(statements)
+}
+
+/// What `pg_stat_statements` has of the manifest's roles in this database.
+async fn run_by_roles(
+    connection: &mut PgConnection,
+    manifest: &Manifest,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<String, Vec<Statement>>> {
+    let schema: Option<String> = query_scalar(EXTENSION).fetch_optional(&mut *connection).await?;
+    let Some(schema) = schema else {
+        notes.push("pg_stat_statements is not installed here: it would show what each role has run".to_owned());
+        return Ok(BTreeMap::new());
+    };
+    let roles: Vec<&str> = manifest.owners.values().map(|owner| owner.role.as_str()).collect();
+    let statement = RUN.replace("{schema}", &quote_ident(&schema));
+    let rows: Result<Vec<(String, i64, String)>, _> =
+        query_as(AssertSqlSafe(statement)).bind(&roles).fetch_all(connection).await;
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) if error.as_database_error().is_some() => {
+            notes.push(format!(
+                "pg_stat_statements does not answer: {}",
+                error.as_database_error().map_or("", |e| e.message())
+            ));
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut run: BTreeMap<String, Vec<Statement>> = BTreeMap::new();
+    for (role, id, text) in rows {
+        let first: String = text.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+        if !USE_NOTHING.contains(&first.to_lowercase().as_str()) {
+            // Not its text: under memory pressure the extension keeps constants in it, which may be anybody's data.
+            run.entry(role).or_default().push(Statement { text, label: format!("pg_stat_statements {id}") });
+        }
+    }
+    Ok(run)
+}
+
+const EXTENSION: &str = r"
+    select n.nspname::text
+    from pg_extension e
+    join pg_namespace n on n.oid = e.extnamespace
+    where e.extname = 'pg_stat_statements'";
+
+/// What a function runs is told of at the function.
+const RUN: &str = r"
+    select r.rolname::text, s.queryid, s.query
+    from {schema}.pg_stat_statements s
+    join pg_roles r on r.oid = s.userid
+    join pg_database d on d.oid = s.dbid
+    where d.datname = current_database()
+      and r.rolname = any ($1)
+      and s.toplevel
+      and s.queryid is not null
+    order by 1, 2";

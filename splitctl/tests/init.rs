@@ -1,0 +1,64 @@
+//! What a draft says, and that it can be worked with at once.
+
+#![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
+
+mod program;
+
+use dev_postgres::TestDatabase;
+use program::{Foreign, Program, execute, ids};
+
+fn init(program: &Program) -> String {
+    let ran = program.run(&["init"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    std::fs::read_to_string(program.folder.path().join("split.toml")).expect("a draft")
+}
+
+#[test]
+fn a_draft_of_the_shared_schema_passes_the_audit_and_shows_no_drift() {
+    let database = TestDatabase::create();
+    let program = Program::new(database.url(), "");
+    let draft = init(&program);
+    assert!(draft.contains("[owners.users]\nrole = \"users_svc\""), "{draft}");
+    let (code, document) = program.audit(&[]);
+    assert_eq!((code, ids(&document, "tolerated").len()), (0, 5), "{document:#}");
+    let grants = program.run(&["grants"]);
+    assert_eq!(grants.code, 0, "{}", grants.out);
+}
+
+#[test]
+fn tables_are_given_to_owners_by_grants_then_foreign_keys_then_names() {
+    let foreign = Foreign::create();
+    execute(foreign.url(), "create table client_tags (tag text); create table stray (id integer)");
+    let program = Program::new(foreign.url(), "");
+    let draft = init(&program);
+    for line in [
+        "source = \"$DATABASE_URL\"",
+        "    \"clients\",\n",
+        "    \"client_notes\", # by its foreign keys\n",
+        "    \"client_tags\", # by its name\n",
+        "    \"\\\"Back office\\\".\\\"Odd invoices\\\"\",\n",
+        "\"\\\"Back office\\\".ledger\" = [\"select\", \"insert\"]",
+        "[owners.unassigned]\nrole = \"unassigned\"\ntables = [\n    \"stray\",\n]",
+        "columns = [\"id\", \"name\"]\nrights = [\"select\"]",
+        "why = \"found by init; say why, or remove it\"",
+        "views = [\"client_names\"]",
+    ] {
+        assert!(draft.contains(line), "{line} in {draft}");
+    }
+    assert!(!draft.contains("postgres://"), "a manifest holds no passwords");
+    let (code, document) = program.audit(&[]);
+    assert_eq!((code, ids(&document, "error").len()), (0, 0), "{document:#}");
+}
+
+#[test]
+fn a_manifest_that_exists_is_left_as_it_is() {
+    let database = TestDatabase::create();
+    let program = Program::new(database.url(), "mine");
+    let ran = program.run(&["init", "--database", database.url()]);
+    assert!(ran.code == 2 && ran.err.contains("split.toml exists"), "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(program.folder.path().join("split.toml")).expect("read"), "mine");
+    let ran = program.run(&["init", "--database", database.url(), "--output", "other.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let draft = std::fs::read_to_string(program.folder.path().join("other.toml")).expect("read");
+    assert!(draft.contains("source = \"$DATABASE_URL\"") && !draft.contains("postgres://"), "{draft}");
+}
