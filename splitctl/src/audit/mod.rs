@@ -63,6 +63,19 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     Ok(Report::new(findings, notes))
 }
 
+/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another's, borrowings or not.
+/// Foreign keys and views are not among them.
+pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
+    let catalog = Catalog::read(connection).await?;
+    let owners = Ownership::of(manifest, &catalog);
+    let mut findings = references::findings(connection, &catalog, &owners).await?;
+    findings.extend(functions::findings(connection, &catalog, &owners, &BTreeMap::new()).await?);
+    let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];
+    let of_owner = |finding: &Finding| finding.from == owner || finding.to.split(", ").any(|to| to == owner);
+    findings.retain(|finding| kinds.contains(&finding.kind) && of_owner(finding));
+    Ok(findings)
+}
+
 /// Whether the manifest and the database know the same tables.
 fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -10,6 +10,7 @@ use super::journal::{Detached, append};
 use super::relations::{listed, oids};
 use super::side::Place;
 use super::{Move, crash_point};
+use crate::audit;
 use crate::database::execute;
 use crate::exit::require;
 use crate::names::{Qualified, quote_ident};
@@ -51,7 +52,9 @@ pub async fn standing(moving: &mut Move) -> Result<Vec<String>> {
          order by 1",
         oids(&owner.tables)
     );
-    standing.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(reading)).fetch_all(connection).await?);
+    standing.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(reading)).fetch_all(&mut *connection).await?);
+    let code = audit::code_across(connection, &moving.manifest, &moving.owner).await?;
+    standing.extend(code.into_iter().map(|finding| format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by)));
     Ok(standing)
 }
 
