@@ -7,6 +7,7 @@ mod fuzz;
 mod prepare;
 mod replica;
 mod services;
+mod split_demo;
 mod up;
 mod workspace;
 
@@ -35,6 +36,8 @@ enum Command {
     Prepare(prepare::Options),
     /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
     Bench(bench::Options),
+    /// Walks the whole way to a database of its own for one service, under load, and checks every acknowledged write
+    SplitDemo(split_demo::Options),
     /// Sends both services what their `OpenAPI` documents allow and what they do not (schemathesis, from `PyPI`)
     Fuzz(fuzz::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Replica(command) => replica::run(&command),
         Command::Prepare(options) => prepare::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::SplitDemo(options) => split_demo::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
     };
     done.unwrap_or_else(|error| {

@@ -27,6 +27,7 @@ pub const SERVICES: [Service; 2] = [
         default_address: "127.0.0.1:8081",
         grpc_address: Some(("USERS_GRPC_ADDR", "127.0.0.1:50051")),
         database_variable: "USERS_DATABASE_URL",
+        next_variable: "USERS_DATABASE_NEXT_URL",
         role: dev_postgres::USERS_ROLE,
     },
     Service {
@@ -35,6 +36,7 @@ pub const SERVICES: [Service; 2] = [
         default_address: "127.0.0.1:8082",
         grpc_address: None,
         database_variable: "ORDERS_DATABASE_URL",
+        next_variable: "ORDERS_DATABASE_NEXT_URL",
         role: dev_postgres::ORDERS_ROLE,
     },
 ];
@@ -48,6 +50,8 @@ pub struct Service {
     /// Variable and default, if it serves gRPC.
     pub grpc_address: Option<(&'static str, &'static str)>,
     pub database_variable: &'static str,
+    /// Names the database that its tables will live in after a move.
+    pub next_variable: &'static str,
     pub role: &'static str,
 }
 
@@ -81,10 +85,23 @@ pub struct Running(Vec<(Service, SocketAddr, Leashed)>);
 impl Running {
     /// Starts one of them.
     pub fn start(&mut self, service: Service, address: SocketAddr, programs: &Path, database_url: &str) -> Result<()> {
+        self.start_with(service, address, programs, database_url, &[])
+    }
+
+    /// Starts one of them with more variables.
+    pub fn start_with(
+        &mut self,
+        service: Service,
+        address: SocketAddr,
+        programs: &Path,
+        database_url: &str,
+        variables: &[(&str, String)],
+    ) -> Result<()> {
         let program = programs.join(service.name);
         ensure!(program.is_file(), "{} is missing", program.display());
         let mut command = Command::new(&program);
         command.env(service.database_variable, database_url).env(service.address_variable, address.to_string());
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let process =
             Leashed::start(&command, Signal::Term).with_context(|| format!("{} cannot be run", program.display()))?;
         self.0.push((service, address, process));

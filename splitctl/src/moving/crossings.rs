@@ -54,7 +54,8 @@ pub async fn standing(moving: &mut Move) -> Result<Vec<String>> {
     );
     standing.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(reading)).fetch_all(&mut *connection).await?);
     let code = audit::code_across(connection, &moving.manifest, &moving.owner).await?;
-    standing.extend(code.into_iter().map(|finding| format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by)));
+    standing
+        .extend(code.into_iter().map(|finding| format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by)));
     Ok(standing)
 }
 

@@ -1,0 +1,108 @@
+//! The oracle: what was acknowledged, beside what is there.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Context, Result, ensure};
+use dev_http::Client;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::load::{Known, Seen};
+use super::scene::Scene;
+
+/// What it says.
+#[derive(Debug, Default, Serialize)]
+pub struct Verdict {
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// Of them, those that are not there, or not as acknowledged.
+    pub lost: u64,
+    /// Events that are there, or in the feed, more than once.
+    pub doubled: u64,
+    /// What is there and was never acknowledged, beyond the requests that failed.
+    pub invented: u64,
+    /// Rows of the replicas that are not as the other service has them.
+    pub stale: u64,
+}
+
+/// Compares.
+pub async fn judge(scene: &Scene, seen: &Seen) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    for (service, table, state, events, known, client) in [
+        ("users", "users", "name", "user_events", &seen.users, scene.users()),
+        ("orders", "orders", "status", "order_events", &seen.orders, scene.orders()),
+    ] {
+        let mut database = scene.database_of(service).await?;
+        let key = if service == "users" { "user_id" } else { "order_id" };
+        let statement = format!(
+            "select t.id::text, t.{state}, t.version, (select count(*) from {events} e where e.{key} = t.id) from {table} t"
+        );
+        let rows: Vec<(String, String, i64, i64)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(statement)).fetch_all(&mut database).await?;
+        let mut events = 0;
+        let mut there = HashMap::new();
+        for (id, state, version, logged) in rows {
+            events += logged;
+            // A log that has not one event for each version has lost or doubled one.
+            verdict.lost += (version - logged).max(0).unsigned_abs();
+            verdict.doubled += (logged - version).max(0).unsigned_abs();
+            there.insert(id, Known { version, state });
+        }
+        verdict.acknowledged += known.values().map(|known| known.version.unsigned_abs()).sum::<u64>();
+        verdict.lost += known.iter().filter(|(id, known)| there.get(*id) != Some(known)).count() as u64;
+        verdict.invented += there.keys().filter(|id| !known.contains_key(*id)).count() as u64;
+        verdict.doubled += feed_repeats(&client, events.unsigned_abs()).await?;
+    }
+    // What failed may have been done: that it is there is nobody's invention.
+    verdict.invented = verdict.invented.saturating_sub(seen.failed);
+    verdict.stale = stale(scene).await?;
+    Ok(verdict)
+}
+
+/// Reads a whole feed: every event once, in an order that never goes back for one thing.
+async fn feed_repeats(client: &Client, expected: u64) -> Result<u64> {
+    let mut ids: HashSet<String> = HashSet::new();
+    let mut versions: HashMap<String, i64> = HashMap::new();
+    let (mut path, mut repeats) = ("/events?limit=1000".to_owned(), 0);
+    loop {
+        let answer = client.get(&path).send().await?;
+        ensure!(answer.status == 200, "{}", answer.text());
+        let next = answer.header("link").split(['<', '>']).nth(1).context("a link")?.to_owned();
+        let Value::Array(events) = answer.json() else { continue };
+        if events.is_empty() {
+            break;
+        }
+        for event in events {
+            let id = event["id"].as_str().context("an id")?.to_owned();
+            let (subject, version) = id.rsplit_once('/').context("an id of two parts")?;
+            let version: i64 = version.parse()?;
+            let before = versions.insert(subject.to_owned(), version).unwrap_or(0);
+            ensure!(version > before, "the feed tells of {subject} version {version} after {before}");
+            repeats += u64::from(!ids.insert(id));
+        }
+        path = next;
+    }
+    ensure!(ids.len() as u64 == expected, "the feed has {} events, the log {expected}", ids.len());
+    Ok(repeats)
+}
+
+/// Whether each replica comes to be what the other service has.
+async fn stale(scene: &Scene) -> Result<u64> {
+    let (mut users, mut orders) = (scene.database_of("users").await?, scene.database_of("orders").await?);
+    let mut different = 0;
+    for attempt in 0..100 {
+        let of = |rows: Vec<(String, i64)>| rows.into_iter().collect::<HashSet<_>>();
+        let published = of(sqlx::query_as("select id::text, version from users").fetch_all(&mut users).await?);
+        let replica = of(sqlx::query_as("select id::text, version from customers_replica").fetch_all(&mut orders).await?);
+        let open = "select id::text, version from orders where status in ('placed', 'paid', 'shipped')";
+        let open = of(sqlx::query_as(open).fetch_all(&mut orders).await?);
+        let known = "select order_id::text, version from open_orders_replica where is_open";
+        let known = of(sqlx::query_as(known).fetch_all(&mut users).await?);
+        different = (published.symmetric_difference(&replica).count() + open.symmetric_difference(&known).count()) as u64;
+        if different == 0 || attempt == 99 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    Ok(different)
+}

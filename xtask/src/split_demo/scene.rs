@@ -1,0 +1,186 @@
+//! Two clusters, both services, and the programs that are run on them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail, ensure};
+use dev_http::Client;
+use dev_postgres::{Cluster, connect};
+use serde_json::Value;
+use shared_db::MIGRATOR;
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use tokio::process::Command;
+
+use super::until;
+use crate::services::{Running, SERVICES, Service};
+use crate::workspace::root;
+
+/// The shared database.
+const SHARED: &str = "shop";
+
+/// Where it all takes place. Dropped, everything ends.
+pub struct Scene {
+    programs: PathBuf,
+    owner: &'static str,
+    running: Mutex<Option<Running>>,
+    addresses: [SocketAddr; 2],
+    grpc: SocketAddr,
+    source: Cluster,
+    target: Cluster,
+}
+
+impl Scene {
+    /// The clusters with their databases: the shared one with its schema, and the owner's own with that of its service.
+    pub async fn prepare(programs: &Path, owner: &'static str) -> Result<Self> {
+        // The same for both: a figure of one is a figure of the other.
+        let settings = ["shared_buffers=512MB", "max_wal_size=4GB"];
+        let (source, target) = (Cluster::temporary_with(&settings)?, Cluster::temporary_with(&settings)?);
+        let own = Migrator::new(root().join("services").join(owner).join("migrations")).await?;
+        for (cluster, database, migrations) in [(&source, SHARED, &MIGRATOR), (&target, owner, &own)] {
+            connect(&cluster.url("postgres")).await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
+            let mut operator = connect(&cluster.url(database)).await?;
+            migrations.run(&mut operator).await.context("the migrations cannot be applied")?;
+            for service in SERVICES {
+                if cluster_has_role(&mut operator, service).await? {
+                    let login = format!("alter role {} login password '{}'", service.role, cluster.password());
+                    operator.execute(AssertSqlSafe(login)).await?;
+                }
+            }
+        }
+        Ok(Self {
+            programs: programs.to_owned(),
+            owner,
+            running: Mutex::new(None),
+            addresses: [free()?, free()?],
+            grpc: free()?,
+            source,
+            target,
+        })
+    }
+
+    /// Starts both services, with these variables besides.
+    pub async fn start(&mut self, more: &[(&str, &str)]) -> Result<()> {
+        let [users, orders] = self.addresses;
+        let mut running = Running::default();
+        for (service, address) in SERVICES.into_iter().zip(self.addresses) {
+            let mut variables = vec![
+                ("EVENTS_VIA", "feed".to_owned()),
+                ("USERS_URL", format!("http://{users}")),
+                ("ORDERS_URL", format!("http://{orders}")),
+                ("USERS_GRPC_ADDR", self.grpc.to_string()),
+                ("RUST_LOG", "error".to_owned()),
+                ("LOG_FORMAT", "json".to_owned()),
+            ];
+            variables.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+            if service.name == self.owner {
+                variables.push((service.next_variable, self.target.url_as(service.role, self.owner)));
+            }
+            running.start_with(service, address, &self.programs, &self.source.url_as(service.role, SHARED), &variables)?;
+        }
+        running.until_ready().await?;
+        *self.running.lock().expect("nobody panicked") = Some(running);
+        Ok(())
+    }
+
+    /// Stops both services: what they have accepted is answered.
+    pub fn stop(&self) {
+        drop(self.running.lock().expect("nobody panicked").take());
+    }
+
+    /// The users service.
+    pub fn users(&self) -> Client {
+        Client::at(self.addresses[0])
+    }
+
+    /// The orders service.
+    pub fn orders(&self) -> Client {
+        Client::at(self.addresses[1])
+    }
+
+    /// The database that `service` lives in once the move is complete, as its operator.
+    pub async fn database_of(&self, service: &str) -> Result<PgConnection> {
+        let url = if service == self.owner { self.target.url(self.owner) } else { self.source.url(SHARED) };
+        Ok(connect(&url).await?)
+    }
+
+    fn variables(&self) -> [(&'static str, String); 3] {
+        let target = self.target.url(self.owner);
+        [
+            ("DATABASE_URL", self.source.url(SHARED)),
+            ("USERS_DATABASE_NEXT_OWNER_URL", target.clone()),
+            ("ORDERS_DATABASE_NEXT_OWNER_URL", target),
+        ]
+    }
+
+    /// Runs `splitctl` with the project's manifest; it must be done. Returns the document it prints.
+    pub async fn splitctl(&self, arguments: &[&str]) -> Result<Value> {
+        let (code, document) = self.ask_splitctl(arguments).await?;
+        ensure!(code == Some(0), "splitctl {} ended with {code:?}: {document}", arguments.join(" "));
+        Ok(document)
+    }
+
+    async fn ask_splitctl(&self, arguments: &[&str]) -> Result<(Option<i32>, Value)> {
+        let mut command = Command::new(self.programs.join("splitctl"));
+        command.arg("--manifest").arg(root().join("split.toml")).args(arguments).args(["--format", "json"]);
+        let output = command.envs(self.variables()).kill_on_drop(true).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let document = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("splitctl {}: {}", arguments.join(" "), said.trim()))?;
+        Ok((output.status.code(), document))
+    }
+
+    /// Whether the audit finds nothing but borrowings of the manifest that nothing needs any more.
+    pub async fn nothing_crosses(&self) -> Result<()> {
+        let (_, audit) = self.ask_splitctl(&["audit"]).await?;
+        let findings = audit["findings"].as_array().context("the audit's findings")?;
+        let crossing =
+            findings.iter().find(|finding| finding["kind"] != "unused-borrowing" && finding["severity"] != "warning");
+        match crossing {
+            Some(crossing) => bail!("something still crosses: {crossing}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs another of the developers' commands on the shared database.
+    pub async fn xtask(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let output = command.args(arguments).envs(self.variables()).kill_on_drop(true).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cargo xtask {}: {}", arguments.join(" "), said.trim());
+        Ok(())
+    }
+
+    /// Waits until each service has read the other's snapshot, and follows its events.
+    pub async fn until_followed(&self) -> Result<()> {
+        let mut operator = connect(&self.source.url(SHARED)).await?;
+        until("both services follow each other's events", async || {
+            let both = "select (select count(*) from orders_cursors) + (select count(*) from users_cursors)";
+            Ok(sqlx::query_scalar::<_, i64>(both).fetch_one(&mut operator).await? == 2)
+        })
+        .await
+    }
+
+    /// Whether the other ways to the same answers gave the same answers.
+    pub async fn check_shadows(&self) -> Result<()> {
+        for (client, metric) in [(self.orders(), "customers_shadow_total"), (self.users(), "open_orders_shadow_total")] {
+            let page = client.get("/metrics").send().await?.text();
+            let of = |outcome: &str| -> f64 {
+                let lines = page.lines().filter(|line| line.starts_with(metric) && line.contains(outcome));
+                lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+            };
+            ensure!(of("\"mismatch\"") == 0.0, "{metric}: the ways differ");
+        }
+        Ok(())
+    }
+}
+
+async fn cluster_has_role(connection: &mut PgConnection, service: Service) -> Result<bool> {
+    let known = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)");
+    Ok(known.bind(service.role).fetch_one(connection).await?)
+}
+
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
