@@ -138,10 +138,19 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
     let warm = tokio::spawn(stay_warm(database.clone()));
     until(&mut owner, &on_target, 4).await;
 
-    // Without what keeps it warm, none would be left at all.
+    // Without what keeps it warm, none is left at all, the one included that was in use meanwhile.
     warm.abort();
+    execute(&mut owner, "select pg_advisory_lock(1)").await;
+    let in_use = tokio::spawn({
+        let database = database.clone();
+        async move { run!(database, connection => waiting(connection)).await }
+    });
+    until(&mut owner, &format!("{on_source} and wait_event = 'advisory'"), 1).await;
     moved.switch("").await;
     at_once(&database).await;
+    until(&mut owner, &on_source, 1).await;
+    execute(&mut owner, "select pg_advisory_unlock(1)").await;
+    in_use.await.expect("it ends").expect("answered");
     until(&mut owner, &on_source, 0).await;
     assert_eq!(number(&mut owner, &on_target).await, 6);
     let warm = tokio::spawn(stay_warm(database.clone()));
@@ -156,6 +165,13 @@ async fn asleep(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("select pg_sleep(0.2) from orders right join (values (1)) one on false").execute(connection).await.map(drop)
 }
 
+async fn waiting(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_advisory_xact_lock_shared(1) from orders right join (values (1)) one on false")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// Adds a line, and says where the one who works has got to.
 async fn work(database: &Database, begun: &mpsc::UnboundedSender<()>) -> Infallible {
     begun.send(()).expect("the test listens");
@@ -167,7 +183,8 @@ async fn work(database: &Database, begun: &mpsc::UnboundedSender<()>) -> Infalli
 }
 
 async fn add_line(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("insert into orders_cursors (log, cursor) values (gen_random_uuid()::text, '')")
+    // In one message: what is prepared first may be given up before it is executed.
+    sqlx::raw_sql("insert into orders_cursors (log, cursor) values (gen_random_uuid()::text, '')")
         .execute(connection)
         .await
         .map(drop)
@@ -186,6 +203,10 @@ async fn work_that_one_process_does_alone_goes_on_when_the_lock_is_held_where_th
         async move { alone(&database, "the work", || work(&database, &begun)).await }
     });
     has_begun.recv().await.expect("it begins");
+    // So that the next statement could be sent there at once.
+    let warm = tokio::spawn(stay_warm(database.as_ref().clone()));
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'alone'";
+    until(&mut moved.owner(Side::Target).await, open, 3).await;
 
     // Another process has the lock there already.
     let mut other = moved.owner(Side::Target).await;
@@ -204,4 +225,5 @@ async fn work_that_one_process_does_alone_goes_on_when_the_lock_is_held_where_th
     until(&mut target, &format!("select least(count(*), {}) from orders_cursors", lines + 3), lines + 3).await;
     assert_eq!(number(&mut target, LOCKS).await, 1);
     worker.abort();
+    warm.abort();
 }
