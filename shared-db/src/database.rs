@@ -177,7 +177,7 @@ impl Database {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn pool(&self, side: Side) -> &Pool<Connector> {
