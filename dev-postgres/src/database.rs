@@ -1,11 +1,12 @@
 //! A database of its own for every test.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 use shared_db::MIGRATOR;
-use sqlx::migrate::Migrate;
+use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
@@ -16,6 +17,11 @@ use crate::cluster::Cluster;
 pub const USERS_ROLE: &str = "users_svc";
 /// The role of the orders service.
 pub const ORDERS_ROLE: &str = "orders_svc";
+
+/// What the users service needs in a database of its own.
+pub static USERS_BASELINE: Migrator = sqlx::migrate!("../services/users/migrations");
+/// What the orders service needs in a database of its own.
+pub static ORDERS_BASELINE: Migrator = sqlx::migrate!("../services/orders/migrations");
 
 const HOW_TO_GET_ONE: &str = "Install Postgres' server programs (apt install postgresql, brew install postgresql@18), or set \
      TEST_DATABASE_URL to the URL of a server's superuser.";
@@ -51,7 +57,7 @@ impl Server {
     }
 }
 
-/// A database with the shared schema, used by one test and then dropped.
+/// A database, used by one test and then dropped.
 pub struct TestDatabase {
     name: String,
     admin_url: String,
@@ -59,16 +65,36 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A new database on the tests' server.
+    /// A new database with the shared schema on the tests' server.
     ///
     /// # Panics
     /// If there is no server to be had.
     pub fn create() -> Self {
+        Self::with_schema("shared", &MIGRATOR)
+    }
+
+    /// A new database with the tables of one service alone, `users` or `orders`, on the tests' server.
+    ///
+    /// # Panics
+    /// If there is no server to be had, or no service of this name.
+    pub fn own(service: &str) -> Self {
+        match service {
+            "users" => Self::with_schema("users", &USERS_BASELINE),
+            "orders" => Self::with_schema("orders", &ORDERS_BASELINE),
+            _ => panic!("no service is called {service}"),
+        }
+    }
+
+    fn with_schema(schema: &'static str, migrator: &'static Migrator) -> Self {
+        static TEMPLATES: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
         let server = Server::get();
-        static TEMPLATE: OnceLock<String> = OnceLock::new();
-        let template = TEMPLATE
-            .get_or_init(|| block_on(async || make_template(server).await).expect("the template of the tests' databases"));
-        Self::from_template(&server.url("postgres"), |name| server.url(name), template)
+        let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+        let template = templates.entry(schema).or_insert_with(|| {
+            block_on(async || make_template(server, migrator).await).expect("the template of the tests' databases")
+        });
+        let template = template.clone();
+        drop(templates);
+        Self::from_template(&server.url("postgres"), |name| server.url(name), &template)
     }
 
     /// A new database without any tables on the tests' server.
@@ -143,9 +169,9 @@ fn execute(url: &str, statement: &str) {
 
 /// Makes the database that the tests' databases are copied from. Its name tells its migrations, so that on a server that
 /// is not ours it is made once and used again.
-async fn make_template(server: &Server) -> Result<String, sqlx::Error> {
+async fn make_template(server: &Server, migrator: &Migrator) -> Result<String, sqlx::Error> {
     let mut digest = Sha256::new();
-    MIGRATOR.iter().for_each(|migration| digest.update(&migration.checksum));
+    migrator.iter().for_each(|migration| digest.update(&migration.checksum));
     let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let name = format!("test_template_{digest}");
     let mut admin = connect(&server.url("postgres")).await?;
@@ -158,7 +184,7 @@ async fn make_template(server: &Server) -> Result<String, sqlx::Error> {
         admin.execute(AssertSqlSafe(format!("drop database if exists {unfinished} with (force)"))).await?;
         admin.execute(AssertSqlSafe(format!("create database {unfinished} template template0"))).await?;
         let mut template = connect(&server.url(&unfinished)).await?;
-        MIGRATOR.run(&mut template).await?;
+        migrator.run(&mut template).await?;
         template.close().await?;
         admin.execute(AssertSqlSafe(format!("alter database {unfinished} rename to {name}"))).await?;
     }

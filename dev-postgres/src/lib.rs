@@ -14,7 +14,7 @@ mod programs;
 
 pub use block::block_on;
 pub use cluster::{Cluster, ClusterError};
-pub use database::{ORDERS_ROLE, TestDatabase, USERS_ROLE, connect, with_role};
+pub use database::{ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, connect, with_role};
 pub use leash::{Ended, Leashed, Signal};
 pub use owner::server_user_can_enter;
 pub use programs::{NotFound, Programs};

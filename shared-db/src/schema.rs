@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-use crate::{DatabaseError, Settle};
+use crate::{DatabaseError, run};
 
 /// How often a database that is not ready is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -35,9 +35,7 @@ pub fn newest_migration() -> i64 {
 /// [`SchemaError`] tells which of the two fails.
 pub async fn check_schema(database: &crate::Database) -> Result<(), SchemaError> {
     let needed = newest_migration();
-    let mut connection = database.connection().await?;
-    let applied = is_applied(&mut connection, needed).await.settle(connection);
-    match applied {
+    match run!(database, connection => is_applied(connection, needed)).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(SchemaError::Missing(needed)),
         // No table of migrations, or no right on it: not one of them has been applied.

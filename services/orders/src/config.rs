@@ -7,6 +7,7 @@ use chassis::consumer::{EventsConfig, Feed};
 use chassis::remote::{BaseUrl, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
+use shared_db::{Database, Settings};
 
 use crate::customers::{Customers, ShadowVia, Users, Via, replica};
 use crate::rebuild;
@@ -20,6 +21,9 @@ pub struct Config {
     /// the service's database, logged in as its own role (`postgres://orders_svc:…@host/database`)
     #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
     pub orders_database_url: String,
+    /// where the service's tables will live after a move; as long as this is set, the service follows them there and back
+    #[arg(long, env = "ORDERS_DATABASE_NEXT_URL", hide_env_values = true)]
+    pub orders_database_next_url: Option<String>,
     /// where HTTP is served
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
     pub orders_addr: SocketAddr,
@@ -56,6 +60,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// The service's database, used with `settings`, and where its tables may move.
+    ///
+    /// # Errors
+    /// Which variable is no Postgres URL.
+    pub fn database(&self, settings: &Settings) -> Result<Database, String> {
+        let database = Database::new(&self.orders_database_url, settings);
+        let database = database.map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+        let Some(next) = &self.orders_database_next_url else { return Ok(database) };
+        database.moving("orders", next, settings).map_err(|error| format!("ORDERS_DATABASE_NEXT_URL {error}"))
+    }
+
     fn users_url(&self) -> BaseUrl {
         self.users_url.clone().unwrap_or_else(|| self.users_addr.into())
     }

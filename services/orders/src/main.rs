@@ -6,7 +6,7 @@ use chassis::consumer::Source;
 use chassis::{config, metrics, serve, telemetry};
 use orders::customers::replica;
 use orders::{App, Command, Config, rebuild};
-use shared_db::{Database, Settings};
+use shared_db::Settings;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
     };
     telemetry::init(&config.log);
     let done = match &config.command {
-        Some(Command::Rebuild(options)) => rebuild::run(&config.orders_database_url, options).await,
+        Some(Command::Rebuild(options)) => rebuild(&config, options).await,
         Some(Command::Replica(command)) => tend_replica(&config, *command).await,
         None => serve(config).await.map(|()| ExitCode::SUCCESS),
     };
@@ -30,9 +30,12 @@ async fn main() -> ExitCode {
 }
 
 fn app(config: &Config) -> Result<App, String> {
-    let database = Database::new(&config.orders_database_url, &Settings::new("orders", config.database_max_connections))
-        .map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+    let database = config.database(&Settings::new("orders", config.database_max_connections))?;
     Ok(App::new(database, config.customers()?))
+}
+
+async fn rebuild(config: &Config, options: &rebuild::Options) -> Result<ExitCode, String> {
+    rebuild::run(&config.database(&Settings::new("orders rebuild", 1))?, options).await
 }
 
 async fn tend_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
@@ -49,6 +52,7 @@ async fn serve(config: Config) -> Result<(), String> {
 
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
+    tokio::spawn(shared_db::stay_warm(app.database.clone()));
     tokio::spawn(orders::watch_event_log(app.clone()));
     if !matches!(events.read, Source::Off) {
         tokio::spawn(replica::follow(app.clone(), config.users_feed(), events.read));

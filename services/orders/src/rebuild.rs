@@ -7,8 +7,8 @@ use chassis::progress::Progress;
 use chassis::request::chain;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use shared_db::{Connection, Database, DatabaseError, Settings, Settle};
-use sqlx::Connection as _;
+use shared_db::{Database, DatabaseError, run};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::db::events::LoggedEvent;
@@ -57,23 +57,19 @@ struct Sum {
 ///
 /// # Errors
 /// What kept it from being done to the end.
-pub async fn run(url: &str, options: &Options) -> Result<ExitCode, String> {
-    let database =
-        Database::new(url, &Settings::new("orders rebuild", 1)).map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+pub async fn run(database: &Database, options: &Options) -> Result<ExitCode, String> {
     let report = Report { format: options.format, progress: Progress::new("orders") };
-    let sum = compare_all(&database, options.check, &report).await.map_err(|error| chain(&error))?;
+    let sum = compare_all(database, options.check, &report).await.map_err(|error| chain(&error))?;
     report.sum(&sum);
     Ok(ExitCode::from(u8::from(sum.repaired < sum.different)))
 }
 
 async fn compare_all(database: &Database, check: bool, report: &Report) -> Result<Sum, DatabaseError> {
-    let mut connection = database.connection().await?;
-    report.progress.expect(estimate_orders(&mut connection).await.settle(connection)?);
+    report.progress.expect(run!(database, connection => estimate_orders(connection)).await?);
     let mut sum = Sum::default();
     let mut after = Uuid::nil();
     loop {
-        let mut connection = database.connection().await?;
-        let batch = read_batch(&mut connection, after).await.settle(connection)?;
+        let batch = run!(database, connection => read_batch(connection, after)).await?;
         let Some(last) = batch.last() else { return Ok(sum) };
         after = last.id;
         sum.orders += batch.len() as u64;
@@ -99,7 +95,7 @@ struct Found {
 }
 
 /// The next orders after one, seen at a single moment.
-async fn read_batch(connection: &mut Connection, after: Uuid) -> Result<Vec<Found>, sqlx::Error> {
+async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Found>, sqlx::Error> {
     let mut snapshot = connection.begin_with("begin isolation level repeatable read read only").await?;
     let ids = next_ids(&mut snapshot, after, BATCH).await?;
     let stored = orders_by_id(&mut snapshot, &ids).await?;
@@ -157,8 +153,7 @@ impl Found {
 
 /// Makes the order's rows what its events say; `false` if a rule of the schema does not allow that.
 async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
-    let mut connection = database.connection().await?;
-    match replace(&mut connection, id).await.settle(connection) {
+    match run!(database, connection => replace(connection, id)).await {
         Ok(done) => Ok(done),
         Err(DatabaseError::Constraint { name, .. }) => {
             tracing::warn!(order.id = %id, constraint = name, "the schema does not allow the order that its events say");
@@ -169,7 +164,7 @@ async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
 }
 
 /// Reads the events again under the row's lock: since the comparison, requests have gone on.
-async fn replace(connection: &mut Connection, id: Uuid) -> Result<bool, sqlx::Error> {
+async fn replace(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     lock_order(&mut transaction, id).await?;
     let events: Vec<_> = events_by_id(&mut transaction, &[id]).await?.into_iter().map(|(_, event)| event).collect();

@@ -1,7 +1,7 @@
 //! A step of an order: read it, take the step, store it.
 
 use chrono::Utc;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use crate::App;
@@ -26,14 +26,12 @@ pub async fn take_step(
     allowed: impl Fn(&Order) -> Result<(), Error>,
 ) -> Result<(Order, Option<Customer>), Error> {
     for _ in 0..ATTEMPTS {
-        let mut connection = app.database.connection().await?;
-        let found = find_order(&mut connection, id, app.customers.in_view()).await.settle(connection)?;
+        let found = run!(app.database, connection => find_order(connection, id, app.customers.in_view())).await?;
         let (order, customer) = found.ok_or(Error::NotFound)?;
         allowed(&order)?;
         let order = order.after(event, Utc::now())?;
         let announcement = announce(event, &order);
-        let mut connection = app.database.connection().await?;
-        if update_order(&mut connection, &order, &announcement).await.settle(connection)? {
+        if run!(app.database, connection => update_order(connection, &order, &announcement)).await? {
             app.wakeups.wake();
             return Ok((order, customer));
         }

@@ -7,6 +7,7 @@ use chassis::consumer::{EventsConfig, Feed};
 use chassis::remote::{BaseUrl, Http, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
+use shared_db::{Database, Settings};
 
 use crate::open_orders::{OpenOrders, ShadowVia, Via, replica};
 
@@ -19,6 +20,9 @@ pub struct Config {
     /// the service's database, logged in as its own role (`postgres://users_svc:…@host/database`)
     #[arg(long, env = "USERS_DATABASE_URL", hide_env_values = true)]
     pub users_database_url: String,
+    /// where the service's tables will live after a move; as long as this is set, the service follows them there and back
+    #[arg(long, env = "USERS_DATABASE_NEXT_URL", hide_env_values = true)]
+    pub users_database_next_url: Option<String>,
     /// where HTTP is served
     #[arg(long, env = "USERS_ADDR", default_value = "127.0.0.1:8081", value_parser = socket_address)]
     pub users_addr: SocketAddr,
@@ -60,6 +64,17 @@ pub enum Command {
 }
 
 impl Config {
+    /// The service's database, used with `settings`, and where its tables may move.
+    ///
+    /// # Errors
+    /// Which variable is no Postgres URL.
+    pub fn database(&self, settings: &Settings) -> Result<Database, String> {
+        let database = Database::new(&self.users_database_url, settings);
+        let database = database.map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
+        let Some(next) = &self.users_database_next_url else { return Ok(database) };
+        database.moving("users", next, settings).map_err(|error| format!("USERS_DATABASE_NEXT_URL {error}"))
+    }
+
     fn orders_url(&self) -> BaseUrl {
         self.orders_url.clone().unwrap_or_else(|| self.orders_addr.into())
     }

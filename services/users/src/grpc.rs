@@ -5,7 +5,7 @@ use std::time::Duration;
 use chassis::grpc::answer;
 use chassis::path::parse_id;
 use chassis::problem::Problem;
-use shared_db::{Settle, check_schema};
+use shared_db::{check_schema, run};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::server::HealthReporter;
@@ -80,8 +80,7 @@ impl Users for Service {
 impl Service {
     async fn find_one(&self, id: &str) -> Result<User, Error> {
         let id = read_id(id)?;
-        let mut connection = self.0.database.connection().await?;
-        let found = find_user(&mut connection, id).await.settle(connection)?;
+        let found = run!(self.0.database, connection => find_user(connection, id)).await?;
         found.map(User::from).ok_or(Error::NotFound)
     }
 
@@ -90,8 +89,7 @@ impl Service {
             return Err(Problem::bad_request(format!("ids: {MAX_IDS} at most")).into());
         }
         let ids = ids.iter().map(|id| read_id(id)).collect::<Result<Vec<_>, _>>()?;
-        let mut connection = self.0.database.connection().await?;
-        let found = find_users(&mut connection, &ids).await.settle(connection)?;
+        let found = run!(self.0.database, connection => find_users(connection, &ids)).await?;
         Ok(BatchGetUsersResponse { users: found.into_iter().map(User::from).collect() })
     }
 }

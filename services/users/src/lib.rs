@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use chassis::events::Wakeups;
 use open_orders::OpenOrders;
-use shared_db::{Database, Settle};
+use shared_db::{Database, run};
 
 pub use config::{Command, Config};
 
@@ -51,14 +51,10 @@ pub async fn watch_event_log(app: App) {
     let (withheld, parked) = (metrics::gauge!("event_log_withheld_seconds"), metrics::gauge!("parked_events"));
     loop {
         // Silent on errors: requests and readiness report them.
-        if let Ok(mut connection) = app.database.connection().await
-            && let Ok(seconds) = db::events::withheld_seconds(&mut connection).await.settle(connection)
-        {
+        if let Ok(seconds) = run!(app.database, connection => db::events::withheld_seconds(connection)).await {
             withheld.set(seconds);
         }
-        if let Ok(mut connection) = app.database.connection().await
-            && let Ok(count) = db::open_orders::count_parked_events(&mut connection).await.settle(connection)
-        {
+        if let Ok(count) = run!(app.database, connection => db::open_orders::count_parked_events(connection)).await {
             parked.set(count as f64);
         }
         tokio::time::sleep(WATCH).await;

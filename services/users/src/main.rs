@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use chassis::consumer::Source;
 use chassis::{config, metrics, serve, telemetry};
-use shared_db::{Database, Settings};
+use shared_db::Settings;
 use users::open_orders::replica;
 use users::{App, Command, Config};
 
@@ -29,8 +29,7 @@ async fn main() -> ExitCode {
 }
 
 fn app(config: &Config) -> Result<App, String> {
-    let database = Database::new(&config.users_database_url, &Settings::new("users", config.database_max_connections))
-        .map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
+    let database = config.database(&Settings::new("users", config.database_max_connections))?;
     Ok(App::new(database, config.open_orders()?))
 }
 
@@ -49,6 +48,7 @@ async fn serve(config: Config) -> Result<(), String> {
 
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
+    tokio::spawn(shared_db::stay_warm(app.database.clone()));
     tokio::spawn(users::watch_event_log(app.clone()));
     if !matches!(events.read, Source::Off) {
         tokio::spawn(replica::follow(app.database.clone(), config.orders_feed(), events.read));

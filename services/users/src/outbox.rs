@@ -1,7 +1,7 @@
 //! The service's own log, on its way to the broker.
 
 use chassis::events::{Outbox, Position, StoredEvent};
-use shared_db::{Database, DatabaseError, Settle};
+use shared_db::{Database, DatabaseError, run};
 
 use crate::db::cursors::{RELAY, find_cursor, store_cursor};
 use crate::db::events;
@@ -24,19 +24,16 @@ impl Outbox for EventLog {
     type Error = EventLogError;
 
     async fn published(&self) -> Result<Position, EventLogError> {
-        let mut connection = self.0.connection().await?;
-        let stored = find_cursor(&mut connection, RELAY).await.settle(connection)?;
+        let stored = run!(self.0, connection => find_cursor(connection, RELAY)).await?;
         Ok(stored.map(|stored| stored.parse()).transpose()?.unwrap_or_default())
     }
 
     async fn read(&self, after: Position, limit: i64) -> Result<Vec<StoredEvent>, EventLogError> {
-        let mut connection = self.0.connection().await?;
-        Ok(events::feed(&mut connection, after, limit).await.settle(connection)?)
+        Ok(run!(self.0, connection => events::feed(connection, after, limit)).await?)
     }
 
     async fn store_published(&self, up_to: Position) -> Result<(), EventLogError> {
-        let mut connection = self.0.connection().await?;
-        Ok(store_cursor(&mut connection, RELAY, &up_to.to_string()).await.settle(connection)?)
+        Ok(run!(self.0, connection => store_cursor(connection, RELAY, &up_to.to_string())).await?)
     }
 }
 

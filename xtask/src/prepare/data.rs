@@ -1,6 +1,6 @@
 //! The files `.sqlx/query-<hash>.json`, one a statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -72,6 +72,15 @@ impl QueryData {
     /// All statements.
     pub fn statements(&self) -> impl Iterator<Item = &Statement> {
         self.statements.values()
+    }
+
+    /// The statements of which these files say something else than `others`, or one of the two says nothing.
+    pub fn unlike(&self, others: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.files.keys().chain(others.files.keys()).collect();
+        let unlike = names.into_iter().filter(|name| self.files.get(*name) != others.files.get(*name));
+        let told =
+            |name: &String| self.statements.get(name).or(others.statements.get(name)).map(|told| summary(&told.query));
+        unlike.map(|name| told(name).unwrap_or_else(|| name.clone())).collect()
     }
 
     /// What has to be done for these files to be `fresh`.
@@ -161,6 +170,8 @@ mod tests {
             assert_eq!(named.count(), 1, "{name} is {fault}: {differences:?}");
         }
         assert_eq!(differences.len(), 4);
+        assert_eq!(committed.unlike(&fresh), ["select 2, 'as it was'", "select 3", "select 4", "notes.txt"]);
+        assert_eq!(fresh.unlike(&fresh), Vec::<String>::new());
 
         committed.replace(&fresh, folder.path()).expect("replaced");
         let replaced = QueryData::read(folder.path()).expect("read");

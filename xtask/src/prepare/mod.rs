@@ -51,18 +51,10 @@ impl Service {
 /// # Errors
 /// If that cannot be done; what is wrong with the data or the statements is reported, and gives exit code 1.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let database = TestDatabase::create();
+    let shared = TestDatabase::create();
     let mut faults = Vec::new();
     for service in services()? {
-        let url = database.url_as(&service.role());
-        let Some(fresh) = compile(&service, &url)? else {
-            faults.push(format!(
-                "{}: a statement is wrong, or {} may not run it; the compiler says which above. A service reads and writes its own tables, and reads what the other publishes in views (migrations/*_crossings.up.sql)",
-                service.name,
-                service.role(),
-            ));
-            continue;
-        };
+        let Some(fresh) = check(&service, &shared, "the shared database", &mut faults)? else { continue };
         let committed = QueryData::read(&service.data_folder())?;
         if options.check {
             faults.extend(
@@ -71,21 +63,40 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         } else {
             committed.replace(&fresh, &service.data_folder())?;
         }
-        let denied =
-            block_on(async || rights::denied(&mut connect(&url).await?, &service.role(), fresh.statements()).await)?;
-        let allowed = fresh.statements().count() - denied.len();
-        println!(
-            "{}: {allowed} of {} statements may be run by {}",
-            service.name,
-            fresh.statements().count(),
-            service.role()
-        );
-        faults.extend(denied.into_iter().map(|denied| format!("{}: {denied}", service.name)));
+        // The service stands on its own: the same statements, in a database that holds nothing of the other's.
+        let own = TestDatabase::own(&service.name);
+        if let Some(there) = check(&service, &own, "a database of its own", &mut faults)? {
+            faults.extend(fresh.unlike(&there).into_iter().map(|statement| {
+                format!(
+                    "{}: {statement} means something else in a database of its own: make migrations/ and {} agree",
+                    service.name,
+                    shown(&service.folder.join("migrations")),
+                )
+            }));
+        }
     }
     for fault in &faults {
         eprintln!("error: {fault}");
     }
     Ok(ExitCode::from(u8::from(!faults.is_empty())))
+}
+
+/// Compiles the service against the database as its role, and says which statements that role may not run. What sqlx learned
+/// of them; `None` if the service does not compile.
+fn check(service: &Service, database: &TestDatabase, what: &str, faults: &mut Vec<String>) -> Result<Option<QueryData>> {
+    let (name, role) = (&service.name, service.role());
+    let url = database.url_as(&role);
+    let Some(fresh) = compile(service, &url)? else {
+        faults.push(format!(
+            "{name}: a statement is wrong for {what}, or {role} may not run it there; the compiler says which above. A service reads and writes its own tables, and reads what the other publishes in views (migrations/*_crossings.up.sql)",
+        ));
+        return Ok(None);
+    };
+    let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, fresh.statements()).await)?;
+    let all = fresh.statements().count();
+    println!("{name}: {} of {all} statements may be run by {role} in {what}", all - denied.len());
+    faults.extend(denied.into_iter().map(|denied| format!("{name}, {what}: {denied}")));
+    Ok(Some(fresh))
 }
 
 #[derive(Deserialize)]

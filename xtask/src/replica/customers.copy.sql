@@ -2,7 +2,7 @@
 insert into customers_replica as known (id, name, status, version)
 select id, name, status, version
 from users
-where id in (select user_id from user_events where epoch = event_epoch() and xid >= $1::xid8)
+where id in (select user_id from user_events where epoch = user_event_epoch() and xid >= $1::xid8)
 on conflict (id) do update
 set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
 where excluded.version > known.version

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use chassis::consumer::{Feed, Received, Replica};
 use chassis::progress::Progress;
 use serde::Deserialize;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::Customer;
@@ -71,8 +71,7 @@ impl Replica for CustomersInbox {
     }
 
     async fn cursor(&self) -> Result<Option<String>, Error> {
-        let mut connection = self.0.database.connection().await?;
-        Ok(find_cursor(&mut connection, FEED).await.settle(connection)?)
+        Ok(run!(self.0.database, connection => find_cursor(connection, FEED)).await?)
     }
 
     async fn take_in(&self, customers: &[Customer], cursor: Option<&str>) -> Result<(), Error> {
@@ -92,27 +91,23 @@ impl Replica for CustomersInbox {
     }
 
     async fn park(&self, event: &Received, error: &str) -> Result<(), Error> {
-        let mut connection = self.0.database.connection().await?;
-        let parked = db::park_event(&mut connection, &event.id, &event.r#type, &event.data, error).await;
-        Ok(parked.settle(connection)?)
+        let (id, r#type, data) = (&event.id, &event.r#type, &event.data);
+        Ok(run!(self.0.database, connection => db::park_event(connection, id, r#type, data, error)).await?)
     }
 
     async fn parked(&self) -> Result<Vec<Received>, Error> {
-        let mut connection = self.0.database.connection().await?;
-        Ok(db::parked_events(&mut connection).await.settle(connection)?)
+        Ok(run!(self.0.database, connection => db::parked_events(connection)).await?)
     }
 
     async fn unpark(&self, id: &str) -> Result<(), Error> {
-        let mut connection = self.0.database.connection().await?;
-        Ok(db::unpark_event(&mut connection, id).await.settle(connection)?)
+        Ok(run!(self.0.database, connection => db::unpark_event(connection, id)).await?)
     }
 
     async fn rebuild(&self, feed: &Feed) -> Result<u64, Error> {
         // Where snapshot and events both tell of a customer, the version decides.
         let database = &self.0.database;
         let end = feed.end().await?;
-        let mut connection = database.connection().await?;
-        let begun = db::now(&mut connection).await.settle(connection)?;
+        let begun = run!(database, connection => db::now(connection)).await?;
         let progress = Progress::new("customers");
         let mut cursor = Some(String::new());
         let mut count = 0;
@@ -123,33 +118,27 @@ impl Replica for CustomersInbox {
             }
             cursor = page.cursor("cursor").map(|cursor| format!("&cursor={cursor}"));
             let customers: Vec<Customer> = page.json::<Page>()?.items.into_iter().map(Customer::from).collect();
-            let mut connection = database.connection().await?;
-            db::refresh_customers(&mut connection, &customers, begun).await.settle(connection)?;
+            run!(database, connection => db::refresh_customers(connection, &customers, begun)).await?;
             count += customers.len() as u64;
             progress.at(count);
         }
-        let mut connection = database.connection().await?;
-        db::forget_others(&mut connection, begun).await.settle(connection)?;
+        run!(database, connection => db::forget_others(connection, begun)).await?;
         // Deactivations of before come by no event any more.
-        let mut connection = database.connection().await?;
-        let stranded = db::stranded_customers(&mut connection).await.settle(connection)?;
+        let stranded = run!(database, connection => db::stranded_customers(connection)).await?;
         self.cancel_orders(&stranded).await?;
-        let mut connection = database.connection().await?;
-        db::store_customers(&mut connection, &[], Some(&end)).await.settle(connection)?;
+        run!(database, connection => db::store_customers(connection, &[], Some(&end))).await?;
         Ok(count)
     }
 }
 
 impl CustomersInbox {
     async fn store(&self, customers: &[Customer], cursor: Option<&str>) -> Result<(), Error> {
-        let mut connection = self.0.database.connection().await?;
-        Ok(db::store_customers(&mut connection, customers, cursor).await.settle(connection)?)
+        Ok(run!(self.0.database, connection => db::store_customers(connection, customers, cursor)).await?)
     }
 
     /// Ends the open orders of those of these customers who are deactivated. What has been shipped arrives.
     pub(super) async fn cancel_orders(&self, customers: &[Uuid]) -> Result<(), Error> {
-        let mut connection = self.0.database.connection().await?;
-        let stranded = db::stranded_orders(&mut connection, customers).await.settle(connection)?;
+        let stranded = run!(self.0.database, connection => db::stranded_orders(connection, customers)).await?;
         let cancelled = Event::Cancelled { reason: Some(CUSTOMER_DEACTIVATED.to_owned()) };
         for order in stranded {
             let outcome = if order.shipped {

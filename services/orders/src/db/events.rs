@@ -72,7 +72,7 @@ pub async fn feed(connection: &mut PgConnection, after: Position, limit: i64) ->
         select order_id, version, type, data as "data: _", occurred_at, epoch, xid::text as "xid!", position
         from order_events
         where (epoch, xid, position) > ($1, $2::text::xid8, $3)
-          and (epoch < event_epoch() or xid < pg_snapshot_xmin(pg_current_snapshot()))
+          and (epoch < order_event_epoch() or xid < pg_snapshot_xmin(pg_current_snapshot()))
         order by epoch, xid, position
         limit $4
         "#,
@@ -88,7 +88,7 @@ pub async fn feed(connection: &mut PgConnection, after: Position, limit: i64) ->
 pub async fn end(connection: &mut PgConnection) -> Result<Position, sqlx::Error> {
     let row = sqlx::query!(
         r#"
-        select event_epoch() as "epoch!", (pg_snapshot_xmin(pg_current_snapshot())::text::numeric - 1)::text as "xid!"
+        select order_event_epoch() as "epoch!", (pg_snapshot_xmin(pg_current_snapshot())::text::numeric - 1)::text as "xid!"
         "#,
     );
     let row = row.fetch_one(connection).await?;
@@ -102,7 +102,7 @@ pub async fn withheld_seconds(connection: &mut PgConnection) -> Result<f64, sqlx
         r#"
         select coalesce(greatest(extract(epoch from now() - min(occurred_at)), 0), 0)::float8 as "seconds!"
         from order_events
-        where epoch = event_epoch()
+        where epoch = order_event_epoch()
           and xid >= pg_snapshot_xmin(pg_current_snapshot())
         "#,
     )

@@ -8,7 +8,7 @@ use chassis::page::{Page, PageRequest};
 use chassis::path::Id;
 use chassis::problem::ProblemBody;
 use chassis::query::Query;
-use shared_db::{Database, DatabaseError, Settle};
+use shared_db::{Database, DatabaseError, run};
 
 use crate::App;
 use crate::db::events;
@@ -37,8 +37,7 @@ pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query
     let request = PageRequest::<i64>::read(&list, &mut query)?;
     query.finish()?;
     let after = request.after.unwrap_or(0);
-    let mut connection = app.database.connection().await?;
-    let found = events::history(&mut connection, id, after, request.rows()).await.settle(connection)?;
+    let found = run!(app.database, connection => events::history(connection, id, after, request.rows())).await?;
     // Every order has a first event.
     if found.is_empty() && request.after.is_none() {
         return Err(Error::NotFound);
@@ -69,8 +68,7 @@ pub async fn get_feed(State(app): State<App>, uri: Uri, mut query: Query) -> Res
     let request = FeedRequest::read(SOURCE, &mut query)?;
     query.finish()?;
     let Some(after) = request.after else {
-        let mut connection = app.database.connection().await?;
-        let end = events::end(&mut connection).await.settle(connection)?;
+        let end = run!(app.database, connection => events::end(connection)).await?;
         return Ok(FeedRequest::respond(SOURCE, &uri, end, Vec::new()));
     };
     let limit = request.limit.into();
@@ -79,6 +77,5 @@ pub async fn get_feed(State(app): State<App>, uri: Uri, mut query: Query) -> Res
 }
 
 async fn fetch(database: Database, after: Position, limit: i64) -> Result<Vec<StoredEvent>, DatabaseError> {
-    let mut connection = database.connection().await?;
-    events::feed(&mut connection, after, limit).await.settle(connection)
+    run!(database, connection => events::feed(connection, after, limit)).await
 }

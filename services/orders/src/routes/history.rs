@@ -1,7 +1,7 @@
 //! An order as it was.
 
 use chrono::{DateTime, Utc};
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::wire::Order;
@@ -13,8 +13,8 @@ use crate::events::read;
 
 /// The order as it was at `moment`, folded from its events; its customer is today's, so it has no tag.
 pub async fn order_as_of(app: &App, id: Uuid, moment: DateTime<Utc>) -> Result<Order, Error> {
-    let mut connection = app.database.connection().await?;
-    let (events, customer) = events_until(&mut connection, id, moment, app.customers.in_view()).await.settle(connection)?;
+    let (events, customer) =
+        run!(app.database, connection => events_until(connection, id, moment, app.customers.in_view())).await?;
     let recorded: Result<Vec<_>, _> =
         events.iter().map(|event| read(event.version, event.occurred_at, &event.r#type, &event.data)).collect();
     let order = fold(id, recorded?)?.ok_or(Error::NotFound)?;

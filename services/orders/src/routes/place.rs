@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use chassis::body::Json;
 use chassis::problem::ProblemBody;
 use chrono::Utc;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::idempotency::{self, REPLAYED};
@@ -75,8 +75,7 @@ async fn insert(
     let inserted = match inserted {
         // The rule has seen the user, and the join, which sees what was there when the statement began, has not.
         Some(None) if app.customers.in_view() => {
-            let mut connection = app.database.connection().await?;
-            Some(find_customer(&mut connection, order.user_id).await.settle(connection)?)
+            Some(run!(app.database, connection => find_customer(connection, order.user_id)).await?)
         }
         inserted => inserted,
     };
@@ -89,26 +88,25 @@ async fn try_insert(
     announcement: &Announcement,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<Option<Customer>>, Error> {
-    let mut connection = app.database.connection().await?;
     let in_view = app.customers.in_view();
-    Ok(insert_order(&mut connection, order, announcement, key, in_view).await.settle(connection)?)
+    Ok(run!(app.database, connection => insert_order(connection, order, announcement, key, in_view)).await?)
 }
 
 /// Tells the replica of a user whose first event is still on its way.
 async fn introduce(app: &App, user_id: Uuid, admitted: Option<Customer>) -> Result<(), Error> {
-    let customer = match admitted {
+    let customers = [match admitted {
         Some(customer) => customer,
         None => app.customers.ask(user_id).await?,
-    };
-    let mut connection = app.database.connection().await?;
-    Ok(store_customers(&mut connection, &[customer], None).await.settle(connection)?)
+    }];
+    Ok(run!(app.database, connection => store_customers(connection, &customers, None)).await?)
 }
 
 /// The answer for a key that has been used; `None` if it has not.
 async fn replay(app: &App, key: &IdempotencyKey) -> Result<Option<Response>, Error> {
-    let mut connection = app.database.connection().await?;
     let in_view = app.customers.in_view();
-    let Some(placed) = find_replay(&mut connection, &key.key, in_view).await.settle(connection)? else { return Ok(None) };
+    let Some(placed) = run!(app.database, connection => find_replay(connection, &key.key, in_view)).await? else {
+        return Ok(None);
+    };
     let Replay { order, customer, hash } = placed;
     if hash != key.hash {
         return Err(Error::IdempotencyKeyReused);

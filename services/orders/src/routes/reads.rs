@@ -9,7 +9,7 @@ use chassis::path::Id;
 use chassis::problem::ProblemBody;
 use chassis::query::{Query, reject};
 use chrono::DateTime;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::history::order_as_of;
@@ -52,8 +52,7 @@ pub async fn get_order(State(app): State<App>, Id(id): Id, mut query: Query, hea
     if let Some(moment) = as_of {
         return Ok(order_as_of(&app, id, moment).await?.into_response());
     }
-    let mut connection = app.database.connection().await?;
-    let found = orders::find_order(&mut connection, id, app.customers.in_view()).await.settle(connection)?;
+    let found = run!(app.database, connection => orders::find_order(connection, id, app.customers.in_view())).await?;
     let (order, customer) = found.ok_or(Error::NotFound)?;
     let customer = app.customers.of(order.user_id, customer).await;
     let order = Order::new(order, customer);
@@ -86,9 +85,9 @@ pub async fn list_orders(State(app): State<App>, uri: Uri, mut query: Query) -> 
     let request = PageRequest::<Uuid>::read(ORDERS, &mut query)?;
     let filter = Filter { user_id: query.id("user_id")?, status: query.optional("status", status)? };
     query.finish()?;
-    let mut connection = app.database.connection().await?;
     let (rows, in_view) = (request.rows(), app.customers.in_view());
-    let found = orders::list_orders(&mut connection, filter, request.after, rows, in_view).await.settle(connection)?;
+    let found =
+        run!(app.database, connection => orders::list_orders(connection, filter, request.after, rows, in_view)).await?;
     let place = |(order, _): &(domain::Order, Option<Customer>)| order.id;
     let page = request.page(ORDERS, found, place);
     let (orders, joined): (Vec<_>, Vec<_>) = page.items.into_iter().unzip();
@@ -117,7 +116,6 @@ fn status(text: &str) -> Result<Status, std::borrow::Cow<'static, str>> {
 pub async fn get_open_orders(State(app): State<App>, mut query: Query) -> Result<axum::Json<OpenOrders>, Error> {
     let user_id = query.id("user_id")?.ok_or_else(|| reject("user_id", "is missing"))?;
     query.finish()?;
-    let mut connection = app.database.connection().await?;
-    let open_count = orders::count_open_orders(&mut connection, user_id).await.settle(connection)?;
+    let open_count = run!(app.database, connection => orders::count_open_orders(connection, user_id)).await?;
     Ok(axum::Json(OpenOrders { user_id, open_count }))
 }

@@ -4,8 +4,13 @@ use chassis::remote::Limits;
 use dev_postgres::TestDatabase;
 use orders::customers::{Customers, Users};
 
-/// What a new database needs for this dial.
-pub async fn prepare(_database: &TestDatabase) {}
+/// Where a test tells of users.
+pub const USERS: &str = "users";
+
+/// A new database for this dial.
+pub async fn database() -> TestDatabase {
+    TestDatabase::create()
+}
 
 /// The port to users of a service on the database at `_url`.
 pub fn customers(_url: &str) -> Customers {

@@ -251,7 +251,7 @@ async fn an_older_epoch_is_told_first_whatever_its_transactions_numbers() {
     assert_eq!(answer.json(), json!([]), "in this epoch those are still to come");
     let start = next(&answer).expect("a link");
 
-    let function = "function event_epoch() returns bigint language sql stable parallel safe";
+    let function = "function order_event_epoch() returns bigint language sql stable parallel safe";
     execute(&mut owner, &format!("create or replace {function} as 'select 2::bigint'")).await;
     // Told at once, even though a transaction is open that is older than the numbers say.
     let mut older = owner.begin().await.expect("a transaction");

@@ -53,6 +53,8 @@ fn a_missing_or_malformed_variable_ends_the_program_with_one_sentence_that_names
         ("ORDERS_DATABASE_URL", "localhost:5432"),
         ("ORDERS_DATABASE_URL", "mysql://orders_svc:secret@127.0.0.1/none"),
         ("ORDERS_DATABASE_URL", "postgres://orders_svc:secret@127.0.0.1:port/none"),
+        ("ORDERS_DATABASE_NEXT_URL", ""),
+        ("ORDERS_DATABASE_NEXT_URL", "postgres://orders_svc:secret@127.0.0.1:port/orders"),
         ("ORDERS_ADDR", "8082"),
         ("ORDERS_ADDR", "localhost:8082"),
         ("ORDERS_ADDR", "127.0.0.1:70000"),
@@ -90,12 +92,13 @@ fn the_file_env_is_read_and_the_environment_comes_first() {
 #[test]
 fn help_lists_every_variable_that_is_read() {
     let folder = folder();
-    for variables in [&[][..], &[URL]] {
+    for variables in [&[][..], &[URL, ("ORDERS_DATABASE_NEXT_URL", URL.1)]] {
         let output = run(&folder, variables, &["--help"]);
         let help = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{help}");
         let names = [
             "ORDERS_DATABASE_URL",
+            "ORDERS_DATABASE_NEXT_URL",
             "ORDERS_ADDR",
             "CUSTOMERS_VIA",
             "CUSTOMERS_SHADOW",

@@ -24,8 +24,7 @@ pub struct Service {
 impl Service {
     /// A new service without orders.
     pub async fn start() -> Self {
-        let database = TestDatabase::create();
-        dial::prepare(&database).await;
+        let database = dial::database().await;
         let client = client(&database.url_as(ORDERS_ROLE), &settings(10));
         let service = Self { client, database, user: Uuid::now_v7() };
         service.add_user(service.user, "Ada").await;
@@ -37,20 +36,27 @@ impl Service {
         client(&self.database.url_as(ORDERS_ROLE), &settings(10))
     }
 
-    /// Adds a user as the users service would.
+    /// Adds a user as the users service would, or the news of one.
     pub async fn add_user(&self, id: Uuid, name: &str) {
-        let row = format!("('{id}', '{id}@example.org', '{name}', 'active', now(), now(), 1)");
-        self.execute(&format!("insert into users values {row}")).await;
+        let row = match dial::USERS {
+            "users" => format!("('{id}', '{id}@example.org', '{name}', 'active', now(), now(), 1)"),
+            _replica => format!("('{id}', '{name}', 'active', 1)"),
+        };
+        self.execute(&format!("insert into {} values {row}", dial::USERS)).await;
     }
 
     /// Sets a user's status as the users service would.
     pub async fn set_user_status(&self, id: Uuid, status: &str) {
-        self.execute(&format!("update users set status = '{status}', version = version + 1 where id = '{id}'")).await;
+        self.update_user(id, &format!("status = '{status}'")).await;
     }
 
     /// Gives a user another name, as the users service would.
     pub async fn rename_user(&self, id: Uuid, name: &str) {
-        self.execute(&format!("update users set name = '{name}', version = version + 1 where id = '{id}'")).await;
+        self.update_user(id, &format!("name = '{name}'")).await;
+    }
+
+    async fn update_user(&self, id: Uuid, change: &str) {
+        self.execute(&format!("update {} set {change}, version = version + 1 where id = '{id}'", dial::USERS)).await;
     }
 
     /// Runs statements as the owner of the schema.

@@ -1,13 +1,15 @@
 //! What clients are told while the database cannot serve.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dev_http::{Answer, Call, Client};
 use dev_postgres::{ORDERS_ROLE, TestDatabase};
 use orders::router;
 use serde_json::{Value, json};
-use shared_db::{Settings, Settle};
+use shared_db::{Settings, run};
 use sqlx::Connection;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::operations::operations;
@@ -73,6 +75,13 @@ async fn without_a_database_everything_that_needs_it_is_503() {
     }
 }
 
+/// A statement that lasts until it is told to end.
+async fn hold(held: &Notify, let_go: &Notify) -> Result<(), sqlx::Error> {
+    held.notify_one();
+    let_go.notified().await;
+    Ok(())
+}
+
 /// No order is lost or made twice by it, either: the client that tries again with its key gets its order.
 #[tokio::test]
 async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
@@ -80,12 +89,13 @@ async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
     let settings = Settings { acquire_timeout: Duration::from_secs(1), ..settings(1) };
     let app = app(&service.database.url_as(ORDERS_ROLE), &settings);
     let (database, client) = (app.database.clone(), Client::router(router(app)));
-    // On a slow machine it may take more than a second to open.
-    let only = loop {
-        if let Ok(only) = database.connection().await {
-            break only;
-        }
-    };
+    let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let holder = tokio::spawn({
+        let (held, let_go) = (held.clone(), let_go.clone());
+        // On a slow machine it may take more than a second to open.
+        async move { while run!(database, _connection => hold(&held, &let_go)).await.is_err() {} }
+    });
+    held.notified().await;
     let place = || client.post("/orders").header("idempotency-key", "a").json(&service.order());
     client.get("/health/live").await.expect(200);
     for answer in at_once([client.get("/orders"), place(), client.get("/events"), client.get("/health/ready")]).await {
@@ -93,7 +103,8 @@ async fn without_a_free_connection_a_request_is_answered_503_in_bounded_time() {
     }
     assert_eq!(service.rows().await, [0, 0, 0]);
 
-    Ok(()).settle(only).expect("given back");
+    let_go.notify_one();
+    holder.await.expect("given back");
     client.get("/health/ready").await.expect(200);
     place().await.expect(201);
     place().await.expect(201);

@@ -18,8 +18,13 @@ pub const PATIENT: Limits =
 /// What the neighbour is called in metrics and readiness.
 pub const NEIGHBOUR: &str = "users-grpc";
 
-/// What a new database needs for this dial.
-pub async fn prepare(_database: &TestDatabase) {}
+/// Where a test tells of users.
+pub const USERS: &str = "users";
+
+/// A new database for this dial.
+pub async fn database() -> TestDatabase {
+    TestDatabase::create()
+}
 
 /// The port to users of a service on the database at `url`, where users is, too.
 pub fn customers(url: &str) -> Customers {

@@ -26,11 +26,16 @@ const EVENTS_AT_ONCE: &str = "
     create trigger bring_the_replica_on after insert or update on users
         for each row execute function bring_the_replica_on()";
 
-/// What a new database needs for this dial.
-pub async fn prepare(database: &TestDatabase) {
+/// Where a test tells of users.
+pub const USERS: &str = "users";
+
+/// A new database for this dial.
+pub async fn database() -> TestDatabase {
+    let database = TestDatabase::create();
     let mut owner = database.owner().await;
     owner.execute(include_str!("../../../../xtask/src/replica/customers.use.sql")).await.expect("the replica is used");
     owner.execute(EVENTS_AT_ONCE).await.expect("a trigger");
+    database
 }
 
 /// The port to users of a service on the database at `url`, where users is, too.

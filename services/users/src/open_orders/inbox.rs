@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use chassis::consumer::{Feed, Received, Replica};
 use chassis::progress::Progress;
 use serde::Deserialize;
-use shared_db::{Database, Settle};
+use shared_db::{Database, run};
 use uuid::Uuid;
 
 use super::Order;
@@ -79,29 +79,24 @@ impl Replica for OpenOrdersInbox {
     }
 
     async fn cursor(&self) -> Result<Option<String>, Error> {
-        let mut connection = self.0.connection().await?;
-        Ok(find_cursor(&mut connection, FEED).await.settle(connection)?)
+        Ok(run!(self.0, connection => find_cursor(connection, FEED)).await?)
     }
 
     async fn take_in(&self, orders: &[Order], cursor: Option<&str>) -> Result<(), Error> {
-        let mut connection = self.0.connection().await?;
-        Ok(db::store_orders(&mut connection, orders, cursor).await.settle(connection)?)
+        Ok(run!(self.0, connection => db::store_orders(connection, orders, cursor)).await?)
     }
 
     async fn park(&self, event: &Received, error: &str) -> Result<(), Error> {
-        let mut connection = self.0.connection().await?;
-        let parked = db::park_event(&mut connection, &event.id, &event.r#type, &event.data, error).await;
-        Ok(parked.settle(connection)?)
+        let (id, r#type, data) = (&event.id, &event.r#type, &event.data);
+        Ok(run!(self.0, connection => db::park_event(connection, id, r#type, data, error)).await?)
     }
 
     async fn parked(&self) -> Result<Vec<Received>, Error> {
-        let mut connection = self.0.connection().await?;
-        Ok(db::parked_events(&mut connection).await.settle(connection)?)
+        Ok(run!(self.0, connection => db::parked_events(connection)).await?)
     }
 
     async fn unpark(&self, id: &str) -> Result<(), Error> {
-        let mut connection = self.0.connection().await?;
-        Ok(db::unpark_event(&mut connection, id).await.settle(connection)?)
+        Ok(run!(self.0, connection => db::unpark_event(connection, id)).await?)
     }
 
     async fn rebuild(&self, feed: &Feed) -> Result<u64, Error> {
@@ -109,8 +104,7 @@ impl Replica for OpenOrdersInbox {
         // the lists to a later one, so none is missed between them.
         let database = &self.0;
         let end = feed.end().await?;
-        let mut connection = database.connection().await?;
-        let begun = db::now(&mut connection).await.settle(connection)?;
+        let begun = run!(database, connection => db::now(connection)).await?;
         let progress = Progress::new("open orders");
         let mut count = 0;
         for status in ["placed", "paid", "shipped"] {
@@ -122,16 +116,13 @@ impl Replica for OpenOrdersInbox {
                 }
                 cursor = page.cursor("cursor").map(|cursor| format!("&cursor={cursor}"));
                 let orders: Vec<Order> = page.json::<Page>()?.items.into_iter().map(Order::from).collect();
-                let mut connection = database.connection().await?;
-                db::refresh_orders(&mut connection, &orders, begun).await.settle(connection)?;
+                run!(database, connection => db::refresh_orders(connection, &orders, begun)).await?;
                 count += orders.len() as u64;
                 progress.at(count);
             }
         }
-        let mut connection = database.connection().await?;
-        db::close_others(&mut connection, begun).await.settle(connection)?;
-        let mut connection = database.connection().await?;
-        db::store_orders(&mut connection, &[], Some(&end)).await.settle(connection)?;
+        run!(database, connection => db::close_others(connection, begun)).await?;
+        run!(database, connection => db::store_orders(connection, &[], Some(&end))).await?;
         Ok(count)
     }
 }

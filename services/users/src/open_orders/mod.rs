@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use chassis::remote::{Http, Remote, RemoteError};
 use clap::ValueEnum;
 use serde::Deserialize;
-use shared_db::{Database, Settle};
+use shared_db::{Database, run};
 use uuid::Uuid;
 
 use crate::db::users::{Deactivation, deactivate_user, update_user};
@@ -94,15 +94,13 @@ impl OpenOrders {
                 if let Some(shadow) = &self.shadow {
                     shadow.compare(database, deactivated.id);
                 }
-                let mut connection = database.connection().await?;
-                Ok(deactivate_user(&mut connection, deactivated, event).await.settle(connection)?)
+                Ok(run!(database, connection => deactivate_user(connection, deactivated, event)).await?)
             }
             Some(orders) => {
                 if count_open_orders(orders, deactivated.id).await? > 0 {
                     return Ok(Deactivation::OpenOrders);
                 }
-                let mut connection = database.connection().await?;
-                let done = update_user(&mut connection, deactivated, event).await.settle(connection)?;
+                let done = run!(database, connection => update_user(connection, deactivated, event)).await?;
                 Ok(if done { Deactivation::Done } else { Deactivation::Changed })
             }
         }

@@ -2,7 +2,7 @@
 //! enough.
 
 use chassis::remote::{Comparisons, Http, Remote};
-use shared_db::{Database, Settle};
+use shared_db::{Database, run};
 use uuid::Uuid;
 
 use super::count_open_orders;
@@ -38,8 +38,8 @@ impl Shadow {
 
     async fn compare_now(&self, database: &Database, user_id: Uuid) -> &'static str {
         for look in 1..=LOOKS {
-            let Ok(mut connection) = database.connection().await else { return "error" };
-            let Ok(local) = db::count_open_orders(&mut connection, user_id).await.settle(connection) else { return "error" };
+            let local = run!(database, connection => db::count_open_orders(connection, user_id)).await;
+            let Ok(local) = local else { return "error" };
             let Ok(remote) = count_open_orders(&self.other, user_id).await else { return "error" };
             if local == remote {
                 return if look == 1 { "equal" } else { "newer" };

@@ -7,7 +7,7 @@ use chassis::conditional::IfMatch;
 use chassis::path::Id;
 use chassis::problem::ProblemBody;
 use chrono::Utc;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::wire::{ChangeUser, User};
@@ -114,8 +114,7 @@ async fn update(
         let user = read(app, id, if_match).await?;
         let Some(changed) = decide(&user)? else { return Ok(user.into()) };
         let event = announce(kind, &changed);
-        let mut connection = app.database.connection().await?;
-        if update_user(&mut connection, &changed, &event).await.settle(connection)? {
+        if run!(app.database, connection => update_user(connection, &changed, &event)).await? {
             app.wakeups.wake();
             return Ok(changed.into());
         }
@@ -124,7 +123,6 @@ async fn update(
 }
 
 async fn read(app: &App, id: Uuid, if_match: &IfMatch) -> Result<domain::User, Error> {
-    let mut connection = app.database.connection().await?;
-    let user = find_user(&mut connection, id).await.settle(connection)?.ok_or(Error::NotFound)?;
+    let user = run!(app.database, connection => find_user(connection, id)).await?.ok_or(Error::NotFound)?;
     if if_match.allows(user.version) { Ok(user) } else { Err(Error::PreconditionFailed) }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use chassis::operations::{self, Operations};
 use chassis::problem::{Problem, ProblemBody};
-use shared_db::check_schema;
+use shared_db::{Side, check_schema};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -54,6 +54,10 @@ fn operations(app: &App) -> Operations {
             metrics::gauge!("db_pool_connections", "state" => "idle").set(pool.idle as f64);
             metrics::gauge!("db_pool_connections", "state" => "used").set((pool.open - pool.idle.min(pool.open)) as f64);
             metrics::gauge!("db_pool_waiting").set(pool.waiting as f64);
+            if let Some(switch) = gauges.known_switch() {
+                metrics::gauge!("db_switch_generation").set(switch.generation as f64);
+                metrics::gauge!("db_on_target").set(f64::from(u8::from(switch.side == Side::Target)));
+            }
         }),
         remotes: app.open_orders.remotes(),
     }

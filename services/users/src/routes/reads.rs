@@ -8,7 +8,7 @@ use chassis::page::{Page, PageRequest};
 use chassis::path::{Id, parse_id};
 use chassis::problem::ProblemBody;
 use chassis::query::{Query, reject};
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::USERS;
@@ -35,8 +35,7 @@ const MAX_IDS: usize = 100;
     )
 )]
 pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Response, Error> {
-    let mut connection = app.database.connection().await?;
-    let user = users::find_user(&mut connection, id).await.settle(connection)?.ok_or(Error::NotFound)?;
+    let user = run!(app.database, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
     let tag = etag(user.version);
     if none_match_names(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
@@ -69,13 +68,12 @@ pub async fn list_users(State(app): State<App>, uri: Uri, mut query: Query) -> R
     let request = PageRequest::<Uuid>::read(USERS, &mut query)?;
     let email = query.text("email", 1..=MAX_EMAIL)?;
     query.finish()?;
-    let mut connection = app.database.connection().await?;
     let found = match email {
         Some(email) => {
-            let found = users::find_user_by_email(&mut connection, &email).await.settle(connection)?;
+            let found = run!(app.database, connection => users::find_user_by_email(connection, &email)).await?;
             found.into_iter().filter(|user| request.after.is_none_or(|after| user.id < after)).collect()
         }
-        None => users::list_users(&mut connection, request.after, request.rows()).await.settle(connection)?,
+        None => run!(app.database, connection => users::list_users(connection, request.after, request.rows())).await?,
     };
     let page = request.page(USERS, found, |user: &domain::User| user.id);
     Ok(Page { items: page.items.into_iter().map(User::from).collect(), next_cursor: page.next_cursor }.respond(&uri))
@@ -90,7 +88,6 @@ async fn users_by_id(app: &App, ids: Vec<String>, query: Query) -> Result<Page<U
     }
     let ids: Option<Vec<Uuid>> = ids.iter().map(|id| parse_id(id)).collect();
     let ids = ids.ok_or_else(|| reject("id", "must be a UUID"))?;
-    let mut connection = app.database.connection().await?;
-    let found = users::find_users(&mut connection, &ids).await.settle(connection)?;
+    let found = run!(app.database, connection => users::find_users(connection, &ids)).await?;
     Ok(Page { items: found.into_iter().map(User::from).collect(), next_cursor: None })
 }

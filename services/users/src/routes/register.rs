@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use chassis::body::Json;
 use chassis::problem::ProblemBody;
 use chrono::Utc;
-use shared_db::Settle;
+use shared_db::run;
 use uuid::Uuid;
 
 use super::wire::{RegisterUser, User, location};
@@ -37,8 +37,7 @@ pub async fn post_user(
 ) -> Result<(StatusCode, [(header::HeaderName, HeaderValue); 1], User), Error> {
     let user = domain::User::register(Uuid::now_v7(), email, name, Utc::now());
     let event = announce(Kind::Registered, &user);
-    let mut connection = app.database.connection().await?;
-    insert_user(&mut connection, &user, &event).await.settle(connection)?;
+    run!(app.database, connection => insert_user(connection, &user, &event)).await?;
     app.wakeups.wake();
     Ok((StatusCode::CREATED, [(header::LOCATION, location(user.id))], user.into()))
 }

@@ -185,6 +185,8 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
         ("USERS_DATABASE_URL", "mysql://users_svc:s3cret@localhost/shop"),
         ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@localhost:port/shop"),
         ("USERS_DATABASE_URL", "s3cret"),
+        ("USERS_DATABASE_NEXT_URL", ""),
+        ("USERS_DATABASE_NEXT_URL", "postgres://users_svc:s3cret@localhost:port/users"),
         ("USERS_ADDR", ""),
         ("USERS_ADDR", "localhost"),
         ("USERS_ADDR", "127.0.0.1:99999"),
@@ -210,11 +212,13 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
 fn help_lists_every_variable_that_is_read() {
     let directory = TempDir::new().expect("a directory");
     let secret = ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@127.0.0.1:1/shop");
-    let output = command(directory.path(), &[secret]).arg("--help").output().expect("a program");
+    let next = ("USERS_DATABASE_NEXT_URL", secret.1);
+    let output = command(directory.path(), &[secret, next]).arg("--help").output().expect("a program");
     let help = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
     let variables = [
         "USERS_DATABASE_URL",
+        "USERS_DATABASE_NEXT_URL",
         "USERS_ADDR",
         "USERS_GRPC_ADDR",
         "OPEN_ORDERS_VIA",

@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use users::open_orders::OpenOrders;
 use users::{App, router};
 
+use crate::home;
+
 /// The service, and its database.
 pub struct Service {
     pub client: Client,
@@ -25,7 +27,7 @@ impl Service {
 
     /// The same, with other settings of its database than the usual.
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let database = TestDatabase::create();
+        let database = home::database();
         let mut settings = settings();
         change(&mut settings);
         let client = client(&database.url_as(USERS_ROLE), &settings);
@@ -80,6 +82,11 @@ impl Service {
         self.execute(&insert_order(user, status)).await;
     }
 
+    /// Delivers all orders of `user`.
+    pub async fn deliver_orders(&self, user: &Value) {
+        self.execute(&home::deliver_orders(id(user))).await;
+    }
+
     /// Waits until `count` connections of the service wait for a lock.
     pub async fn until_blocked(&self, count: i64) {
         let waiting = "select count(*) from pg_stat_activity
@@ -120,11 +127,7 @@ pub fn app(url: &str, settings: &Settings) -> App {
 
 /// A statement that inserts an order of `user`, in `status`.
 pub fn insert_order(user: &Value, status: &str) -> String {
-    format!(
-        "insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
-         values (gen_random_uuid(), '{}', '{status}', 'EUR', 700, now(), now(), 1)",
-        id(user),
-    )
+    home::insert_order(id(user), status)
 }
 
 /// Runs statements.

@@ -1,0 +1,229 @@
+//! A service's process follows its tables to another database and back.
+
+#![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use shared_db::{Database, DatabaseError, Side, Switch, alone, run, stay_warm};
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+
+use moves::{Move, execute, number, until};
+
+mod moves;
+
+/// Which database answers, and whether it does.
+async fn answered_by(database: &Database) -> Result<String, DatabaseError> {
+    run!(database, connection => name(connection)).await
+}
+
+async fn name(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar("select current_database()::text from orders right join (values (1)) one on false")
+        .fetch_one(connection)
+        .await
+}
+
+fn name_of(moved: &Move, side: Side) -> String {
+    moved.on(side).url().rsplit_once('/').expect("a database").1.to_owned()
+}
+
+/// The claim that it was refused for a right it lacks.
+#[track_caller]
+fn assert_denied(outcome: Result<String, DatabaseError>) {
+    match outcome {
+        Err(DatabaseError::Unavailable(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42501") => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_process_turns_as_often_as_the_tables_move() {
+    let mut moved = Move::begin().await;
+    let (busy, idle) = (moved.database("busy", 2), moved.database("idle", 2));
+    for database in [&busy, &idle] {
+        assert_eq!(answered_by(database).await.expect("answered"), name_of(&moved, Side::Source));
+    }
+    assert_eq!(busy.known_switch(), Some(Switch { generation: 0, side: Side::Source }));
+    for generation in 1..=5 {
+        moved.switch("").await;
+        assert_eq!(answered_by(&busy).await.expect("answered"), name_of(&moved, moved.side));
+        assert_eq!(busy.known_switch(), Some(Switch { generation, side: moved.side }));
+    }
+    // One who was asleep all the time follows at once.
+    assert_eq!(answered_by(&idle).await.expect("answered"), name_of(&moved, Side::Target));
+    assert_eq!(idle.known_switch(), busy.known_switch());
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_for_another_reason_stays_an_error() {
+    let mut moved = Move::begin().await;
+    let database = moved.database("orders", 2);
+    moved.close(Side::Source).await;
+    assert_denied(answered_by(&database).await);
+    moved.open(Side::Source).await;
+    answered_by(&database).await.expect("answered");
+
+    // Where it has turned already, and where nobody ever heard of a move.
+    moved.switch("").await;
+    answered_by(&database).await.expect("answered");
+    moved.close(Side::Target).await;
+    assert_denied(answered_by(&database).await);
+    execute(&mut moved.owner(Side::Target).await, "drop schema splitctl cascade").await;
+    assert_denied(answered_by(&database).await);
+    // Another service's switch is not this one's.
+    execute(&mut moved.owner(Side::Source).await, "update splitctl.switches set owner = 'users'").await;
+    assert_denied(answered_by(&moved.database("orders", 2)).await);
+}
+
+#[tokio::test]
+async fn a_new_process_finds_the_tables_wherever_a_move_has_got_to() {
+    let mut moved = Move::begin().await;
+    // The target is open before anybody is sent there.
+    moved.open(Side::Target).await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Source));
+    moved.switch("").await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Target));
+    // A rollback has opened the source, and was ended before it said so.
+    moved.open(Side::Source).await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Target));
+    moved.switch("").await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Source));
+    moved.switch("").await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Target));
+    // No move has ever begun, and the target need not be there.
+    execute(&mut moved.owner(Side::Source).await, "drop schema splitctl cascade").await;
+    moved.open(Side::Source).await;
+    assert_eq!(answered_by(&moved.database("orders", 1)).await.expect("answered"), name_of(&moved, Side::Source));
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_ask_both_serves_nothing_and_asks_again() {
+    let mut moved = Move::begin().await;
+    moved.switch("").await;
+    let database = moved.database("orders", 1);
+    let target = name_of(&moved, Side::Target);
+    let mut owner = moved.owner(Side::Source).await;
+    execute(&mut owner, &format!("alter database {target} rename to {target}_away")).await;
+    let error = answered_by(&database).await.expect_err("the target may have been left since");
+    assert!(error.is_unavailable(), "{error}");
+    assert_eq!(database.known_switch(), None);
+    execute(&mut owner, &format!("alter database {target}_away rename to {target}")).await;
+    assert_eq!(answered_by(&database).await.expect("answered"), target);
+}
+
+/// Counted by the name of the process, which is the test's.
+#[tokio::test]
+async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
+    let mut moved = Move::begin().await;
+    let database = moved.database("warm", 6);
+    let mut owner = moved.owner(Side::Source).await;
+    let sessions = |side| {
+        let database = name_of(&moved, side);
+        format!("select count(*) from pg_stat_activity where datname = '{database}' and application_name = 'warm'")
+    };
+    let (on_source, on_target) = (sessions(Side::Source), sessions(Side::Target));
+    // Six at once.
+    let at_once = async |database: &Database| {
+        let held = (0..6).map(|_| {
+            let database = database.clone();
+            tokio::spawn(async move { run!(database, connection => asleep(connection)).await })
+        });
+        for held in held.collect::<Vec<_>>() {
+            held.await.expect("it ends").expect("answered");
+        }
+    };
+    at_once(&database).await;
+    assert_eq!((number(&mut owner, &on_source).await, number(&mut owner, &on_target).await), (6, 0));
+    let warm = tokio::spawn(stay_warm(database.clone()));
+    until(&mut owner, &on_target, 4).await;
+
+    // Without what keeps it warm, none is left at all, the one included that was in use meanwhile.
+    warm.abort();
+    execute(&mut owner, "select pg_advisory_lock(1)").await;
+    let in_use = tokio::spawn({
+        let database = database.clone();
+        async move { run!(database, connection => waiting(connection)).await }
+    });
+    until(&mut owner, &format!("{on_source} and wait_event = 'advisory'"), 1).await;
+    moved.switch("").await;
+    at_once(&database).await;
+    until(&mut owner, &on_source, 1).await;
+    execute(&mut owner, "select pg_advisory_unlock(1)").await;
+    in_use.await.expect("it ends").expect("answered");
+    until(&mut owner, &on_source, 0).await;
+    assert_eq!(number(&mut owner, &on_target).await, 6);
+    let warm = tokio::spawn(stay_warm(database.clone()));
+    until(&mut owner, &on_source, 4).await;
+    warm.abort();
+
+    // A process that has nowhere to go keeps nothing.
+    stay_warm(Database::new(moved.source.url(), &moves::settings("still", 1)).expect("a URL")).await;
+}
+
+async fn asleep(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_sleep(0.2) from orders right join (values (1)) one on false").execute(connection).await.map(drop)
+}
+
+async fn waiting(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_advisory_xact_lock_shared(1) from orders right join (values (1)) one on false")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Adds a line, and says where the one who works has got to.
+async fn work(database: &Database, begun: &mpsc::UnboundedSender<()>) -> Infallible {
+    begun.send(()).expect("the test listens");
+    loop {
+        let line = run!(database, connection => add_line(connection)).await;
+        line.expect("answered");
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn add_line(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // In one message: what is prepared first may be given up before it is executed.
+    sqlx::raw_sql("insert into orders_cursors (log, cursor) values (gen_random_uuid()::text, '')")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn work_that_one_process_does_alone_goes_on_when_the_lock_is_held_where_the_tables_are() {
+    const LINES: &str = "select count(*) from orders_cursors";
+    const LOCKS: &str = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                         where d.datname = current_database() and l.locktype = 'advisory' and l.granted";
+    let mut moved = Move::begin().await;
+    let (begun, mut has_begun) = mpsc::unbounded_channel();
+    let database = Arc::new(moved.database("alone", 3));
+    let worker = tokio::spawn({
+        let (database, begun) = (database.clone(), begun.clone());
+        async move { alone(&database, "the work", || work(&database, &begun)).await }
+    });
+    has_begun.recv().await.expect("it begins");
+    // So that the next statement could be sent there at once.
+    let warm = tokio::spawn(stay_warm(database.as_ref().clone()));
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'alone'";
+    until(&mut moved.owner(Side::Target).await, open, 3).await;
+
+    // Another process has the lock there already.
+    let mut other = moved.owner(Side::Target).await;
+    execute(&mut other, "select pg_advisory_lock(hashtextextended('the work', 0))").await;
+    moved.switch("").await;
+    let (mut source, mut target) = (moved.owner(Side::Source).await, moved.owner(Side::Target).await);
+    until(&mut source, LOCKS, 0).await;
+    assert_eq!(database.known_switch().map(|known| known.side), Some(Side::Target));
+    // What had been refused was not run again, as long as the lock is not held.
+    assert_eq!(number(&mut target, LINES).await, number(&mut source, LINES).await);
+    assert!(has_begun.is_empty());
+
+    let lines = number(&mut target, LINES).await;
+    execute(&mut other, "select pg_advisory_unlock(hashtextextended('the work', 0))").await;
+    has_begun.recv().await.expect("it begins again");
+    until(&mut target, &format!("select least(count(*), {}) from orders_cursors", lines + 3), lines + 3).await;
+    assert_eq!(number(&mut target, LOCKS).await, 1);
+    worker.abort();
+    warm.abort();
+}
