@@ -75,8 +75,8 @@ pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Rights
            and g.grantee <> (select r.oid from pg_roles r where r.rolname = current_user)
          order by 1"
     );
-    let mut rights = Rights { grants: schema_rights(connection, owner).await?, ..Rights::default() };
-    for row in sqlx::query(AssertSqlSafe(statement)).fetch_all(connection).await? {
+    let mut rights = Rights::default();
+    for row in sqlx::query(AssertSqlSafe(statement)).fetch_all(&mut *connection).await? {
         let (grant, revoke, role): (String, String, Option<String>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         rights.grants.push(grant);
         if !rights.revokes.contains(&revoke) {
@@ -88,11 +88,13 @@ pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Rights
             rights.roles.push(role);
         }
     }
+    rights.grants.extend(schema_rights(connection, owner, &rights.roles).await?);
     Ok(rights)
 }
 
-/// The rights on the schemas that the relations are in. They are given on the other side, and never taken here.
-async fn schema_rights(connection: &mut PgConnection, owner: &Owner) -> Result<Vec<String>> {
+/// The rights on the schemas that the relations are in, of those who have rights on the relations. They are given on the other
+/// side, and never taken here.
+async fn schema_rights(connection: &mut PgConnection, owner: &Owner, roles: &[String]) -> Result<Vec<String>> {
     let relations: Vec<_> = owner.tables.iter().chain(&owner.views).cloned().collect();
     let statement = format!(
         "select distinct format('grant %s on schema %I to %s', a.privilege_type, n.nspname,
@@ -102,10 +104,9 @@ async fn schema_rights(connection: &mut PgConnection, owner: &Owner) -> Result<V
          cross join lateral aclexplode(n.nspacl) a
          where (n.nspname, c.relname) in ({})
            and a.privilege_type = 'USAGE'
-           and a.grantee <> n.nspowner
-           and a.grantee <> (select r.oid from pg_roles r where r.rolname = current_user)
+           and (a.grantee = 0 or pg_get_userbyid(a.grantee)::text = any($1))
          order by 1",
         listed(&relations)
     );
-    Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_all(connection).await?)
+    Ok(sqlx::query_scalar(AssertSqlSafe(statement)).bind(roles).fetch_all(connection).await?)
 }

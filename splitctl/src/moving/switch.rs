@@ -245,8 +245,9 @@ async fn attempt(moving: &mut Move, state: &State, options: &Options) -> Result<
         }
     };
     if done.is_err() {
-        // A session in an unknown state is of no more use: its server takes back what was open on it.
+        // Sessions in an unknown state are of no more use: their servers take back what was open on them.
         from.connection = beside(from).await?;
+        to.connection = beside(to).await?;
         until_gone(&mut from.connection, fencing).await?;
     }
     done
