@@ -110,10 +110,10 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
 /// The journal, and its first row.
 async fn prepare(moving: &mut Move) -> Result<()> {
     let role = moving.moving().role.clone();
-    journal::install(&mut moving.source.connection).await?;
     for side in [&mut moving.source, &mut moving.target] {
         journal::install_switches(&mut side.connection, &role).await?;
     }
+    journal::install(&mut moving.source.connection).await?;
     crash_point("journal made");
     if moving.state.is_none() {
         let tables = moving.moving().tables.clone();
