@@ -9,13 +9,21 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Ro
 /// The oldest and the newest major version that this is made for.
 const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
 
-/// Settings that decide how values look as text, so that both sides say the same; and a server that lost us lets go.
+/// Settings that decide how values look as text, so that both sides say the same; a server that lost us lets go; and nothing
+/// that a role or database has as its default gets in between: a commit that is acknowledged is one that stays.
 const SETTINGS: &str = "
     set datestyle = 'ISO, YMD';
     set intervalstyle = 'postgres';
     set timezone = 'UTC';
     set extra_float_digits = 1;
     set bytea_output = 'hex';
+    set lc_monetary = 'C';
+    set synchronous_commit = on;
+    set statement_timeout = 0;
+    set lock_timeout = 0;
+    set idle_in_transaction_session_timeout = 0;
+    set default_transaction_read_only = off;
+    set default_transaction_isolation = 'read committed';
     set search_path = pg_catalog, pg_temp;
     set tcp_keepalives_idle = 5;
     set tcp_keepalives_interval = 2;

@@ -55,9 +55,9 @@ enum Command {
     /// Has them live in the source again: any time before `complete`
     Rollback(moving::Switch),
     /// Drops the old tables: the only step without a way back
-    Complete(moving::Act),
+    Complete(moving::Complete),
     /// Takes a move back that has not been completed
-    Abort(moving::Act),
+    Abort(moving::Abort),
     /// Tells where a move stands, and what comes next
     Status(moving::Look),
 }

@@ -31,6 +31,27 @@ pub struct Act {
     output: Output,
 }
 
+/// The end.
+#[derive(Debug, Args)]
+pub struct Complete {
+    #[command(flatten)]
+    act: Act,
+    /// Complete it although the way back is lost: the old tables are not compared with the new ones, which are the only ones
+    /// that are right
+    #[arg(long)]
+    give_up_way_back: bool,
+}
+
+/// Taking back.
+#[derive(Debug, Args)]
+pub struct Abort {
+    #[command(flatten)]
+    act: Act,
+    /// Clean the source alone: the target is gone for good
+    #[arg(long)]
+    without_target: bool,
+}
+
 /// How to compare.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -155,9 +176,10 @@ pub async fn switch(manifest: &Path, command: &Switch, to: Place) -> Result<u8> 
 }
 
 /// `splitctl complete`.
-pub async fn complete(manifest: &Path, command: &Act) -> Result<u8> {
+pub async fn complete(manifest: &Path, command: &Complete) -> Result<u8> {
+    let Complete { act: command, give_up_way_back } = command;
     let mut moving = Move::open(manifest, &command.owner).await?;
-    let completed = complete::run(&mut moving, command.locking).await?;
+    let completed = complete::run(&mut moving, command.locking, *give_up_way_back).await?;
     command.output.tell(&completed, || {
         format!(
             "{} old tables are dropped, the move of {} is complete; {}",
@@ -170,13 +192,20 @@ pub async fn complete(manifest: &Path, command: &Act) -> Result<u8> {
 }
 
 /// `splitctl abort`.
-pub async fn abort(manifest: &Path, command: &Act) -> Result<u8> {
-    let mut moving = Move::open(manifest, &command.owner).await?;
-    let aborted = abort::run(&mut moving, command.locking).await?;
+pub async fn abort(manifest: &Path, command: &Abort) -> Result<u8> {
+    let Abort { act: command, without_target } = command;
+    let aborted = if *without_target {
+        abort::without_target(manifest, &command.owner, command.locking).await?
+    } else {
+        abort::run(&mut Move::open_to_abort(manifest, &command.owner).await?, command.locking).await?
+    };
     command.output.tell(&aborted, || {
         format!(
-            "the move of {} is taken back; the target's tables are {}, {} foreign keys are back",
-            aborted.owner, aborted.target, aborted.attached
+            "the move of {} is taken back; the target's tables are {}, {} foreign keys are back{}",
+            aborted.owner,
+            aborted.target,
+            aborted.attached,
+            aborted.not_attached.as_ref().map(|why| format!("\nwarning: {why}")).unwrap_or_default()
         )
     });
     Ok(exit::DONE)
@@ -199,11 +228,13 @@ pub async fn status(manifest: &Path, command: &Look) -> Result<u8> {
                 yes(status.verified)
             ),
             format!(
-                "stream to the {}: {}, {} failures, {} MB of WAL held back",
+                "stream to the {}: {}, {} failures, {}",
                 lives.other(),
                 if status.stream_works { "at work" } else { "not at work" },
                 status.failures,
-                status.retained_bytes.unwrap_or_default() / 1_000_000
+                status.retained_bytes.map_or("its slot is gone or has lost its WAL".to_owned(), |bytes| {
+                    format!("{} MB of WAL held back", bytes / 1_000_000)
+                })
             ),
         ];
         lines.extend(status.pending.iter().map(|step| format!("begun and not done: {step}")));

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::fence::{self, Locking};
-use super::journal::{self, Begun, append};
+use super::journal::{self, Begun, Switch, append};
 use super::progress::Progress;
 use super::relations::{self, Table};
 use super::side::Place;
@@ -46,6 +46,7 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
     let begun = Instant::now();
     if let Some(state) = &moving.state {
         require!(state.lives == Place::Source, "the tables live in the target already");
+        state.check_goes_on(&moving.owner)?;
     }
     let plan = plan::make(moving).await?;
     let errors: Vec<String> = plan.errors().map(|finding| format!("{}: {}", finding.check, finding.text)).collect();
@@ -67,7 +68,7 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
     for revoke in open.revokes {
         execute(&mut moving.target.connection, revoke).await?;
     }
-    identify_rows(moving, &owner.tables, locking).await?;
+    identify_rows(moving, &state.begun.keyless, locking).await?;
     crash_point("target closed");
 
     // Truncates would not come along, on either side.
@@ -81,10 +82,18 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
     }
     guard_definitions(moving, &owner.tables).await?;
     let slot = names.stream(state.stream());
-    stream::make_slot(&mut moving.source.connection, &slot).await?;
-    crash_point("slot made");
-    let url = moving.source.url_from_other.clone();
-    stream::subscribe(&mut moving.target.connection, &names, state.stream(), &url, true).await?;
+    if stream::is_subscribed(&mut moving.target.connection, &slot).await? {
+        // A new slot would begin now, and what was committed since the old one was lost would be passed over.
+        let known = stream::slot_state(&mut moving.source.connection, &slot).await?;
+        require!(
+            matches!(known, stream::Slot::Holds(_)),
+            "the stream's slot {slot} is gone, and with it changes that had not been sent: `splitctl abort {name}`, and copy again"
+        );
+    } else {
+        stream::make_slot(&mut moving.source.connection, &slot).await?;
+        crash_point("slot made");
+    }
+    stream::subscribe(&moving.source, &mut moving.target, &names, state.stream(), stream::Begin::Copy).await?;
     crash_point("subscribed");
     let known = relations::tables(&mut moving.source.connection, &owner.tables).await?;
     wait_for_rows(&mut moving.target.connection, &slot, &known).await?;
@@ -116,11 +125,14 @@ async fn prepare(moving: &mut Move) -> Result<()> {
     journal::install(&mut moving.source.connection).await?;
     crash_point("journal made");
     if moving.state.is_none() {
+        begin_here(moving).await?;
         let tables = moving.moving().tables.clone();
         let made_tables = relations::tables(&mut moving.target.connection, &tables).await?.is_empty();
         let source = &mut moving.source.connection;
         let shape = relations::shape(source, &tables).await?;
-        let begun = Begun { tables, target: moving.target.identity.clone(), made_tables, shape };
+        let keyless = relations::tables(source, &tables).await?;
+        let keyless = keyless.into_iter().filter(|table| table.key.is_empty()).map(|table| table.name).collect();
+        let begun = Begun { tables, target: moving.target.identity.clone(), made_tables, shape, keyless };
         let number = journal::next_number(source).await?;
         append(source, number, &moving.owner, "copy", "intent", &json!(begun)).await?;
     }
@@ -129,62 +141,66 @@ async fn prepare(moving: &mut Move) -> Result<()> {
     Ok(())
 }
 
-/// Where no key tells which row an update means, the whole row has to.
-async fn identify_rows(moving: &mut Move, tables: &[Qualified], locking: Locking) -> Result<()> {
-    for side in [&mut moving.source, &mut moving.target] {
-        let keyless: Vec<Qualified> = relations::tables(&mut side.connection, tables)
-            .await?
-            .into_iter()
-            .filter(|table| table.key.is_empty())
-            .map(|table| table.name)
-            .collect();
-        if !keyless.is_empty() {
-            let full = fence::for_each(&mut side.connection, &keyless, "alter table {} replica identity full").await?;
-            fence::run_each(&mut side.connection, &keyless, &full, locking).await?;
-        }
+/// A move begins where the tables are, whatever switches of earlier moves say.
+async fn begin_here(moving: &mut Move) -> Result<()> {
+    let (source, target) = (&mut moving.source.connection, &mut moving.target.connection);
+    let known = [journal::newest_switch(source, &moving.owner).await?, journal::newest_switch(target, &moving.owner).await?];
+    let newest = known.into_iter().flatten().max_by_key(|switch| switch.generation);
+    if let Some(Switch { generation, lives: Place::Target, .. }) = newest {
+        let here = Switch { generation: generation + 1, lives: Place::Source, way_back: None };
+        execute(source, journal::switching(&moving.owner, &here)).await?;
     }
     Ok(())
 }
 
-/// Refuses changes of the definitions while the tables move, where we may; they are compared before each step in any case.
-async fn guard_definitions(moving: &mut Move, tables: &[Qualified]) -> Result<()> {
-    if !moving.source.superuser {
-        return Ok(());
+/// Where no key tells which row an update means, the whole row has to.
+async fn identify_rows(moving: &mut Move, keyless: &[Qualified], locking: Locking) -> Result<()> {
+    for side in [&mut moving.source, &mut moving.target] {
+        let full = fence::for_each(&mut side.connection, keyless, "alter table {} replica identity full").await?;
+        fence::run_each(&mut side.connection, keyless, &full, locking).await?;
     }
-    let oids: Vec<i64> =
-        sqlx::query_scalar(AssertSqlSafe(format!("select relid::bigint from ({}) m (relid)", relations::oids(tables))))
-            .fetch_all(&mut moving.source.connection)
-            .await?;
-    let oids = oids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    let name = event_trigger(&moving.owner);
-    execute(
-        &mut moving.source.connection,
-        format!(
-            "begin;
-             create or replace function splitctl.{name}() returns event_trigger language plpgsql set search_path = pg_catalog as $$
-             declare
-                 command record;
-             begin
-                 if coalesce(current_setting('splitctl.at_work', true), '') = 'yes' then
-                     return;
-                 end if;
-                 for command in select * from pg_event_trigger_ddl_commands() c where c.object_type in ('table', 'table column', 'index', 'table constraint', 'trigger') loop
-                     if command.command_tag in ('ALTER TABLE', 'CREATE INDEX', 'CREATE TABLE', 'CREATE RULE')
-                        and (command.objid in ({oids}) or exists (select from pg_index i where i.indexrelid = command.objid and i.indrelid in ({oids}) and i.indisunique)
-                             or exists (select from pg_inherits i where i.inhrelid = command.objid and i.inhparent in ({oids}))) then
-                         raise exception '% is being moved to another database: its definition cannot change meanwhile', command.object_identity
-                             using errcode = 'object_not_in_prerequisite_state', hint = 'wait for splitctl complete, or splitctl abort';
-                     end if;
-                 end loop;
-             end $$;
-             drop event trigger if exists {name};
-             create event trigger {name} on ddl_command_end execute function splitctl.{name}();
-             commit"
-        ),
-    )
-    .await?;
     Ok(())
 }
+
+/// Refuses changes of the definitions on both sides while the tables move, where we may; they are compared before each step in
+/// any case.
+async fn guard_definitions(moving: &mut Move, tables: &[Qualified]) -> Result<()> {
+    let name = event_trigger(&moving.owner);
+    for side in [&mut moving.source, &mut moving.target] {
+        if !side.superuser {
+            continue;
+        }
+        let oids = format!("select relid::bigint from ({}) m (relid)", relations::oids(tables));
+        let oids: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(oids)).fetch_all(&mut side.connection).await?;
+        let oids = oids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        execute(&mut side.connection, DEFINITIONS_GUARD.replace("{name}", &name).replace("{oids}", &oids)).await?;
+    }
+    Ok(())
+}
+
+/// An event trigger for the tables and partitions with these oids.
+const DEFINITIONS_GUARD: &str = "
+    begin;
+    create or replace function splitctl.{name}() returns event_trigger language plpgsql set search_path = pg_catalog as $$
+    declare
+        command record;
+    begin
+        if coalesce(current_setting('splitctl.at_work', true), '') = 'yes' then
+            return;
+        end if;
+        for command in select * from pg_event_trigger_ddl_commands() loop
+            if command.command_tag in ('ALTER TABLE', 'CREATE INDEX', 'CREATE TABLE', 'CREATE RULE')
+               and (command.objid in ({oids})
+                    or exists (select from pg_index i where i.indexrelid = command.objid and i.indrelid in ({oids}) and i.indisunique)
+                    or exists (select from pg_inherits i where i.inhrelid = command.objid and i.inhparent in ({oids}))) then
+                raise exception '% is being moved to another database: its definition cannot change meanwhile', command.object_identity
+                    using errcode = 'object_not_in_prerequisite_state', hint = 'wait for splitctl complete, or splitctl abort';
+            end if;
+        end loop;
+    end $$;
+    drop event trigger if exists {name};
+    create event trigger {name} on ddl_command_end execute function splitctl.{name}();
+    commit";
 
 /// The name of the event trigger of an owner's move, and of its function.
 pub fn event_trigger(owner: &str) -> String {

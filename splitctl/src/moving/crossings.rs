@@ -6,13 +6,13 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fence::{self, Locking};
-use super::journal::{Detached, append};
+use super::journal::{Detached, State, append};
 use super::relations::{listed, oids};
-use super::side::Place;
+use super::side::{Place, Side};
 use super::{Move, crash_point};
 use crate::audit;
 use crate::database::execute;
-use crate::exit::require;
+use crate::exit::{Refused, require};
 use crate::names::{Qualified, quote_ident};
 
 /// The crossings that still stand, in words.
@@ -87,6 +87,7 @@ async fn foreign_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Re
 pub async fn detach(moving: &mut Move, locking: Locking) -> Result<Vec<Detached>> {
     let state = moving.state()?.clone();
     require!(state.lives == Place::Source, "the tables have left the source: its foreign keys are off");
+    state.check_goes_on(&moving.owner)?;
     let tables = moving.moving().tables.clone();
     let owner = moving.owner.clone();
     let connection = &mut moving.source.connection;
@@ -112,31 +113,55 @@ pub async fn detach(moving: &mut Move, locking: Locking) -> Result<Vec<Detached>
 pub async fn attach(moving: &mut Move, locking: Locking) -> Result<Vec<Detached>> {
     let state = moving.state()?.clone();
     require!(state.lives == Place::Source, "the tables live in the target: `splitctl rollback {}` first", moving.owner);
-    let tables = moving.moving().tables.clone();
-    let owner = moving.owner.clone();
-    let connection = &mut moving.source.connection;
-    append(connection, state.number, &owner, "attach", "intent", &json!(state.detached)).await?;
+    put_back(&mut moving.source, &moving.owner, &state, locking).await
+}
+
+/// The same, on the source alone.
+pub(super) async fn put_back(source: &mut Side, owner: &str, state: &State, locking: Locking) -> Result<Vec<Detached>> {
+    if state.detached.is_empty() {
+        return Ok(Vec::new());
+    }
+    let version = source.version;
+    let connection = &mut source.connection;
+    append(connection, state.number, owner, "attach", "intent", &json!(state.detached)).await?;
     for key in &state.detached {
-        let there = sqlx::query_scalar::<_, bool>(
-            "select exists (select from pg_constraint where conrelid = to_regclass($1) and conname = $2)",
+        let (table, name) = (key.table.sql(), quote_ident(&key.name));
+        let there = sqlx::query(
+            "select (select relkind = 'p' from pg_class where oid = to_regclass($1)), exists (select from pg_constraint where conrelid = to_regclass($1) and conname = $2)",
         );
-        if !there.bind(key.table.sql()).bind(&key.name).fetch_one(&mut *connection).await? {
-            let definition = key.definition.trim_end_matches(" NOT VALID");
-            let add =
-                format!("alter table {} add constraint {} {definition} not valid", key.table.sql(), quote_ident(&key.name));
-            fence::run_each(connection, &tables, &[add], locking).await?;
+        let row = there.bind(&table).bind(&key.name).fetch_one(&mut *connection).await?;
+        let (partitioned, there): (Option<bool>, bool) = (row.try_get(0)?, row.try_get(1)?);
+        let (definition, was_valid) = match key.definition.strip_suffix(" NOT VALID") {
+            Some(definition) => (definition, false),
+            None => (&*key.definition, true),
+        };
+        // A key of a partitioned table comes with a look at its rows, or not at all, before 18.
+        let later = if partitioned == Some(true) && version < 18 { "" } else { " not valid" };
+        if !there {
+            let add = format!("alter table {table} add constraint {name} {definition}{later}");
+            fence::run_each(connection, &state.begun.tables, &[add], locking)
+                .await
+                .map_err(|error| broken(error, key, owner))?;
         }
-        let validate = format!("alter table {} validate constraint {}", key.table.sql(), quote_ident(&key.name));
-        if let Err(error) = execute(connection, validate).await {
-            let reason = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-            require!(
-                false,
-                "{} on {} is back for new rows, but rows that are there break it ({reason}): mend them, and repeat `splitctl attach {owner}`",
-                key.name,
-                key.table
-            );
+        if was_valid {
+            let validate = execute(connection, format!("alter table {table} validate constraint {name}")).await;
+            validate.map_err(|error| broken(error.into(), key, owner))?;
         }
     }
-    append(connection, state.number, &owner, "attach", "record", &json!({})).await?;
-    Ok(state.detached)
+    append(connection, state.number, owner, "attach", "record", &json!({})).await?;
+    Ok(state.detached.clone())
+}
+
+/// A key that rows break is for people to mend.
+fn broken(error: anyhow::Error, key: &Detached, owner: &str) -> anyhow::Error {
+    let reason =
+        error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error).map(|error| error.message().to_owned());
+    match reason {
+        Some(reason) => Refused(format!(
+            "the foreign key {} on {} is not back as it was ({reason}): mend the rows, and repeat `splitctl attach {owner}`",
+            key.name, key.table
+        ))
+        .into(),
+        None => error,
+    }
 }

@@ -14,7 +14,8 @@ use crate::names::Qualified;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Locking {
     /// How long to wait for a lock at a time, in milliseconds: writers wait behind
-    #[arg(long, default_value_t = 200)]
+    // Below Postgres' deadlock_timeout of a second: above it, those who wait behind could be the ones that are given up.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=900))]
     pub lock_timeout: u64,
     /// How often to try, with growing pauses in between
     #[arg(long, default_value_t = 20)]
@@ -30,8 +31,7 @@ pub async fn install(connection: &mut PgConnection) -> Result<()> {
          create or replace function splitctl.refuse_write() returns trigger language plpgsql set search_path = pg_catalog as $$
          begin
              raise exception 'table % has moved to another database', tg_relid::regclass
-                 using errcode = 'insufficient_privilege',
-                       hint = 'select side from splitctl.switches order by generation desc limit 1';
+                 using errcode = 'insufficient_privilege', hint = 'splitctl.switches tells where it lives';
          end $$;
          create or replace function splitctl.refuse_truncate() returns trigger language plpgsql set search_path = pg_catalog as $$
          begin
@@ -46,6 +46,9 @@ pub async fn install(connection: &mut PgConnection) -> Result<()> {
 
 /// The statements for every table and partition: `{}` stands for its name.
 pub async fn for_each(connection: &mut PgConnection, tables: &[Qualified], statement: &str) -> Result<Vec<String>> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
     let names = format!(
         "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid in ({}) order by 1",
         oids(tables)
@@ -97,7 +100,7 @@ pub async fn patiently<T>(
                 execute(connection, "set lock_timeout = 0").await?;
                 return Ok(done);
             }
-            Err(error) if sqlstate(&error).as_deref() == Some("55P03") => {
+            Err(error) if matches!(sqlstate(&error).as_deref(), Some("55P03" | "57014")) => {
                 // Whoever began a transaction for it has to be out of that before anything else is asked.
                 execute(connection, "rollback").await?;
                 blockers = in_the_way(connection, tables).await?;

@@ -8,7 +8,8 @@ use sqlx::{PgConnection, Row};
 
 use super::side::{Identity, Place};
 use crate::database::execute;
-use crate::names::Qualified;
+use crate::exit::require;
+use crate::names::{Qualified, quote_literal};
 
 /// What services of the owner need to read.
 const SWITCHES: &str = "
@@ -18,6 +19,7 @@ const SWITCHES: &str = "
         generation bigint not null,
         side text not null check (side in ('source', 'target')),
         at timestamptz not null default clock_timestamp(),
+        way_back pg_lsn,
         constraint switches_pkey primary key (owner, generation)
     );
     comment on table splitctl.switches is 'Where an owner''s tables live from each switch on. A row is written in the transaction that closes the side it was written on; the highest generation over both databases holds.'";
@@ -47,6 +49,9 @@ pub struct Begun {
     pub made_tables: bool,
     /// The shape of the tables then, relation by relation.
     pub shape: Vec<String>,
+    /// The tables without a key, whose replica identity is full for the length of the move.
+    #[serde(default)]
+    pub keyless: Vec<Qualified>,
 }
 
 /// A move that is open.
@@ -62,6 +67,8 @@ pub struct State {
     pub lives: Place,
     /// How many switches there have been.
     pub generation: i64,
+    /// Where the way back begins in the WAL of the side where the tables live, if they have been switched.
+    pub way_back: Option<String>,
     /// The generation that was last found equal on both sides.
     pub verified: Option<i64>,
     /// The step that was begun and not recorded as done.
@@ -85,6 +92,16 @@ impl State {
     /// The number of the stream from the side where the tables live to the other.
     pub fn stream(&self) -> i64 {
         self.generation + 1
+    }
+
+    /// A move that is being ended can only be ended.
+    ///
+    /// # Errors
+    /// [`crate::exit::Refused`], with the command that ends it.
+    pub fn check_goes_on(&self, owner: &str) -> Result<()> {
+        let ending = self.pending.as_deref().filter(|step| ["abort", "complete"].contains(step));
+        require!(ending.is_none(), "the move is being ended: repeat `splitctl {} {owner}`", ending.unwrap_or_default());
+        Ok(())
     }
 
     /// Whether the rows were compared since the last switch.
@@ -146,23 +163,47 @@ pub async fn next_number(source: &mut PgConnection) -> Result<i32> {
     Ok(sqlx::query_scalar("select coalesce(max(move), 0) + 1 from splitctl.journal").fetch_one(source).await?)
 }
 
-/// The newest switch that a database knows: generation and side.
-pub async fn newest_switch(connection: &mut PgConnection, owner: &str) -> Result<Option<(i64, Place)>> {
+/// A switch.
+#[derive(Debug, Clone)]
+pub struct Switch {
+    /// Its number.
+    pub generation: i64,
+    /// Where the tables live since.
+    pub lives: Place,
+    /// Where the way back begins.
+    pub way_back: Option<String>,
+}
+
+/// The newest switch that a database knows.
+pub async fn newest_switch(connection: &mut PgConnection, owner: &str) -> Result<Option<Switch>> {
     if !has(connection, "splitctl.switches").await? {
         return Ok(None);
     }
-    let newest =
-        sqlx::query("select generation, side from splitctl.switches where owner = $1 order by generation desc limit 1");
+    let newest = sqlx::query(
+        "select generation, side, way_back::text from splitctl.switches where owner = $1 order by generation desc limit 1",
+    );
     let Some(row) = newest.bind(owner).fetch_optional(connection).await? else { return Ok(None) };
     let side: String = row.try_get(1)?;
-    Ok(Some((row.try_get(0)?, if side == "target" { Place::Target } else { Place::Source })))
+    let lives = if side == "target" { Place::Target } else { Place::Source };
+    Ok(Some(Switch { generation: row.try_get(0)?, lives, way_back: row.try_get(2)? }))
+}
+
+/// A statement that writes a switch down.
+pub fn switching(owner: &str, switch: &Switch) -> String {
+    let way_back = switch.way_back.as_ref().map_or("null".to_owned(), |lsn| quote_literal(lsn));
+    format!(
+        "insert into splitctl.switches (owner, generation, side, way_back) values ({}, {}, '{}', {way_back}) on conflict do nothing",
+        quote_literal(owner),
+        switch.generation,
+        switch.lives
+    )
 }
 
 /// Reads the open move of the owner.
 ///
 /// # Errors
 /// The databases', or a journal that this version does not understand.
-pub async fn read(source: &mut PgConnection, target: &mut PgConnection, owner: &str) -> Result<Option<State>> {
+pub async fn read(source: &mut PgConnection, target: Option<&mut PgConnection>, owner: &str) -> Result<Option<State>> {
     let Some((number, by)) = open_move(source).await? else { return Ok(None) };
     if by != owner {
         return Ok(None);
@@ -179,23 +220,26 @@ pub async fn read(source: &mut PgConnection, target: &mut PgConnection, owner: &
             ("attach", "record") => detached = Vec::new(),
             _ => {}
         }
-        pending = (event == "intent").then_some(step);
+        // What is pending stays so until it is done itself, or given up.
+        match &*event {
+            "intent" => pending = Some(step),
+            _ if step == GIVE_UP || pending.as_ref() == Some(&step) => pending = None,
+            _ => {}
+        }
     }
     let Some(begun) = begun else { return Ok(None) };
-    let newest = newest_switch(source, owner).await?.max_by_generation(newest_switch(target, owner).await?);
-    let (generation, lives) = newest.unwrap_or((0, Place::Source));
-    Ok(Some(State { number, begun, copied, lives, generation, verified, pending, detached }))
-}
-
-trait MaxByGeneration {
-    fn max_by_generation(self, other: Self) -> Self;
-}
-
-impl MaxByGeneration for Option<(i64, Place)> {
-    fn max_by_generation(self, other: Self) -> Self {
-        self.into_iter().chain(other).max_by_key(|(generation, _)| *generation)
+    let mut newest = newest_switch(source, owner).await?;
+    if let Some(target) = target {
+        let its = newest_switch(target, owner).await?;
+        newest = newest.into_iter().chain(its).max_by_key(|switch| switch.generation);
     }
+    let Switch { generation, lives, way_back } =
+        newest.unwrap_or(Switch { generation: 0, lives: Place::Source, way_back: None });
+    Ok(Some(State { number, begun, copied, lives, generation, way_back, verified, pending, detached }))
 }
+
+/// The step of a row that says that a switch was tried and given up.
+pub const GIVE_UP: &str = "give-up";
 
 /// The detail of a verification.
 pub fn verified(generation: i64, rows: u64) -> Value {

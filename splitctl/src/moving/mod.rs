@@ -77,9 +77,7 @@ impl Move {
     /// What is wrong with the manifest, which database does not answer, or who holds the lock.
     pub async fn open(manifest: &Path, owner: &str) -> Result<Self> {
         let mut opened = Self::look(manifest, owner).await?;
-        let mut lock = connect(&opened.source.url).await?;
-        take_lock(&mut lock).await?;
-        opened.lock = Some(lock);
+        opened.lock = Some(lock(&opened.source).await?);
         // What was read before the lock was held may be past.
         opened.read_state().await?;
         Ok(opened)
@@ -90,6 +88,12 @@ impl Move {
     /// # Errors
     /// As [`Move::open`], but for the lock.
     pub async fn look(manifest: &Path, owner: &str) -> Result<Self> {
+        let mut opened = Self::connect(manifest, owner).await?;
+        opened.read_state().await?;
+        Ok(opened)
+    }
+
+    async fn connect(manifest: &Path, owner: &str) -> Result<Self> {
         let manifest = Manifest::read(manifest)?;
         let moving = manifest.owner(owner)?;
         let target = moving.target.as_ref();
@@ -109,24 +113,40 @@ impl Move {
             "source and target are the same database ({}): the target is another one, in this cluster or another",
             crate::database::place(&source.url)
         );
-        let mut opened = Self { owner: owner.to_owned(), manifest, source, target, state: None, lock: None };
-        opened.read_state().await?;
+        Ok(Self { owner: owner.to_owned(), manifest, source, target, state: None, lock: None })
+    }
+
+    /// The same as [`Move::open`] where the manifest may list other tables by now: what is taken back is what was begun.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_to_abort(manifest: &Path, owner: &str) -> Result<Self> {
+        let mut opened = Self::connect(manifest, owner).await?;
+        opened.lock = Some(lock(&opened.source).await?);
+        opened.read_journal().await?;
         Ok(opened)
     }
 
     async fn read_state(&mut self) -> Result<()> {
-        self.state = journal::read(&mut self.source.connection, &mut self.target.connection, &self.owner).await?;
+        self.read_journal().await?;
         if let Some(state) = &self.state {
-            require!(
-                state.begun.target == self.target.identity,
-                "the move of {} began with another target database than the manifest names now",
-                self.owner
-            );
             let listed = self.moving().tables.iter().all(|table| state.begun.tables.contains(table));
             require!(
                 listed && self.moving().tables.len() == state.begun.tables.len(),
                 "the manifest lists other tables for {} than when its move began: put it back, or `splitctl abort {}`",
                 self.owner,
+                self.owner
+            );
+        }
+        Ok(())
+    }
+
+    async fn read_journal(&mut self) -> Result<()> {
+        self.state = journal::read(&mut self.source.connection, Some(&mut self.target.connection), &self.owner).await?;
+        if let Some(state) = &self.state {
+            require!(
+                state.begun.target == self.target.identity,
+                "the move of {0} began with another target database than the manifest names now; if that one is gone for good, `splitctl abort {0} --without-target`",
                 self.owner
             );
         }
@@ -156,6 +176,13 @@ impl Move {
             Place::Target => (&mut self.target, &mut self.source),
         }
     }
+}
+
+/// A session that holds the lock.
+async fn lock(source: &Side) -> Result<PgConnection> {
+    let mut lock = connect(&source.url).await?;
+    take_lock(&mut lock).await?;
+    Ok(lock)
 }
 
 async fn take_lock(connection: &mut PgConnection) -> Result<()> {

@@ -73,7 +73,7 @@ pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Resu
          left join lateral (
              select i.indkey, i.indnkeyatts
              from pg_index i
-             where i.indrelid = c.oid and i.indisvalid
+             where i.indrelid = c.oid and i.indisvalid and i.indimmediate
                and (i.indisreplident or (i.indisprimary and c.relreplident in ('d', 'f')))
              order by i.indisreplident desc
              limit 1
@@ -132,6 +132,12 @@ pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Resul
          from moving m
          join pg_class c on c.oid = m.relid and (c.relispartition or c.relkind = 'p')
          join pg_namespace n on n.oid = c.relnamespace
+         union all
+         select format('type %s has the values %s', t.oid::regtype, (select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid))
+         from (select distinct coalesce(nullif(y.typelem, 0), y.oid) as oid
+               from moving m join pg_attribute a on a.attrelid = m.relid and a.attnum > 0 and not a.attisdropped
+               join pg_type y on y.oid = a.atttypid) used
+         join pg_type t on t.oid = used.oid and t.typtype = 'e'
          order by 1"
     );
     Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_all(connection).await?)

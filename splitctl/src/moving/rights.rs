@@ -19,6 +19,14 @@ pub struct Rights {
     pub roles: Vec<String>,
 }
 
+impl Rights {
+    /// Without what a server of this version does not know.
+    pub fn understood_by(mut self, version: i32) -> Self {
+        self.grants.retain(|grant| version >= 17 || !grant.starts_with("grant MAINTAIN"));
+        self
+    }
+}
+
 /// The rights as they are now.
 pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Rights> {
     let tables = oids(&owner.tables);

@@ -107,6 +107,11 @@ async fn dump_archive(pg_dump: &Path, url: &str, archive: &Path, choice: &[Strin
         command.env("PGPASSWORD", percent_decoded(password));
         let _ = url.set_password(None);
     }
+    let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    if let Some((_, password)) = parameters.iter().find(|(name, _)| name == "password") {
+        command.env("PGPASSWORD", password);
+        url.query_pairs_mut().clear().extend_pairs(parameters.iter().filter(|(name, _)| name != "password"));
+    }
     command.arg("--dbname").arg(url.as_str());
     succeed(command.stdin(Stdio::null()).output().await?, "pg_dump").map(drop)
 }

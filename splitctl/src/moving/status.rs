@@ -29,7 +29,7 @@ pub struct Status {
     pub tables: (i64, i64),
     /// Failures of the stream since it was made; the log of the receiving server says why.
     pub failures: i64,
-    /// Bytes of WAL that the stream's slot holds back.
+    /// Bytes of WAL that the stream's slot holds back; `None` if there is no slot, or it has been lost.
     pub retained_bytes: Option<i64>,
     /// Crossings that the cutover waits for.
     pub crossings: Vec<String>,
@@ -68,7 +68,10 @@ pub async fn read(moving: &mut Move) -> Result<Status> {
     let crossings = if state.lives == Place::Source { crossings::standing(moving).await? } else { Vec::new() };
     let (from, to) = moving.sides(state.lives);
     let health = stream::health(&mut to.connection, &slot).await?;
-    let retained_bytes = stream::retained(&mut from.connection, &slot).await?;
+    let retained_bytes = match stream::slot_state(&mut from.connection, &slot).await? {
+        stream::Slot::Holds(bytes) => Some(bytes),
+        stream::Slot::Missing | stream::Slot::Lost => None,
+    };
     let next = match (&state.pending, state.lives) {
         // Repeating a command does what is left of it.
         (Some(step), _) => format!("splitctl {step} {name}"),

@@ -75,13 +75,10 @@ pub async fn publish(connection: &mut PgConnection, names: &Names, tables: &[Qua
 /// # Errors
 /// If open transactions are in its way: which.
 pub async fn make_slot(from: &mut PgConnection, slot: &str) -> Result<()> {
-    let status = sqlx::query_scalar::<_, Option<String>>("select wal_status from pg_replication_slots where slot_name = $1");
-    match status.bind(slot).fetch_optional(&mut *from).await? {
-        Some(Some(status)) if status == "lost" => {
-            bail!("the slot {slot} has lost its WAL (max_slot_wal_keep_size): `splitctl abort`, and copy again")
-        }
-        Some(_) => return Ok(()),
-        None => {}
+    match slot_state(from, slot).await? {
+        Slot::Missing => {}
+        Slot::Lost => bail!("the slot {slot} has lost its WAL (max_slot_wal_keep_size): `splitctl abort`, and copy again"),
+        Slot::Holds(_) => return Ok(()),
     }
     execute(from, format!("set statement_timeout = '{SLOT_PATIENCE}'")).await?;
     let made = sqlx::query("select pg_create_logical_replication_slot($1, 'pgoutput')").bind(slot).execute(&mut *from).await;
@@ -117,30 +114,75 @@ pub async fn long_transactions(connection: &mut PgConnection, age: Duration) -> 
     Ok(open.bind(age.as_secs_f64()).fetch_all(connection).await?)
 }
 
-/// Subscribes, if that has not been done. `copy`: what is there already comes first.
-pub async fn subscribe(to: &mut PgConnection, names: &Names, number: i64, url: &str, copy: bool) -> Result<()> {
+/// Whether the stream's subscription has been made.
+pub async fn is_subscribed(to: &mut PgConnection, name: &str) -> Result<bool> {
+    let exists = format!("select exists (select from pg_subscription s where s.subname = $1 and {HERE})");
+    Ok(sqlx::query_scalar(AssertSqlSafe(exists)).bind(name).fetch_one(to).await?)
+}
+
+/// The condition that a subscription `s` is of this database: the catalog is the cluster's.
+const HERE: &str = "s.subdbid = (select oid from pg_database where datname = current_database())";
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin<'a> {
+    /// With a copy of what is there.
+    Copy,
+    /// Behind this place in the WAL of the side it comes from: what is before it came from here.
+    Behind(&'a str),
+}
+
+/// Subscribes, if that has not been done.
+pub async fn subscribe(from: &Side, to: &mut Side, names: &Names, number: i64, begin: Begin<'_>) -> Result<()> {
     let name = names.stream(number);
-    let exists = sqlx::query_scalar::<_, bool>(
-        "select subenabled from pg_subscription where subname = $1 and subdbid = (select oid from pg_database where datname = current_database())",
-    );
-    match exists.bind(&name).fetch_optional(&mut *to).await? {
-        Some(true) => return Ok(()),
-        Some(false) => {
-            execute(to, format!("alter subscription {} enable", quote_ident(&name))).await?;
-            return Ok(());
-        }
-        None => {}
+    let quoted = quote_ident(&name);
+    let enabled = format!("select subenabled from pg_subscription s where s.subname = $1 and {HERE}");
+    let enabled =
+        sqlx::query_scalar::<_, bool>(AssertSqlSafe(enabled)).bind(&name).fetch_optional(&mut to.connection).await?;
+    if enabled == Some(true) {
+        return Ok(());
     }
-    let statement = format!(
-        "create subscription {0} connection {1} publication {2} with (create_slot = false, slot_name = {0}, copy_data = {copy})",
-        quote_ident(&name),
-        quote_literal(&with_application_name(url, &name)),
-        quote_ident(names.publication()),
+    if enabled.is_none() {
+        // What has been applied here is not sent back, where both servers know how to say so.
+        let origin = if from.version >= 16 && to.version >= 16 { ", origin = none" } else { "" };
+        let copy = matches!(begin, Begin::Copy);
+        // A copy begins at once; its tables are looked for when the subscription is made.
+        let statement = format!(
+            "create subscription {quoted} connection {} publication {} with (create_slot = false, slot_name = {quoted}, enabled = {copy}, copy_data = {copy}{origin})",
+            quote_literal(&with_application_name(&from.url_from_other, &name)),
+            quote_ident(names.publication()),
+        );
+        if to.superuser {
+            // A server logs statements that fail, and this one holds a password.
+            execute(&mut to.connection, "set log_min_error_statement = panic").await?;
+        }
+        let done = execute(&mut to.connection, statement).await;
+        done.map_err(|error| conceal(&error, &from.url_from_other)).context(
+            "the subscription cannot be made (it takes a superuser, from Postgres 16 on pg_create_subscription and CREATE; and this server must reach the other one)",
+        )?;
+        crash_point("subscription made");
+    }
+    if let Begin::Behind(place) = begin {
+        begin_behind(to, &name, place).await?;
+        execute(&mut to.connection, format!("alter subscription {quoted} enable")).await?;
+    }
+    Ok(())
+}
+
+/// A slot that was advanced falls back to where it was when its server crashes before a checkpoint; what the subscription
+/// notes for itself does not. Only a superuser may note it; without one, `origin = none` keeps off what came from here.
+async fn begin_behind(to: &mut Side, name: &str, place: &str) -> Result<()> {
+    if !to.superuser {
+        return Ok(());
+    }
+    let advance = format!(
+        "select pg_replication_origin_advance('pg_' || s.oid, $2::text::pg_lsn)
+         from pg_subscription s
+         where s.subname = $1 and {HERE}
+           and coalesce(pg_replication_origin_progress('pg_' || s.oid, false), '0/0') < $2::text::pg_lsn"
     );
-    let done = execute(to, statement).await;
-    done.map_err(|error| conceal(&error, url)).context(
-        "the subscription cannot be made (it takes a superuser, from Postgres 16 on pg_create_subscription and CREATE; and this server must reach the other one)",
-    )
+    sqlx::query(AssertSqlSafe(advance)).bind(name).bind(place).execute(&mut to.connection).await?;
+    Ok(())
 }
 
 /// So that `pg_stat_activity` and `pg_stat_replication` of the other side tell whose connection it is.
@@ -156,12 +198,14 @@ fn with_application_name(url: &str, name: &str) -> String {
 
 /// A server may repeat parts of a connection string that it cannot use.
 fn conceal(error: &sqlx::Error, url: &str) -> anyhow::Error {
-    let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-    let password = url::Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
-    match password {
-        Some(password) if !password.is_empty() => anyhow::anyhow!(text.replace(&password, "…")),
-        _ => anyhow::anyhow!(text),
+    let mut text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+    if let Ok(url) = url::Url::parse(url) {
+        let parameters = url.query_pairs().filter(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
+        for password in parameters.chain(url.password().map(str::to_owned)).filter(|password| !password.is_empty()) {
+            text = text.replace(&password, "…");
+        }
     }
+    anyhow::anyhow!(text)
 }
 
 /// How a stream does.
@@ -192,12 +236,33 @@ pub async fn health(to: &mut PgConnection, name: &str) -> Result<Health> {
     Ok(Health { exists: true, works: row.try_get(0)?, ready: (row.try_get(1)?, row.try_get(2)?), failures: row.try_get(3)? })
 }
 
-/// Bytes of WAL that a slot holds back on its server; `None` if there is no such slot.
-pub async fn retained(from: &mut PgConnection, slot: &str) -> Result<Option<i64>> {
-    let bytes = sqlx::query_scalar(
-        "select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint from pg_replication_slots where slot_name = $1",
+/// What a server says of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// There is none.
+    Missing,
+    /// It has fallen behind further than its server keeps WAL for: what it stood for is gone.
+    Lost,
+    /// It is there, and holds so many bytes of WAL back.
+    Holds(i64),
+}
+
+/// Asks the side that the stream comes from.
+pub async fn slot_state(from: &mut PgConnection, slot: &str) -> Result<Slot> {
+    let row = sqlx::query(
+        "select database = current_database(), coalesce(wal_status, '') = 'lost', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+         from pg_replication_slots where slot_name = $1",
     );
-    Ok(bytes.bind(slot).fetch_optional(from).await?)
+    let Some(row) = row.bind(slot).fetch_optional(from).await? else { return Ok(Slot::Missing) };
+    let (ours, lost, bytes): (bool, bool, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    require!(
+        ours,
+        "another database of the cluster has a replication slot called {slot}, of another move: complete or abort that first"
+    );
+    Ok(match bytes {
+        Some(bytes) if !lost => Slot::Holds(bytes),
+        _ => Slot::Lost,
+    })
 }
 
 /// Ends a stream: the slots first, while the subscription still tells which they are.
@@ -210,9 +275,13 @@ pub async fn end(from: &mut Side, to: &mut Side, names: &Names, number: i64) -> 
 pub async fn end_all(source: &mut Side, target: &mut Side, names: &Names) -> Result<()> {
     end_subscriptions(source, target, &names.all_streams("s.subname::text")).await?;
     end_subscriptions(target, source, &names.all_streams("s.subname::text")).await?;
-    let all = names.all_streams("slot_name::text");
-    drop_slots(&mut source.connection, &all).await?;
-    drop_slots(&mut target.connection, &all).await
+    drop_all_slots(&mut source.connection, names).await?;
+    drop_all_slots(&mut target.connection, names).await
+}
+
+/// Drops the slots of all streams of the move on one side.
+pub async fn drop_all_slots(connection: &mut PgConnection, names: &Names) -> Result<()> {
+    drop_slots(connection, &names.all_streams("slot_name::text")).await
 }
 
 async fn end_subscriptions(from: &mut Side, to: &mut Side, condition: &str) -> Result<()> {
@@ -238,7 +307,9 @@ async fn end_subscriptions(from: &mut Side, to: &mut Side, condition: &str) -> R
 async fn drop_slots(connection: &mut PgConnection, condition: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let used = format!("select slot_name::text, active_pid from pg_replication_slots where {condition}");
+        let used = format!(
+            "select slot_name::text, active_pid from pg_replication_slots where database = current_database() and ({condition})"
+        );
         let rows = sqlx::query(AssertSqlSafe(used)).fetch_all(&mut *connection).await?;
         let mut left = 0;
         for row in rows {

@@ -14,7 +14,8 @@ pub(super) async fn check(plan: &mut Plan, side: &mut Side) -> Result<()> {
         "select current_setting('wal_level'), current_setting('synchronous_standby_names'),
              current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots)::int,
              current_setting('max_wal_senders')::int - (select count(*) from pg_stat_replication)::int,
-             current_setting('max_logical_replication_workers')::int,
+             least(current_setting('max_logical_replication_workers')::int, current_setting('max_worker_processes')::int)
+                 - (select count(*) from pg_stat_activity where backend_type like 'logical replication%')::int,
              r.rolsuper, r.rolsuper or r.rolreplication or exists (select from pg_roles m where m.rolname in ('rds_replication', 'cloudsqlreplica') and pg_has_role(r.oid, m.oid, 'USAGE')),
              has_database_privilege(current_database(), 'create'),
              (select coalesce(bool_or(pg_has_role(r.oid, m.oid, 'USAGE')), false) from pg_roles m where m.rolname = 'pg_create_subscription'),

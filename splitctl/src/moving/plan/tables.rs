@@ -52,6 +52,30 @@ pub(super) async fn check(plan: &mut Plan, source: &mut Side, owner: &Owner) -> 
             ),
         ),
         (
+            "keys",
+            format!(
+                "select format('%I.%I has no key of its own that identifies a row for replication, although its root has one: give it a primary key that is not deferrable, or `alter table … replica identity full`', n.nspname, c.relname) {tables} and c.relkind = 'r' and c.relispartition and c.relreplident <> 'f' and not exists (select from pg_index i where i.indrelid = c.oid and i.indisvalid and i.indimmediate and (i.indisreplident or (i.indisprimary and c.relreplident = 'd'))) and exists (select from pg_partition_ancestors(c.oid) r (relid) join pg_index i on i.indrelid = r.relid and i.indisprimary and i.indimmediate)"
+            ),
+        ),
+        (
+            "types",
+            format!(
+                "select format('%I.%I has no key, and the type %s of its column %I cannot be compared: replication could not find its rows', n.nspname, c.relname, format_type(a.atttypid, a.atttypmod), a.attname) from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped where c.oid in ({moving}) and c.relkind = 'r' and not exists (select from pg_index i where i.indrelid = c.oid and i.indisvalid and i.indimmediate and (i.indisprimary or i.indisreplident)) and format_type(a.atttypid, null) in ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle')"
+            ),
+        ),
+        (
+            "types",
+            format!(
+                "select format('%I.%I.%I holds numbers of this database''s catalog (%s): turn it into text', n.nspname, c.relname, a.attname, format_type(a.atttypid, null)) from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace where c.oid in ({moving}) and a.attnum > 0 and not a.attisdropped and format_type(a.atttypid, null) like 'reg%'"
+            ),
+        ),
+        (
+            "subscriptions",
+            format!(
+                "select format('%I.%I is filled by the subscription %I, which no fence holds: move its publisher''s tables instead', n.nspname, c.relname, s.subname) from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid and not starts_with(s.subname::text, 'splitctl_') join pg_class c on c.oid = r.srrelid join pg_namespace n on n.oid = c.relnamespace where c.oid in ({moving})"
+            ),
+        ),
+        (
             "inheritance",
             format!(
                 "select format('%I.%I has children by inheritance: list and move them as partitions, or detach them', n.nspname, c.relname) {tables} and c.relkind = 'r' and (exists (select from pg_inherits i where i.inhparent = c.oid) or exists (select from pg_inherits i where i.inhrelid = c.oid and not c.relispartition))"
@@ -91,6 +115,12 @@ pub(super) async fn check(plan: &mut Plan, source: &mut Side, owner: &Owner) -> 
             "rules",
             format!(
                 "select format('the rule %I on %I.%I does not work on copied changes', r.rulename, n.nspname, c.relname) from pg_rewrite r join pg_class c on c.oid = r.ev_class join pg_namespace n on n.oid = c.relnamespace where c.oid in ({moving})"
+            ),
+        ),
+        (
+            "publications",
+            format!(
+                "select distinct format('%I.%I is published by %I: whoever reads that hears nothing any more after the cutover', p.schemaname, p.tablename, p.pubname) from pg_publication_tables p join pg_namespace n on n.nspname = p.schemaname join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename where c.oid in ({moving}) and not starts_with(p.pubname::text, 'splitctl_')"
             ),
         ),
         (

@@ -6,14 +6,16 @@ use anyhow::{Context, Result, bail};
 use sqlx::PgConnection;
 
 use super::super::fence;
-use super::super::journal::State;
-use super::super::side::Place;
+use super::super::journal::{self, State, Switch};
+use super::super::rights::Rights;
+use super::super::side::{Place, Side};
 use super::super::{Move, beside, crash_point, epochs, marker, relations, rights, sequences, stream};
 use super::pause::{Clock, Pause};
 use super::{Options, hook};
 use crate::database::execute;
 use crate::exit::{Refused, require};
-use crate::names::{Qualified, quote_literal};
+use crate::manifest::Owner;
+use crate::names::Qualified;
 
 /// How long the stream may take for a marker before the fence is even tried.
 const LAG: Duration = Duration::from_secs(30);
@@ -44,6 +46,13 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     let (from, to) = moving.sides(state.lives);
     let health = stream::health(&mut to.connection, &names.stream(state.stream())).await?;
     require!(health.exists, "there is no stream from {} to {}: repeat the last command", from.place, to.place);
+    let slot = stream::slot_state(&mut from.connection, &names.stream(state.stream())).await?;
+    require!(
+        matches!(slot, stream::Slot::Holds(_)),
+        "the slot of the stream from {} to {} is gone, so changes may be missing: `splitctl abort {name}`, and copy again",
+        from.place,
+        to.place
+    );
     require!(
         health.ready.0 == health.ready.1,
         "{} of {} tables have not been copied: `splitctl copy {name}`",
@@ -54,9 +63,12 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     // The other side is closed to all but the stream, whatever an earlier try left; what it is opened with is known before.
     rights::take(&mut to.connection, &owner).await?;
     let unclose = fence::for_each(&mut to.connection, &owner.tables, fence::UNCLOSE).await?;
-    fence::run_each(&mut to.connection, &owner.tables, &unclose, options.locking).await?;
-    let given = rights::read(&mut from.connection, &owner).await?;
-    let raised = epochs::raised(from, to, owner.epochs.keys()).await?;
+    let given = rights::read(&mut from.connection, &owner).await?.understood_by(to.version);
+    let raised = epochs::raised(from, to, &owner.epochs).await?;
+    // Whatever would be refused in the end is refused now.
+    execute(&mut to.connection, format!("begin; {raised}; {}; rollback", join(&given.grants))).await.with_context(|| {
+        format!("the {} cannot be opened to those who use the tables: see `splitctl plan {name}`", to.place)
+    })?;
     let reading = sequences::reading(&sequences::of(&mut from.connection, &owner.tables).await?);
     let fence_off = fence::for_each(&mut from.connection, &owner.tables, fence::CLOSE).await?.join("; ");
     crash_point("other side ready");
@@ -64,13 +76,56 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     crash_point("slot of the way back made");
     calm(&mut from.connection, &mut to.connection, &name).await?;
     hook(options.before_switch.as_deref(), state.lives.other()).await?;
+    let done = while_others_wait(
+        from,
+        to,
+        state,
+        options,
+        &Ready { owner: &owner, name: &name, back: &back, given, raised, reading, fence_off, unclose },
+    )
+    .await;
+    if done.is_err() && options.before_switch.is_some() {
+        // What it paused goes on where it was.
+        let _ = hook(options.after_switch.as_deref(), state.lives).await;
+    }
+    done
+}
 
+/// What is known before writers have to wait.
+struct Ready<'a> {
+    owner: &'a Owner,
+    name: &'a str,
+    /// The slot of the way back.
+    back: &'a str,
+    /// Rights to take here and give there.
+    given: Rights,
+    /// Statements that raise the epochs.
+    raised: String,
+    /// The statement that reads the sequences.
+    reading: Option<String>,
+    /// Statements that make the triggers here.
+    fence_off: String,
+    /// Statements that drop them there.
+    unclose: Vec<String>,
+}
+
+/// The fence: from the lock to the commit.
+async fn while_others_wait(
+    from: &mut Side,
+    to: &mut Side,
+    state: &State,
+    options: &Options,
+    Ready { owner, name, back, given, raised, reading, fence_off, unclose }: &Ready<'_>,
+) -> Result<Pause> {
+    fence::run_each(&mut to.connection, &owner.tables, unclose, options.locking).await?;
     let mut marking = beside(from).await?;
     let mut comparing = beside(from).await?;
     let fencing: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut from.connection).await?;
     let lock = lock_statement(&owner.tables, options);
     let asked = std::cell::Cell::new(Instant::now());
     fence::patiently(&mut from.connection, &owner.tables, options.locking, async |connection: &mut PgConnection| {
+        // Under the lock, little is left to be read.
+        advance(&mut to.connection, back).await?;
         asked.set(Instant::now());
         execute(connection, lock.clone()).await
     })
@@ -81,17 +136,15 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
         let mut pause = Pause { lock: clock.lap(), ..Pause::default() };
         crash_point("locked");
         // The lock keeps writers off; what replaces it is made while the marker is on its way.
-        let token = marker::set(&mut marking, &name).await?;
-        let record = format!(
-            "{fence_off}; {}; insert into splitctl.switches (owner, generation, side) values ({}, {}, '{}')",
+        let token = marker::set(&mut marking, name).await?;
+        let closing = format!(
+            "set local statement_timeout = {0}; set local lock_timeout = {0}; {fence_off}; {1}",
+            options.max_pause.max(1),
             join(&given.revokes),
-            quote_literal(&name),
-            state.generation + 1,
-            state.lives.other()
         );
         let (arrived, closed, now) = tokio::join!(
-            marker::arrives(&mut to.connection, &name, token, limit),
-            execute(&mut from.connection, record),
+            marker::arrives(&mut to.connection, name, token, limit),
+            execute(&mut from.connection, closing),
             relations::shape(&mut comparing, &owner.tables),
         );
         closed?;
@@ -107,16 +160,14 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
         .await?;
         pause.sequences = clock.lap();
         // That commit has flushed everything the stream brought, none of which is to come back.
-        sqlx::query("select pg_replication_slot_advance($1, pg_current_wal_flush_lsn())")
-            .bind(&back)
-            .execute(&mut to.connection)
-            .await?;
+        let way_back = advance(&mut to.connection, back).await?;
         pause.way_back = clock.lap();
         crash_point("way back advanced");
         execute(&mut to.connection, format!("begin; {}; commit", join(&given.grants))).await?;
         pause.opening = clock.lap();
         crash_point("other side open");
-        execute(&mut from.connection, "commit")
+        let switch = Switch { generation: state.generation + 1, lives: state.lives.other(), way_back: Some(way_back) };
+        execute(&mut from.connection, format!("{}; commit", journal::switching(name, &switch)))
             .await
             .context("it is not known whether the switch was made: run the command again, which finds out")?;
         pause.commit = clock.lap();
@@ -138,9 +189,17 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     done
 }
 
-/// Waits until a session has ended: before that, its commit may still come through.
+/// Advances a slot to what is on disk, and returns that place.
+async fn advance(connection: &mut PgConnection, slot: &str) -> Result<String, sqlx::Error> {
+    let advance = "select end_lsn::text from pg_replication_slot_advance($1, pg_current_wal_flush_lsn())";
+    sqlx::query_scalar(advance).bind(slot).fetch_one(connection).await
+}
+
+/// Ends a session, and waits until it has ended: before that, its commit may still come through.
 async fn until_gone(connection: &mut PgConnection, process: i32) -> Result<()> {
     let begun = Instant::now();
+    // A server does not notice by itself that whoever waits for a lock has gone.
+    sqlx::query("select pg_terminate_backend($1)").bind(process).execute(&mut *connection).await?;
     let gone = "select not exists (select from pg_stat_activity where pid = $1)";
     while !sqlx::query_scalar::<_, bool>(gone).bind(process).fetch_one(&mut *connection).await? {
         if begun.elapsed() > LAG {
@@ -161,8 +220,10 @@ fn join(statements: &[String]) -> String {
 fn lock_statement(tables: &[Qualified], options: &Options) -> String {
     let listed: Vec<String> = tables.iter().map(Qualified::sql).collect();
     format!(
-        "begin; set local idle_in_transaction_session_timeout = {}; lock table {} in share row exclusive mode",
+        "begin; set local idle_in_transaction_session_timeout = {}; set local statement_timeout = {}; lock table {} in share row exclusive mode",
         options.max_pause.saturating_mul(2).max(1),
+        // A time-out for locks is one for each table: this is one for all of them.
+        options.locking.lock_timeout,
         listed.join(", ")
     )
 }

@@ -15,10 +15,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::fence::{self, Locking};
-use super::journal::{State, append};
+use super::fence;
+use super::fence::Locking;
+use super::journal::{self, GIVE_UP, State, Switch, append};
 use super::side::Place;
 use super::{Move, crash_point, crossings, rights, stream};
+use crate::database::execute;
 use crate::exit::require;
 use pause::Pause;
 
@@ -66,6 +68,7 @@ pub async fn run(moving: &mut Move, to: Place, options: &Options) -> Result<Swit
         finish(moving, &state, options).await?;
         return Ok(Switched { owner: moving.owner.clone(), lives: to, generation: state.generation, pause: None });
     }
+    state.check_goes_on(&moving.owner)?;
     require!(state.copied, "the copy has not come to its end: `splitctl copy {}`", moving.owner);
     if to == Place::Target {
         require!(
@@ -77,7 +80,7 @@ pub async fn run(moving: &mut Move, to: Place, options: &Options) -> Result<Swit
         require!(standing.is_empty(), "crossings still stand:\n  {}", standing.join("\n  "));
     }
     // What a run that was killed has left of the switch before.
-    settle_streams(moving, &state).await?;
+    settle_streams(moving, &state, options.locking).await?;
     let source = &mut moving.source.connection;
     append(source, state.number, &moving.owner, step, "intent", &json!({ "generation": state.generation + 1 })).await?;
     crash_point("switch intended");
@@ -132,7 +135,7 @@ async fn take_back(moving: &mut Move, state: &State) {
     }
     let _ = stream::end(to, from, &names, state.stream() + 1).await;
     let given_up = json!({ "generation": state.generation + 1, "given up": step });
-    let _ = append(&mut moving.source.connection, number, &name, "give-up", "record", &given_up).await;
+    let _ = append(&mut moving.source.connection, number, &name, GIVE_UP, "record", &given_up).await;
 }
 
 /// What comes after the commit.
@@ -142,7 +145,7 @@ async fn finish(moving: &mut Move, state: &State, options: &Options) -> Result<(
     if pending {
         hook(options.after_switch.as_deref(), state.lives).await?;
     }
-    settle_streams(moving, state).await?;
+    settle_streams(moving, state, options.locking).await?;
     if pending {
         let detail = json!({ "generation": state.generation });
         append(&mut moving.source.connection, state.number, &moving.owner, step, "record", &detail).await?;
@@ -156,23 +159,29 @@ async fn finish(moving: &mut Move, state: &State, options: &Options) -> Result<(
 
 /// After a switch the stream of before ends, and the one back begins. Never both at once: what goes one way would come back by
 /// the other.
-async fn settle_streams(moving: &mut Move, state: &State) -> Result<()> {
-    if state.generation == 0 {
-        return Ok(());
-    }
+async fn settle_streams(moving: &mut Move, state: &State, locking: Locking) -> Result<()> {
+    let Some(way_back) = &state.way_back else { return Ok(()) };
+    let (owner, name) = (moving.moving().clone(), moving.owner.clone());
     let names = moving.names(state.number);
-    let name = moving.owner.clone();
     let (lives, other) = moving.sides(state.lives);
+    // Both know of the switch from here on: a server that is restored from before it does not take it back.
+    let switch = Switch { generation: state.generation, lives: state.lives, way_back: Some(way_back.clone()) };
+    execute(&mut lives.connection, journal::switching(&name, &switch)).await?;
+    let closed = rights::take(&mut other.connection, &owner).await?;
+    if !closed.revokes.is_empty() {
+        let close = fence::for_each(&mut other.connection, &owner.tables, fence::CLOSE).await?;
+        fence::run_each(&mut other.connection, &owner.tables, &close, locking).await?;
+    }
     stream::end(other, lives, &names, state.generation).await?;
     crash_point("stream of before ended");
     let slot = names.stream(state.stream());
-    if stream::retained(&mut lives.connection, &slot).await?.is_none() {
+    if stream::slot_state(&mut lives.connection, &slot).await? == stream::Slot::Missing {
         bail!(
-            "the slot {slot} is gone, and with it the way back: the tables are safe in the {}; `splitctl complete {name}`, or copy anew",
+            "the slot {slot} is gone, and with it the way back: the tables are safe in the {}; `splitctl complete {name} --give-up-way-back`",
             lives.place
         );
     }
-    stream::subscribe(&mut other.connection, &names, state.stream(), &lives.url_from_other, false).await?;
+    stream::subscribe(lives, other, &names, state.stream(), stream::Begin::Behind(way_back)).await?;
     crash_point("way back begun");
     Ok(())
 }

@@ -90,6 +90,7 @@ impl Report {
 pub async fn run(moving: &mut Move, options: &Options) -> Result<Report> {
     let state = moving.state()?.clone();
     require!(state.copied, "the copy has not come to its end: `splitctl copy {}`", moving.owner);
+    state.check_goes_on(&moving.owner)?;
     let names = moving.names(state.number);
     let (owner, tables) = (moving.owner.clone(), moving.moving().tables.clone());
     let (from, to) = moving.sides(state.lives);
@@ -202,7 +203,7 @@ async fn broken_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Res
          join pg_namespace n on n.oid = t.relnamespace
          join pg_class r on r.oid = c.confrelid
          join pg_namespace rn on rn.oid = r.relnamespace
-         where c.contype = 'f' and c.conparentid = 0 and c.conrelid in ({moving}) and c.confrelid in ({moving})
+         where c.contype = 'f' and c.convalidated and c.conparentid = 0 and c.conrelid in ({moving}) and c.confrelid in ({moving})
          order by 1"
     );
     let mut broken = Vec::new();
