@@ -69,9 +69,22 @@ pub async fn run() -> ExitCode {
         Err(error) => Err(error),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", chain(&error));
         exit::code(&error)
     }))
+}
+
+/// An error and its causes. The driver's errors repeat theirs.
+fn chain(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 async fn dispatch(arguments: Arguments) -> Result<u8> {

@@ -110,10 +110,10 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
 /// The journal, and its first row.
 async fn prepare(moving: &mut Move) -> Result<()> {
     let role = moving.moving().role.clone();
-    journal::install(&mut moving.source.connection).await?;
     for side in [&mut moving.source, &mut moving.target] {
         journal::install_switches(&mut side.connection, &role).await?;
     }
+    journal::install(&mut moving.source.connection).await?;
     crash_point("journal made");
     if moving.state.is_none() {
         let tables = moving.moving().tables.clone();
@@ -196,15 +196,17 @@ async fn wait_for_rows(target: &mut PgConnection, name: &str, tables: &[Table]) 
     let expected: i64 = tables.iter().map(|table| table.estimate).sum();
     let progress = Progress::new("copying", expected.max(0).unsigned_abs());
     let mut worked = Instant::now();
+    // Those of before may be why this is a second try.
+    let known = stream::health(target, name).await?.failures;
     loop {
         let health = stream::health(target, name).await?;
         if health.ready.0 == health.ready.1 && health.ready.1 > 0 {
             return Ok(());
         }
-        if health.failures >= FAILURES {
+        if health.failures >= known + FAILURES {
             return Err(Refused(format!(
                 "the target failed {} times to copy; its server's log says why (a full disk, a missing right, the source out of its reach). Mend that and repeat the command, or `splitctl abort`",
-                health.failures
+                health.failures - known
             ))
             .into());
         }

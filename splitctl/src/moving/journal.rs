@@ -93,13 +93,14 @@ impl State {
     }
 }
 
-/// Makes the schema on the source.
+/// Makes the journal on the source.
 pub async fn install(source: &mut PgConnection) -> Result<()> {
-    execute(source, format!("set client_min_messages = warning; {SWITCHES}; {JOURNAL}; reset client_min_messages")).await?;
+    execute(source, format!("set client_min_messages = warning; {JOURNAL}; reset client_min_messages")).await?;
     Ok(())
 }
 
-/// Makes what services read on a side, and lets the role read it.
+/// Makes what services read on a side, and lets the role read it: in one transaction, since a service that starts in between
+/// would find what it may not read.
 pub async fn install_switches(connection: &mut PgConnection, role: &str) -> Result<()> {
     let role = crate::names::quote_ident(role);
     let grants = format!("grant usage on schema splitctl to {role}; grant select on splitctl.switches to {role}");

@@ -8,6 +8,7 @@ pub mod abort;
 pub mod complete;
 pub mod copy;
 pub mod crossings;
+mod epochs;
 mod fence;
 mod journal;
 mod marker;

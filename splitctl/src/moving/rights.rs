@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::relations::{listed, oids};
+use crate::database::execute;
 use crate::manifest::Owner;
 
 /// Everything but what the owners of the relations, and we ourselves, have: grants on tables, partitions, views and sequences.
@@ -89,6 +90,15 @@ pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Rights
         }
     }
     rights.grants.extend(schema_rights(connection, owner, &rights.roles).await?);
+    Ok(rights)
+}
+
+/// Takes them all from those who use the tables.
+pub async fn take(connection: &mut PgConnection, owner: &Owner) -> Result<Rights> {
+    let rights = read(connection, owner).await?;
+    if !rights.revokes.is_empty() {
+        execute(connection, rights.revokes.join("; ")).await?;
+    }
     Ok(rights)
 }
 

@@ -169,9 +169,9 @@ async fn statements(
     let text = String::from_utf8(text).context("a definition that is not UTF-8")?;
     let kept = text.lines().filter(|line| {
         // For psql alone; and a setting that older servers do not know.
-        !line.starts_with("\\restrict ")
-            && !line.starts_with("\\unrestrict ")
-            && !(version < 17 && line.starts_with("SET transaction_timeout"))
+        let of_psql = line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
+        let unknown = version < 17 && line.starts_with("SET transaction_timeout");
+        !(of_psql || unknown)
     });
     Ok(kept.map(|line| format!("{line}\n")).collect())
 }

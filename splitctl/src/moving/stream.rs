@@ -138,7 +138,7 @@ pub async fn subscribe(to: &mut PgConnection, names: &Names, number: i64, url: &
         quote_ident(names.publication()),
     );
     let done = execute(to, statement).await;
-    done.map_err(|error| conceal(error, url)).context(
+    done.map_err(|error| conceal(&error, url)).context(
         "the subscription cannot be made (it takes a superuser, from Postgres 16 on pg_create_subscription and CREATE; and this server must reach the other one)",
     )
 }
@@ -155,7 +155,7 @@ fn with_application_name(url: &str, name: &str) -> String {
 }
 
 /// A server may repeat parts of a connection string that it cannot use.
-fn conceal(error: sqlx::Error, url: &str) -> anyhow::Error {
+fn conceal(error: &sqlx::Error, url: &str) -> anyhow::Error {
     let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
     let password = url::Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
     match password {

@@ -260,3 +260,30 @@ fn the_target_may_crash_during_a_switch() {
 fn the_source_may_crash_during_a_switch() {
     a_server_crashes(0);
 }
+
+#[test]
+fn without_a_superuser_it_moves_where_postgres_allows_that_and_is_refused_where_not() {
+    let mut place = Place::two_clusters("", &MANIFEST.replace("target", "target_from_source = \"$TARGET_URL\"\n    target"));
+    let version: u32 = strings(&place.source, "select current_setting('server_version_num')")[0].parse().expect("a number");
+    for (cluster, database) in place.clusters.iter().zip(["before", "after"]) {
+        let admin = cluster.url("postgres");
+        execute(&admin, &format!("create role admin login replication password '{}'", cluster.password()));
+        execute(&admin, &format!("alter database {database} owner to admin"));
+        if version >= 160_000 {
+            execute(&admin, "grant pg_create_subscription to admin");
+        }
+    }
+    place.source = place.clusters[0].url_as("admin", "before");
+    place.target = place.clusters[1].url_as("admin", "after");
+    execute(&place.source, SCHEMA);
+    if version < 160_000 {
+        place.refused(&["copy", OWNER], "a subscription takes a superuser on Postgres 15");
+        return;
+    }
+    for step in
+        ["copy", "verify", "detach", "cutover", "verify", "rollback", "verify", "detach", "cutover", "verify", "complete"]
+    {
+        place.done(&[step, OWNER]);
+    }
+    place.assert_clean();
+}

@@ -1,0 +1,26 @@
+//! The whole way, walked by the developers' command.
+
+use std::process::Command;
+
+/// The command's own exit code says whether a request failed or a write was lost, doubled or invented; this says that it looked.
+#[test]
+fn the_whole_way_is_walked_under_load_and_no_write_is_lost_doubled_or_invented() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = folder.path().join("split.svg");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    demo.args(["split-demo", "--orders", "400", "--seconds", "1", "--load", "0.3", "--format", "json", "--svg"])
+        .arg(&picture);
+    let output = demo.output().expect("xtask runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{report}");
+    let report: serde_json::Value = serde_json::from_str(report.lines().last().expect("a report")).expect("JSON");
+    assert_eq!(report["pauses_ms"].as_array().map(Vec::len), Some(3), "{report}");
+    assert!(report["verdict"]["acknowledged"].as_u64().is_some_and(|writes| writes > 400), "{report}");
+    let steps: Vec<_> = report["marks"].as_array().expect("steps").iter().filter_map(|mark| mark["step"].as_str()).collect();
+    for step in ["replica use customers", "copy", "verify", "detach", "cutover", "rollback", "complete"] {
+        assert!(steps.contains(&step), "{steps:?}");
+    }
+    let picture = std::fs::read_to_string(&picture).expect("a picture");
+    assert!(picture.starts_with("<svg") && picture.contains(">rollback</text>"), "{picture}");
+}
