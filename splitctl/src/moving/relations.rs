@@ -18,8 +18,9 @@ pub struct Table {
     /// Name and type of the columns that identify a row: of the primary key, or the replica identity's index. Empty if there
     /// is none.
     pub key: Vec<(String, String)>,
-    /// All columns, in order.
-    pub columns: Vec<String>,
+    /// All columns of a row `t`, in order, as they are hashed: by the hash of their type where equal means the same to the bit,
+    /// else by the hash of their text.
+    pub hashed: Vec<String>,
     /// Rows, as the statistics guess.
     pub estimate: i64,
     /// Size with its partitions, without indexes, in bytes.
@@ -54,7 +55,15 @@ pub fn oids(tables: &[Qualified]) -> String {
 pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Table>> {
     let statement = format!(
         "select n.nspname::text, c.relname::text, c.oid::bigint, c.relkind = 'p',
-             array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
+             array(
+                 select case
+                     when a.atttypid in ('bool'::regtype, '\"char\"'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype,
+                         'uuid'::regtype, 'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype, 'xid8'::regtype)
+                         then format('t.%I', a.attname)
+                     when a.atttypid in ('text'::regtype, 'varchar'::regtype) then format('t.%I collate \"C\"', a.attname)
+                     else format('t.%I::text collate \"C\"', a.attname)
+                 end
+                 from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
              array(select a.attname::text from unnest(k.indkey::int2[]) with ordinality u (attnum, place) join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum where u.place <= k.indnkeyatts order by u.place),
              array(select format_type(a.atttypid, a.atttypmod) from unnest(k.indkey::int2[]) with ordinality u (attnum, place) join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum where u.place <= k.indnkeyatts order by u.place),
              (select coalesce(sum(greatest(p.reltuples, 0)), 0)::bigint from pg_class p where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid)) and p.relkind = 'r'),
@@ -81,7 +90,7 @@ pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Resu
             oid: row.try_get(2)?,
             partitioned: row.try_get(3)?,
             key: key.into_iter().zip(types).collect(),
-            columns: row.try_get(4)?,
+            hashed: row.try_get(4)?,
             estimate: row.try_get(7)?,
             bytes: row.try_get(8)?,
         })
