@@ -28,6 +28,8 @@ pub const SERVICES: [Service; 2] = [
         grpc_address: Some(("USERS_GRPC_ADDR", "127.0.0.1:50051")),
         database_variable: "USERS_DATABASE_URL",
         next_variable: "USERS_DATABASE_NEXT_URL",
+        next_owner_variable: "USERS_DATABASE_NEXT_OWNER_URL",
+        table: "users",
         role: dev_postgres::USERS_ROLE,
     },
     Service {
@@ -37,6 +39,8 @@ pub const SERVICES: [Service; 2] = [
         grpc_address: None,
         database_variable: "ORDERS_DATABASE_URL",
         next_variable: "ORDERS_DATABASE_NEXT_URL",
+        next_owner_variable: "ORDERS_DATABASE_NEXT_OWNER_URL",
+        table: "orders",
         role: dev_postgres::ORDERS_ROLE,
     },
 ];
@@ -52,6 +56,10 @@ pub struct Service {
     pub database_variable: &'static str,
     /// Names the database that its tables will live in after a move.
     pub next_variable: &'static str,
+    /// The same for an operator, who owns what is in there.
+    pub next_owner_variable: &'static str,
+    /// A table of its own: where that is, the service lives.
+    pub table: &'static str,
     pub role: &'static str,
 }
 

@@ -158,3 +158,44 @@ fn a_server_of_ones_own_is_used_and_its_passwords_are_left_alone() {
     let message = refused(up());
     assert!(message.contains("USERS_DATABASE_URL"), "{message}");
 }
+
+#[test]
+fn beside_a_server_of_ones_own_the_next_database_is_named_and_no_password_of_it_is_shown_or_changed() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let run = |database: &str, statement: &'static str| {
+        block_on(async || connect(&cluster.url(database)).await?.execute(statement).await).expect("done");
+    };
+    run("postgres", "create role shop login createrole password 'secret'");
+    run("postgres", "create database shop owner shop");
+    run("postgres", "create database orders owner shop");
+    let url = |database| cluster.url_as("shop", database).replace(cluster.password(), "secret");
+    let place = Place::new();
+    let mut up = place.xtask(&["up", "--next", "orders"]);
+    up.env("DATABASE_URL", url("shop"));
+    let message = refused(up);
+    assert!(message.contains("ORDERS_DATABASE_NEXT_OWNER_URL") && !message.contains("secret"), "{message}");
+
+    let started = |arguments: &[&str]| {
+        let mut up = place.xtask(arguments);
+        up.env("DATABASE_URL", url("shop")).env("ORDERS_DATABASE_NEXT_OWNER_URL", url("orders"));
+        Up::start(up)
+    };
+    let up = started(&["up", "--next", "orders"]);
+    assert!(up.lines.iter().any(|line| line.contains("orders follows its tables")), "{:?}", up.lines);
+    assert!(!up.lines.concat().contains("secret") && !up.lines.concat().contains("export"), "{:?}", up.lines);
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.end().0, Some(0));
+
+    // What `splitctl complete` leaves.
+    run("shop", "drop table orders, order_items, order_events cascade");
+    let up = started(&["up"]);
+    assert!(up.lines.iter().any(|line| line.contains("orders has moved to")), "{:?}", up.lines);
+    assert!(up.paste("curl").contains("items"));
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.end().0, Some(0));
+
+    let mut up = place.xtask(&["up"]);
+    up.env("DATABASE_URL", url("shop"));
+    let message = refused(up);
+    assert!(message.contains("ORDERS_DATABASE_NEXT_OWNER_URL"), "{message}");
+}

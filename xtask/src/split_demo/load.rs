@@ -83,7 +83,7 @@ pub struct Load {
 
 impl Load {
     /// Starts them; they wait to be told how fast.
-    pub fn start(users: Client, orders: Client) -> Self {
+    pub fn start(users: &Client, orders: &Client) -> Self {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
             over: AtomicBool::new(false),

@@ -104,7 +104,7 @@ async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
 
     eprintln!("dials: each service asks the other beside its view, and compares");
     scene.start(&[("CUSTOMERS_SHADOW", "http"), ("OPEN_ORDERS_SHADOW", "http")]).await?;
-    let load = Load::start(scene.users(), scene.orders());
+    let load = Load::start(&scene.users(), &scene.orders());
     load.fill(options.orders.min(300)).await?;
     scene.check_shadows().await?;
     scene.stop();

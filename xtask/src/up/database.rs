@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use dev_postgres::{Cluster, ClusterError, block_on, connect};
@@ -25,6 +25,8 @@ pub enum SharedDatabase {
     Private(Box<Cluster>),
     /// Somebody's server, where we are the schema's owner.
     Named {
+        /// The owner's URL, which holds a password of somebody's.
+        url: String,
         /// Each service's URL.
         urls: Vec<(&'static str, String)>,
         /// Host, port and database.
@@ -58,16 +60,16 @@ impl SharedDatabase {
     }
 
     async fn named(url: &str, folder: &Path) -> Result<Self> {
-        let place = place(url)?;
+        let place = place(url, "DATABASE_URL")?;
         println!("using {place}, which DATABASE_URL names (in the environment or in .env)");
         let mut owner = connect(url).await.map_err(|error| anyhow!("{place}, which DATABASE_URL names: {error}"))?;
-        check_is_for_us(&mut owner, &place).await?;
+        check_is_for_us(&mut owner, &place, "DATABASE_URL").await?;
         migrate(url)?;
         let mut urls = Vec::new();
         for service in SERVICES {
             urls.push((service.name, service_url(&mut owner, url, service, folder).await?));
         }
-        Ok(Self::Named { urls, place })
+        Ok(Self::Named { url: url.to_owned(), urls, place })
     }
 
     /// The URL for a service to log in as its role.
@@ -78,6 +80,14 @@ impl SharedDatabase {
                 let url = urls.iter().find(|(name, _)| *name == service.name);
                 url.map(|(_, url)| url.clone()).ok_or_else(|| anyhow!("no URL for {}", service.name))
             }
+        }
+    }
+
+    /// The URL of its owner, not to be shown.
+    pub fn owner_url(&self) -> String {
+        match self {
+            Self::Private(cluster) => cluster.url(DATABASE),
+            Self::Named { url, .. } => url.clone(),
         }
     }
 
@@ -98,20 +108,20 @@ impl SharedDatabase {
     }
 }
 
-/// Host, port and database of a URL: what may be shown of it.
-fn place(url: &str) -> Result<String> {
-    let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("DATABASE_URL is not a valid Postgres URL"))?;
-    let database = options.get_database().context("DATABASE_URL names no database")?;
+/// Host, port and database of a URL that a variable holds: what may be shown of it.
+pub fn place(url: &str, variable: &str) -> Result<String> {
+    let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("{variable} is not a valid Postgres URL"))?;
+    let database = options.get_database().with_context(|| format!("{variable} names no database"))?;
     Ok(format!("{}:{}/{database}", options.get_host(), options.get_port()))
 }
 
 /// A database that belongs to another project is left alone, although the variable names it.
-async fn check_is_for_us(owner: &mut PgConnection, place: &str) -> Result<()> {
+pub async fn check_is_for_us(owner: &mut PgConnection, place: &str, variable: &str) -> Result<()> {
     let others =
         "select exists (select from pg_tables where schemaname = 'public') and to_regclass('_sqlx_migrations') is null";
     if sqlx::query_scalar::<_, bool>(others).fetch_one(owner).await? {
         bail!(
-            "{place}, which DATABASE_URL names, holds tables of something else: name an empty database, or unset DATABASE_URL"
+            "{place}, which {variable} names, holds tables of something else: name an empty database, or unset {variable}"
         );
     }
     Ok(())
@@ -138,7 +148,8 @@ fn explain(error: ClusterError) -> anyhow::Error {
     }
 }
 
-async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<()> {
+/// Lets a role log in with this password.
+pub async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<()> {
     // The password is ours, and has only letters and digits.
     owner.execute(AssertSqlSafe(format!("alter role {role} login password '{password}'"))).await?;
     Ok(())
@@ -153,20 +164,16 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
         return Ok(url);
     }
     let Service { role, database_variable, .. } = service;
-    let kept = folder.join(format!("{role}{PASSWORD}"));
-    let password = match fs::read_to_string(&kept) {
-        Ok(password) if !password.trim().is_empty() => password.trim().to_owned(),
-        _ => {
+    let password = match kept_password(folder, role) {
+        Some(password) => password,
+        None => {
             let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
             if can_login.bind(role).fetch_one(&mut *owner).await? {
                 bail!(
                     "{role} has a password on the server that DATABASE_URL names: set {database_variable} to the URL it logs in with (`alter role {role} password '…'` gives it a new one)"
                 );
             }
-            let password = Uuid::new_v4().simple().to_string();
-            // Kept first: a crash in between leaves a role without login and a password to give it.
-            keep(&kept, &password)?;
-            password
+            keep_new_password(folder, role)?
         }
     };
     allow_login(owner, role, &password).await.with_context(|| {
@@ -175,19 +182,28 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
     with_login(owner_url, role, &password)
 }
 
-fn keep(path: &PathBuf, password: &str) -> Result<()> {
+/// The password that an earlier `up` gave, under this name.
+pub fn kept_password(folder: &Path, name: &str) -> Option<String> {
+    let password = fs::read_to_string(folder.join(format!("{name}{PASSWORD}"))).ok()?;
+    Some(password.trim().to_owned()).filter(|password| !password.is_empty())
+}
+
+/// A password to be given, kept first: a crash in between leaves a role without login and a password to give it.
+pub fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
+    let password = Uuid::new_v4().simple().to_string();
+    let path = folder.join(format!("{name}{PASSWORD}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     writeln!(file, "{password}")?;
-    Ok(())
+    Ok(password)
 }
 
 /// The same server and database for another login.
-fn with_login(url: &str, role: &str, password: &str) -> Result<String> {
-    let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("DATABASE_URL is not a valid Postgres URL"))?;
+pub fn with_login(url: &str, role: &str, password: &str) -> Result<String> {
+    let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("the owner's URL is not a valid Postgres URL"))?;
     // These would go before what stands in front of the host.
     let of_the_login = |parameter: &&str| !["user=", "password=", "options="].iter().any(|name| parameter.starts_with(name));
     let parameters = url.split_once('?').map(|(_, all)| all.split('&').filter(of_the_login).collect::<Vec<_>>().join("&"));
     let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
-    let database = options.get_database().context("DATABASE_URL names no database")?;
+    let database = options.get_database().context("the owner's URL names no database")?;
     Ok(format!("postgres://{role}:{password}@{}:{}/{database}{parameters}", options.get_host(), options.get_port()))
 }

@@ -3,6 +3,7 @@
 pub mod database;
 pub mod demo;
 pub mod folder;
+mod own;
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,11 @@ use clap::Args;
 use dev_http::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::services::{PROGRAMS, Running, SERVICES};
+use crate::services::{PROGRAMS, Running, SERVICES, Service};
 use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
+use own::{Home, Next};
 
 /// What `up` is to do.
 #[derive(Debug, Args)]
@@ -25,6 +27,10 @@ pub struct UpOptions {
     /// Build the services with Kafka, which takes a C compiler; `KAFKA_BROKERS` says where it is
     #[arg(long)]
     kafka: bool,
+    /// Prepare a database of its own for this service, which then follows its tables there when `cargo splitctl` moves them;
+    /// may be repeated. Beside `DATABASE_URL`, the variable `…_DATABASE_NEXT_OWNER_URL` names that database
+    #[arg(long, value_name = "SERVICE")]
+    next: Vec<Next>,
     /// Where the private Postgres keeps its data [default: .data; for root, where Postgres' user cannot get there, a folder
     /// in /var/tmp]
     #[arg(long)]
@@ -56,7 +62,7 @@ pub fn up(options: &UpOptions) -> Result<()> {
         service.check_ports()?;
     }
     let programs = build(&PROGRAMS, options.release, if options.kafka { KAFKA } else { &[] })?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs, &options.next))
 }
 
 /// Reads `.env`.
@@ -68,7 +74,7 @@ pub fn load_variables() -> Result<()> {
     }
 }
 
-async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
+async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> {
     // From here on, a signal is a reason to clean up, and not the end.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
@@ -80,12 +86,16 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
     let work = async {
         let database = SharedDatabase::prepare(folder.path()).await?;
         let mut running = Running::default();
+        let mut homes = Vec::new();
         for service in SERVICES {
-            running.start(service, service.address()?, programs, &database.url_as(service)?)?;
+            let home = own::home(&database, service, next, folder.path()).await?;
+            let variables: Vec<_> = home.next_url.iter().map(|url| (service.next_variable, url.clone())).collect();
+            running.start_with(service, service.address()?, programs, &home.url, &variables)?;
+            homes.push((service, home));
         }
         running.until_ready().await?;
         demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
-        describe(&database, folder)?;
+        describe(&database, folder, &homes)?;
         Ok::<_, anyhow::Error>((running, database))
     };
     tokio::pin!(stop, work);
@@ -107,15 +117,33 @@ async fn run(folder: &DataFolder, programs: &Path) -> Result<()> {
 }
 
 /// Says where everything is.
-fn describe(database: &SharedDatabase, folder: &DataFolder) -> Result<()> {
+fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, Home)]) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
     println!("users   http://{users}   API page: http://{users}/docs/");
     println!("orders  http://{orders}   API page: http://{orders}/docs/");
     println!("data    {}", database.place(folder));
+    for (service, home) in homes {
+        match (&home.moved_to, &home.next_url) {
+            (Some(place), _) => println!("        {} has moved to {place}", service.name),
+            (None, Some(_)) => println!("        {} follows its tables when `cargo splitctl` moves them", service.name),
+            (None, None) => {}
+        }
+    }
     println!();
     println!("  curl 'http://{orders}/orders?limit=1'");
-    println!("  psql {} -c 'select id, name, status from users'", database.psql_argument());
+    let users_at = match homes.iter().find(|(service, home)| service.table == "users" && home.moved_to.is_some()) {
+        Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
+        None => database.psql_argument(),
+    };
+    println!("  psql {users_at} -c 'select id, name, status from users'");
+    let owners = homes
+        .iter()
+        .filter_map(|(service, home)| home.owner_url.as_ref().map(|url| format!(" {}={url}", service.next_owner_variable)));
+    let owners: String = owners.collect();
+    if !owners.is_empty() {
+        println!("  export DATABASE_URL={}{owners}", database.psql_argument());
+    }
     println!();
     println!("Ctrl-C stops everything; the data stays. `cargo xtask down --wipe` removes it.");
     Ok(())

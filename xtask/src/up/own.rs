@@ -1,0 +1,157 @@
+//! Databases of the services' own: made ready with `--next`, moved to by `splitctl`, and lived in ever after. Where a service
+//! lives is looked up in the databases, and told by no flag.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use dev_postgres::{Cluster, connect};
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+
+use super::database::{SharedDatabase, allow_login, check_is_for_us, keep_new_password, kept_password, place, with_login};
+use crate::services::Service;
+use crate::workspace::root;
+
+/// A service that is to get a database of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Next {
+    Users,
+    Orders,
+}
+
+impl Next {
+    fn is(self, service: Service) -> bool {
+        service.name == if self == Self::Users { "users" } else { "orders" }
+    }
+}
+
+/// Where a service finds its tables.
+pub struct Home {
+    /// Its database, for its role.
+    pub url: String,
+    /// The one its tables are to move to.
+    pub next_url: Option<String>,
+    /// Its own database for an operator, where `up` may show that.
+    pub owner_url: Option<String>,
+    /// Its own database, in words, if it lives there for good.
+    pub moved_to: Option<String>,
+}
+
+/// The database of a service's own.
+struct Own {
+    /// For whoever owns it.
+    owner_url: String,
+    /// For the service's role.
+    url: String,
+}
+
+/// Looks where a service lives, having made its own database if it is among `next`.
+///
+/// # Errors
+/// What is missing; what the databases say.
+pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], folder: &Path) -> Result<Home> {
+    let wanted = next.iter().any(|next| next.is(service));
+    let own = match shared {
+        SharedDatabase::Private(cluster) => private(cluster, service, wanted).await?,
+        SharedDatabase::Named { .. } => named(service, wanted, folder).await?,
+    };
+    let is_private = matches!(shared, SharedDatabase::Private(_));
+    let shown = |own: &Own| is_private.then(|| own.owner_url.clone());
+    if has_table(&mut connect(&shared.owner_url()).await?, service).await? {
+        let (owner_url, next_url) = (own.as_ref().and_then(shown), own.map(|own| own.url));
+        return Ok(Home { url: shared.url_as(service)?, next_url, owner_url, moved_to: None });
+    }
+    // `splitctl complete` has dropped them.
+    let Some(own) = own else {
+        let Service { name, database_variable, next_owner_variable, .. } = service;
+        // Whoever names the service's database has done what `complete` said.
+        if let Some(url) = variable(database_variable) {
+            let moved_to = Some(place(&url, database_variable)?);
+            return Ok(Home { url, next_url: None, owner_url: None, moved_to });
+        }
+        bail!("the shared database has no tables of {name}: set {next_owner_variable} to the database they have moved to");
+    };
+    let moved_to = Some(place(&own.owner_url, service.next_owner_variable)?);
+    Ok(Home { owner_url: shown(&own), url: own.url, next_url: None, moved_to })
+}
+
+/// In the private cluster, it is called as the service is.
+async fn private(cluster: &Cluster, service: Service, wanted: bool) -> Result<Option<Own>> {
+    let mut admin = connect(&cluster.url("postgres")).await?;
+    let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
+    if !known.bind(service.name).fetch_one(&mut admin).await? {
+        if !wanted {
+            return Ok(None);
+        }
+        admin.execute(AssertSqlSafe(format!("create database {}", service.name))).await?;
+    }
+    let owner_url = cluster.url(service.name);
+    // Also without --next: an `up` that was killed may have made no more than the database.
+    migrate(&mut connect(&owner_url).await?, service).await?;
+    Ok(Some(Own { owner_url, url: cluster.url_as(service.role, service.name) }))
+}
+
+/// On somebody's server, it has to exist, and a variable names it.
+async fn named(service: Service, wanted: bool, folder: &Path) -> Result<Option<Own>> {
+    let Service { name, next_owner_variable, next_variable, .. } = service;
+    let Some(owner_url) = variable(next_owner_variable) else {
+        if wanted {
+            bail!(
+                "--next {name} beside DATABASE_URL: set {next_owner_variable} to the URL, for its owner, of the database that {name} is to have"
+            );
+        }
+        return Ok(None);
+    };
+    let place = place(&owner_url, next_owner_variable)?;
+    let unreachable = |error| anyhow!("{place}, which {next_owner_variable} names: {error}");
+    let mut owner = connect(&owner_url).await.map_err(unreachable)?;
+    if wanted {
+        check_is_for_us(&mut owner, &place, next_owner_variable).await?;
+        migrate(&mut owner, service).await?;
+    } else if !has_table(&mut owner, service).await? {
+        return Ok(None);
+    }
+    if let Some(url) = variable(next_variable) {
+        return Ok(Some(Own { owner_url, url }));
+    }
+    Ok(Some(Own { url: log_in(&mut owner, &owner_url, &place, service, folder).await?, owner_url }))
+}
+
+/// The service's URL there. Its role may be that of the shared server, or one of another server whose password is somebody
+/// else's: then it is asked for, and not changed.
+async fn log_in(owner: &mut PgConnection, owner_url: &str, place: &str, service: Service, folder: &Path) -> Result<String> {
+    let Service { role, next_variable, .. } = service;
+    let kept = format!("{role}.next");
+    for password in [kept_password(folder, role), kept_password(folder, &kept)].into_iter().flatten() {
+        let url = with_login(owner_url, role, &password)?;
+        if connect(&url).await.is_ok() {
+            return Ok(url);
+        }
+    }
+    let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
+    if can_login.bind(role).fetch_one(&mut *owner).await? {
+        bail!("{role} has a password at {place}: set {next_variable} to the URL it logs in with");
+    }
+    let password = keep_new_password(folder, &kept)?;
+    let given = allow_login(owner, role, &password).await;
+    given.with_context(|| {
+        format!("{role} cannot be given a password at {place}: do it as an administrator, and set {next_variable}")
+    })?;
+    with_login(owner_url, role, &password)
+}
+
+async fn migrate(owner: &mut PgConnection, service: Service) -> Result<()> {
+    let migrations = Migrator::new(root().join("services").join(service.name).join("migrations")).await?;
+    let failed = || format!("the migrations of {}' own database cannot be applied", service.name);
+    migrations.run(owner).await.with_context(failed)
+}
+
+async fn has_table(owner: &mut PgConnection, service: Service) -> Result<bool> {
+    Ok(sqlx::query_scalar("select to_regclass('public.' || $1) is not null").bind(service.table).fetch_one(owner).await?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
