@@ -2,7 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, Pool};
 use sqlx::PgConnection;
@@ -73,6 +74,28 @@ struct Next {
     target: Pool<Connector>,
     /// The newest switch that this process knows of; `None` until it has asked.
     switch: watch::Sender<Option<Switch>>,
+    /// When this began, and how many milliseconds later it was last asked whether that is still the newest one.
+    begun: Instant,
+    asked: AtomicU64,
+}
+
+/// How long a process believes in what it knows without asking again. Whoever moves the tables waits for longer than that from
+/// one switch to the next: so a process that slept through two of them never takes the side that was left, and is about to be
+/// opened again, for the one that is in use.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+impl Next {
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn note_asked(&self, at: u64) {
+        self.asked.fetch_max(at, Ordering::Relaxed);
+    }
+
+    fn is_sure(&self) -> bool {
+        u128::from(self.milliseconds().saturating_sub(self.asked.load(Ordering::Relaxed))) < BELIEVED.as_millis()
+    }
 }
 
 impl Database {
@@ -85,12 +108,18 @@ impl Database {
     }
 
     /// The same, where the tables of `owner` may move to the database at `url`, and back. Before its first statement it asks
-    /// where they are; from then on it believes a refused statement alone.
+    /// where they are, and again before a statement if that was more than a second ago; in between, a refused statement tells.
     ///
     /// # Errors
     /// If `url` is not a Postgres URL.
     pub fn moving(self, owner: &'static str, url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
-        let next = Next { owner, target: settings.pool(url)?, switch: watch::Sender::new(None) };
+        let next = Next {
+            owner,
+            target: settings.pool(url)?,
+            switch: watch::Sender::new(None),
+            begun: Instant::now(),
+            asked: AtomicU64::new(0),
+        };
         Ok(Self { next: Some(Arc::new(next)), ..self })
     }
 
@@ -116,6 +145,7 @@ impl Database {
     /// Asks the source, and the target if the source has been left: the tables may have come back. Nothing is taken for
     /// granted about a database that does not answer.
     async fn look_up(&self, next: &Next) -> Result<Switch, DatabaseError> {
+        let now = next.milliseconds();
         let mut newest = Switch::NONE;
         for side in [Side::Source, Side::Target] {
             let mut connection = self.connection(side).await?;
@@ -127,7 +157,25 @@ impl Database {
             }
         }
         self.turn(next, newest);
+        next.note_asked(now);
         Ok(self.known_switch().unwrap_or(newest))
+    }
+
+    /// Whether it is known well enough that `seen` is the newest switch.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.next.as_ref().is_none_or(|next| next.is_sure())
+    }
+
+    /// Asks the side of `seen` whether that still is the newest switch, and turns if it is not. A side that was left knows.
+    pub(crate) async fn look_again(&self, seen: Switch, there: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let Some(next) = &self.next else { return Ok(true) };
+        let now = next.milliseconds();
+        let newer = newest_switch(there, next.owner).await?.filter(|newest| newest.generation > seen.generation);
+        if let Some(newest) = newer {
+            self.turn(next, newest);
+        }
+        next.note_asked(now);
+        Ok(newer.is_none())
     }
 
     /// Whether a statement that was refused, by a database where `seen` was the newest switch known, is to be run again.

@@ -59,8 +59,19 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`DatabaseError`] in bounded time if there is none to be had.
     pub async fn connection(&mut self) -> Result<Connection, DatabaseError> {
-        self.switch = self.database.switch().await?;
-        self.database.connection(self.switch.side).await
+        loop {
+            self.switch = self.database.switch().await?;
+            let mut held = self.database.connection(self.switch.side).await?;
+            if self.database.is_sure() {
+                return Ok(held);
+            }
+            match Box::pin(self.database.look_again(self.switch, &mut held)).await {
+                Ok(true) => return Ok(held),
+                // They have moved.
+                Ok(false) => {}
+                Err(error) => return held.settle(Err(error), false),
+            }
+        }
     }
 
     /// Whether a right was missing, which a move of the tables could explain.

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared_db::{Database, DatabaseError, Side, Switch, alone, run, stay_warm};
 use sqlx::PgConnection;
@@ -53,6 +54,19 @@ async fn a_process_turns_as_often_as_the_tables_move() {
     // One who was asleep all the time follows at once.
     assert_eq!(answered_by(&idle).await.expect("answered"), name_of(&moved, Side::Target));
     assert_eq!(idle.known_switch(), busy.known_switch());
+}
+
+#[tokio::test]
+async fn a_process_that_slept_through_a_switch_does_not_take_a_side_that_is_opened_for_the_next_one() {
+    let mut moved = Move::begin().await;
+    moved.switch("").await;
+    let sleeper = moved.database("sleeper", 2);
+    assert_eq!(answered_by(&sleeper).await.expect("answered"), name_of(&moved, Side::Target));
+    moved.switch("").await;
+    // What a switch waits for at least, so that whoever has not heard of the one before asks.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    moved.open(Side::Target).await;
+    assert_eq!(answered_by(&sleeper).await.expect("answered"), name_of(&moved, Side::Source));
 }
 
 #[tokio::test]

@@ -4,5 +4,6 @@
 mod app;
 mod crashes;
 mod hardships;
+mod losses;
 mod not_ours;
 mod place;

@@ -19,6 +19,8 @@ use crate::names::Qualified;
 
 /// How long the stream may take for a marker before the fence is even tried.
 const LAG: Duration = Duration::from_secs(30);
+/// From one switch to the next.
+const REST: Duration = Duration::from_secs(3);
 /// A stream that takes longer than this at rest is not fenced.
 const CALM: Duration = Duration::from_millis(500);
 
@@ -74,6 +76,7 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     crash_point("other side ready");
     stream::make_slot(&mut to.connection, &back).await?;
     crash_point("slot of the way back made");
+    rest(&mut from.connection, &name).await?;
     calm(&mut from.connection, &mut to.connection, &name).await?;
     hook(options.before_switch.as_deref(), state.lives.other()).await?;
     let done = while_others_wait(
@@ -226,6 +229,17 @@ fn lock_statement(tables: &[Qualified], options: &Options) -> String {
         options.locking.lock_timeout,
         listed.join(", ")
     )
+}
+
+/// A service that was idle may not have heard of the switch before, and believes for a second in what it knew; were the side
+/// that it left opened again within that, it would write there too early.
+async fn rest(from: &mut PgConnection, name: &str) -> Result<()> {
+    let since = "select extract(epoch from clock_timestamp() - max(at))::float8 from splitctl.switches where owner = $1";
+    let since: Option<f64> = sqlx::query_scalar(since).bind(name).fetch_one(from).await?;
+    if let Some(left) = since.map(|since| REST.as_secs_f64() - since).filter(|left| *left > 0.0) {
+        tokio::time::sleep(Duration::from_secs_f64(left.min(REST.as_secs_f64()))).await;
+    }
+    Ok(())
 }
 
 /// Nothing is fenced behind a stream that lags.
