@@ -7,7 +7,7 @@ use dev_postgres::{block_on, connect};
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};
-use super::place::{OWNER, Place, execute, said, strings, try_execute, until};
+use super::place::{OWNER, Place, execute, strings, try_execute, until};
 
 fn slots(place: &Place) -> Vec<String> {
     strings(&place.source, "select database::text from pg_replication_slots order by 1")
@@ -23,8 +23,11 @@ fn a_transaction_that_holds_the_tables_is_named_and_nobody_waits_for_it_for_long
         let mut holder = connect(&place.source).await.expect("a connection");
         holder.execute("set application_name = 'nightly report'").await.expect("named");
         let mut open = holder.begin().await.expect("begun");
-        open.execute("update notes set token = token where id = 1").await.expect("written");
-        place.refused(&["cutover", OWNER, "--lock-timeout", "100", "--lock-attempts", "3"], "nightly report");
+        // As a writer has it who has read and not written yet: it keeps no slot waiting, only locks.
+        open.execute("lock table notes in row exclusive mode").await.expect("locked");
+        let said =
+            place.refused(&["cutover", OWNER, "--lock-timeout", "100", "--lock-attempts", "3"], "could not be locked");
+        assert!(said.contains("nightly report"), "{said}");
         app.write();
         open.rollback().await.expect("ended");
     });
@@ -154,19 +157,26 @@ fn a_missing_right_is_told_before_anything_is_done() {
 #[test]
 fn a_target_that_cannot_write_is_told_and_the_copy_goes_on_when_it_can() {
     let place = Place::two_clusters(SCHEMA, MANIFEST);
-    let admin = place.clusters[1].url("postgres");
-    // As on a full disk, every try of the copy fails; the tables themselves are made before.
-    let mut dying = place.command(&["copy", OWNER]);
-    let (code, text) = said(&dying.env("SPLITCTL_DIE_AT", "6").output().expect("it runs"));
-    assert!(code.is_none() && text.contains("dying"), "{text}");
-    execute(&admin, "alter database after set default_transaction_read_only = on");
-    let (code, text) = said(&place.command(&["copy", OWNER]).env("PGOPTIONS", "").output().expect("it runs"));
-    assert!(code != Some(0), "{text}");
-    execute(&admin, "alter database after set default_transaction_read_only = off");
+    // As on a full disk, every try of the copy fails, and the server tries again by itself.
+    let full = "create function log_epoch() returns bigint language sql stable parallel safe as 'select 1::bigint';
+        create table notes (
+            id bigint generated always as identity primary key, tenant_id integer not null, token text not null unique,
+            epoch bigint not null default log_epoch()
+        );
+        create function fail() returns trigger language plpgsql as $$ begin raise 'no room'; end $$;
+        create trigger fail before insert on notes for each row execute function fail();
+        alter table notes enable always trigger fail";
+    execute(&place.target, full);
+    place.refused(&["copy", OWNER], "failed 3 times to copy");
+    App::new(&place).write();
+    place.refused(&["copy", OWNER], "failed 3 times to copy");
+    execute(&place.target, "drop trigger fail on notes");
     place.done(&["copy", OWNER]);
     place.done(&["verify", OWNER]);
     place.done(&["abort", OWNER]);
     place.assert_clean();
+    // It was there before, and stays.
+    assert_eq!(strings(&place.target, "select count(*)::text from notes"), ["0"]);
 }
 
 #[test]
@@ -221,8 +231,20 @@ fn hooks_stand_around_the_switch_and_one_that_fails_before_it_stops_it() {
         "echo after-$SPLITCTL_SIDE >>hooks",
     ]);
     place.done(&["rollback", OWNER, "--after-switch", "echo after-$SPLITCTL_SIDE >>hooks"]);
+    // What is paused goes on where it was when the switch is given up.
+    place.done(&["verify", OWNER]);
+    place.done(&["detach", OWNER]);
+    block_on(async || {
+        let mut holder = connect(&place.source).await.expect("a connection");
+        let mut open = holder.begin().await.expect("begun");
+        open.execute("lock table notes in row exclusive mode").await.expect("locked");
+        let hooks = ["--before-switch", "true", "--after-switch", "echo still-$SPLITCTL_SIDE >>hooks"];
+        let given_up = ["cutover", OWNER, "--lock-attempts", "1"].into_iter().chain(hooks).collect::<Vec<_>>();
+        place.refused(&given_up, "could not be locked");
+        open.rollback().await.expect("ended");
+    });
     let hooks = std::fs::read_to_string(place.folder.path().join("hooks")).expect("they ran");
-    assert_eq!(hooks, "before-target\nafter-target\nafter-source\n");
+    assert_eq!(hooks, "before-target\nafter-target\nafter-source\nstill-source\n");
 }
 
 /// A server crashes at any moment of a switch, and comes back: the same command does what is left.

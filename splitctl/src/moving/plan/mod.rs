@@ -85,8 +85,8 @@ pub async fn make(moving: &mut Move) -> Result<Plan> {
             plan.error("move", format!("a move of {by} is open: complete or abort that first"));
         }
     }
-    server::check(&mut plan, &mut moving.source).await?;
-    server::check(&mut plan, &mut moving.target).await?;
+    server::check(&mut plan, &mut moving.source, moving.state.is_some()).await?;
+    server::check(&mut plan, &mut moving.target, moving.state.is_some()).await?;
     if let Err(error) = schema::find_pg_dump(moving.source.version).await {
         plan.error("pg_dump", error.to_string());
     }
@@ -99,7 +99,10 @@ pub async fn make(moving: &mut Move) -> Result<Plan> {
         }
     }
     for crossing in crossings::standing(moving).await? {
-        plan.warn("crossings", format!("{crossing}; the copy may begin, the cutover is refused while it stands"));
+        plan.warn(
+            "crossings",
+            format!("{} – the copy may begin, the cutover is refused while it stands", crossing.trim_end_matches('.')),
+        );
     }
     if moving.source.identity.system == moving.target.identity.system && moving.source.identity != moving.target.identity {
         plan.warn(
