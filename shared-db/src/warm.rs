@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::Database;
 
-/// How many are kept. A login costs a password's hashing and some round trips, and all requests under way turn at once.
-const IDLE: usize = 4;
+/// How many are kept at most: as many as are in use, in most places. A login costs both ends milliseconds of CPU for the
+/// password's hashing, and all requests under way turn at once.
+const IDLE: usize = 16;
 /// How often they are looked after; each is asked for a sign of life by that.
 const LOOK: Duration = Duration::from_secs(60);
 

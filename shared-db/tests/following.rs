@@ -150,7 +150,7 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
     at_once(&database).await;
     assert_eq!((number(&mut owner, &on_source).await, number(&mut owner, &on_target).await), (6, 0));
     let warm = tokio::spawn(stay_warm(database.clone()));
-    until(&mut owner, &on_target, 4).await;
+    until(&mut owner, &on_target, 6).await;
 
     // Without what keeps it warm, none is left at all, the one included that was in use meanwhile.
     warm.abort();
@@ -168,7 +168,7 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
     until(&mut owner, &on_source, 0).await;
     assert_eq!(number(&mut owner, &on_target).await, 6);
     let warm = tokio::spawn(stay_warm(database.clone()));
-    until(&mut owner, &on_source, 4).await;
+    until(&mut owner, &on_source, 6).await;
     warm.abort();
 
     // A process that has nowhere to go keeps nothing.

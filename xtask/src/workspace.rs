@@ -15,6 +15,14 @@ pub fn cargo() -> Command {
     // As `cargo run` says, which may be another than the one in PATH.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // What `cargo run` tells this program of its own package would have build scripts take it for theirs, and build half of
+    // everything anew.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| name_text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

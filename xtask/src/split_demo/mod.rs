@@ -35,8 +35,8 @@ pub struct Options {
     /// How long the load goes on before the move and after it, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// The load, as a part of what both services can bear at most
-    #[arg(long, default_value_t = 0.7)]
+    /// The load, as a part of what both services can bear at most before the move: replication and comparing come on top
+    #[arg(long, default_value_t = 0.35)]
     load: f64,
     /// Build for speed: for figures that mean something
     #[arg(long)]

@@ -145,7 +145,7 @@ impl Scene {
 
     /// Runs another of the developers' commands on the shared database.
     pub async fn xtask(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(self.programs.join("xtask"));
         let output = command.args(arguments).envs(self.variables()).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "cargo xtask {}: {}", arguments.join(" "), said.trim());
