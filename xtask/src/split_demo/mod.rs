@@ -149,7 +149,7 @@ impl Walker<'_> {
     async fn replicas(&mut self) -> Result<()> {
         self.scene.until_followed().await?;
         for replica in ["customers", "open-orders"] {
-            self.mark(&format!("replica use {replica}"));
+            self.mark(&format!("use {replica}"));
             self.scene.xtask(&["replica", "use", replica]).await?;
         }
         Ok(())

@@ -8,8 +8,8 @@ const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 /// Top and height of the throughput's panel, and of the latency's.
-const RATE: (f64, f64) = (120.0, 130.0);
-const LATENCY: (f64, f64) = (282.0, 190.0);
+const RATE: (f64, f64) = (160.0, 110.0);
+const LATENCY: (f64, f64) = (306.0, 190.0);
 /// The latency's axis, in milliseconds: logarithmic.
 const DECADES: [f64; 5] = [0.1, 1.0, 10.0, 100.0, 1000.0];
 
@@ -72,7 +72,7 @@ fn axes(
         LATENCY.0 - 8.0
     );
     let step = 10_f64.powf((most / 2.0).log10().floor()).max(1.0);
-    let step = if most / step > 6.0 { step * 2.0 } else { step };
+    let step = [1.0, 2.0, 5.0].into_iter().map(|times| step * times).find(|step| most / step < 5.0).unwrap_or(step * 10.0);
     for number in 0..=(most / step) as usize {
         let value = number as f64 * step;
         let y = rate(value);
@@ -118,7 +118,7 @@ fn marks(body: &mut String, report: &Report, x: &dyn Fn(f64) -> f64) {
         free = label + ROOM;
         let _ = write!(
             body,
-            r#"<text transform="translate({:.1} {}) rotate(-55)">{}</text>"#,
+            r#"<text transform="translate({:.1} {}) rotate(-50)">{}</text>"#,
             label + 3.0,
             RATE.0 - 20.0,
             mark.step

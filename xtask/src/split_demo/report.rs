@@ -28,9 +28,9 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 /// A part of the timeline.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Slice {
-    /// Requests per second that were due in it, and answered.
+    /// Requests per second that were answered in it.
     pub rate: f64,
-    /// Median latency in milliseconds.
+    /// Median latency in milliseconds of those that were due in it.
     pub p50: f64,
     /// The longest.
     pub worst: f64,
@@ -153,21 +153,19 @@ fn part(sorted: &[f64], part: f64) -> f64 {
 }
 
 fn timeline(samples: &[Sample], begun: Duration) -> Vec<Slice> {
-    let mut slices: Vec<Vec<f64>> = Vec::new();
+    let number = |at: Duration| (at.saturating_sub(begun).as_nanos() / SLICE.as_nanos()) as usize;
+    let length = samples.iter().map(|sample| number(sample.at) + 1).max().unwrap_or_default();
+    let (mut due, mut answered) = (vec![Vec::new(); length], vec![0_u32; length]);
     for sample in samples {
-        let number = ((sample.at - begun).as_nanos() / SLICE.as_nanos()) as usize;
-        if slices.len() <= number {
-            slices.resize(number + 1, Vec::new());
+        due[number(sample.at)].push(milliseconds(sample.latency));
+        // What is answered after the last one was due is beyond the picture.
+        if let Some(count) = answered.get_mut(number(sample.at + sample.latency)) {
+            *count += 1;
         }
-        slices[number].push(milliseconds(sample.latency));
     }
-    let sum = |mut latencies: Vec<f64>| {
+    let sum = |(mut latencies, answered): (Vec<f64>, u32)| {
         latencies.sort_by(f64::total_cmp);
-        Slice {
-            rate: latencies.len() as f64 / SLICE.as_secs_f64(),
-            p50: part(&latencies, 0.5),
-            worst: part(&latencies, 1.0),
-        }
+        Slice { rate: f64::from(answered) / SLICE.as_secs_f64(), p50: part(&latencies, 0.5), worst: part(&latencies, 1.0) }
     };
-    slices.into_iter().map(sum).collect()
+    due.into_iter().zip(answered).map(sum).collect()
 }
