@@ -47,6 +47,12 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
     if let Some(state) = &moving.state {
         require!(state.lives == Place::Source, "the tables live in the target already");
         state.check_goes_on(&moving.owner)?;
+        // The rows are there, and the stream of a switch goes on from them.
+        require!(
+            state.way_back.is_none(),
+            "the tables have been copied and switched: `splitctl status {}` tells what comes next",
+            moving.owner
+        );
     }
     let plan = plan::make(moving).await?;
     let errors: Vec<String> = plan.errors().map(|finding| format!("{}: {}", finding.check, finding.text)).collect();

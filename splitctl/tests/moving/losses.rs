@@ -108,6 +108,29 @@ fn somebody_who_changes_rights_meanwhile_stops_the_switch_and_nobody_else() {
 }
 
 #[test]
+fn nothing_is_copied_over_rows_that_came_back() {
+    let place = Place::one_cluster(SCHEMA, MANIFEST);
+    place.copied();
+    place.done(&["detach", OWNER]);
+    place.done(&["cutover", OWNER]);
+    // Killed between the commit of the rollback and the new stream.
+    let killed = (1..50).any(|point| {
+        let mut rollback = place.command(&["rollback", OWNER]);
+        let (code, text) = said(&rollback.env("SPLITCTL_DIE_AT", point.to_string()).output().expect("it runs"));
+        assert_eq!(code, None, "{text}");
+        text.trim_end().ends_with(": switched")
+    });
+    assert!(killed);
+    place.refused(&["copy", OWNER], "have been copied and switched");
+    place.refused(&["abort", OWNER], "repeat `splitctl rollback shop`");
+    place.done(&["rollback", OWNER]);
+    place.done(&["verify", OWNER]);
+    assert_eq!(strings(&place.target, "select count(*)::text from notes"), ["2000"]);
+    place.done(&["abort", OWNER]);
+    place.assert_clean();
+}
+
+#[test]
 fn a_target_that_is_gone_for_good_leaves_nothing_behind_in_the_source() {
     let mut place = Place::two_clusters(SCHEMA, MANIFEST);
     place.copied();
