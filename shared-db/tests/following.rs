@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared_db::{Database, DatabaseError, Side, Switch, alone, run, stay_warm};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
 use moves::{Move, execute, number, until};
@@ -54,6 +54,31 @@ async fn a_process_turns_as_often_as_the_tables_move() {
     // One who was asleep all the time follows at once.
     assert_eq!(answered_by(&idle).await.expect("answered"), name_of(&moved, Side::Target));
     assert_eq!(idle.known_switch(), busy.known_switch());
+}
+
+/// Two lines or none.
+async fn add_two_lines(connection: &mut PgConnection, between: &mpsc::UnboundedSender<()>) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // Reads what stays readable, so that the transaction is under way when it is refused.
+    sqlx::query("select version from _sqlx_migrations").execute(&mut *transaction).await?;
+    between.send(()).expect("the test listens");
+    add_line(&mut transaction).await?;
+    add_line(&mut transaction).await?;
+    transaction.commit().await
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_refused_is_run_again_as_a_whole() {
+    let mut moved = Move::begin().await;
+    let database = moved.database("orders", 1);
+    answered_by(&database).await.expect("answered");
+    moved.switch("").await;
+    let (begun, mut has_begun) = mpsc::unbounded_channel();
+    run!(database, connection => add_two_lines(connection, &begun)).await.expect("done");
+    assert_eq!(has_begun.len(), 2);
+    has_begun.close();
+    assert_eq!(number(&mut moved.owner(Side::Target).await, "select count(*) from orders_cursors").await, 2);
+    assert_eq!(number(&mut moved.owner(Side::Source).await, "select count(*) from orders_cursors").await, 0);
 }
 
 #[tokio::test]

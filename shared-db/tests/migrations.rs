@@ -36,6 +36,28 @@ async fn what_was_reverted_leaves_nothing_and_can_be_applied_again() {
 }
 
 #[tokio::test]
+async fn each_log_goes_on_from_the_epoch_of_before_and_back_to_the_greater_of_both() {
+    const COMMON_EPOCH: i64 = 20261124000005;
+    let database = TestDatabase::create();
+    let undo = || block_on(async || MIGRATOR.undo(&mut connect(database.url()).await?, COMMON_EPOCH).await);
+    let raise = |function: &str, epoch: i64| {
+        AssertSqlSafe(format!(
+            "create or replace function {function}() returns bigint language sql stable parallel safe as 'select {epoch}::bigint'"
+        ))
+    };
+    let mut owner = database.owner().await;
+    undo().expect("reverted");
+    owner.execute(raise("event_epoch", 7)).await.expect("raised");
+    migrate(database.url()).expect("applied");
+    let epochs = "select format('%s %s', user_event_epoch(), order_event_epoch())";
+    assert_eq!(strings(&mut owner, epochs).await, ["7 7"]);
+    owner.execute(raise("order_event_epoch", 9)).await.expect("raised");
+    assert_eq!(strings(&mut owner, epochs).await, ["7 9"]);
+    undo().expect("reverted");
+    assert_eq!(strings(&mut owner, "select event_epoch()::text").await, ["9"]);
+}
+
+#[tokio::test]
 async fn a_plain_owner_who_may_create_roles_can_apply_it() {
     let cluster = Cluster::temporary().expect("a cluster");
     let mut admin = connect(&cluster.url("postgres")).await.expect("a connection");

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use chassis::remote::Limits;
 use dev_http::{Answer, Client};
+use dev_postgres::ORDERS_ROLE;
 use orders::customers::{Customers, Users};
 use orders::{App, router};
 use serde_json::{Value, json};
@@ -195,6 +196,29 @@ async fn no_request_fails_and_no_write_is_lost_or_done_twice_while_the_tables_mo
         assert_eq!(number(&mut owner, "select count(*) from order_events").await, 2 * stored);
         moved.switch("").await;
     }
+}
+
+/// `orders rebuild` finds them, too.
+#[tokio::test]
+async fn a_command_works_where_the_tables_are() {
+    let mut moved = Move::begin().await;
+    moved.switch("").await;
+    let mut owner = moved.owner(Side::Target).await;
+    let order = "'00000000-0000-7000-8000-000000000000', gen_random_uuid(), 'delivered', 'EUR', 0, now(), now(), 1";
+    execute(&mut owner, &format!("insert into orders values ({order})")).await;
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_orders"))
+        .args(["rebuild", "--check", "--format", "json"])
+        .env("ORDERS_DATABASE_URL", moved.source.url_as(ORDERS_ROLE))
+        .env("ORDERS_DATABASE_NEXT_URL", moved.target.url_as(ORDERS_ROLE))
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("the program runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        told.contains(r#"{"orders":1,"different":1,"repaired":0}"#),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]

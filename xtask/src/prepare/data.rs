@@ -170,7 +170,7 @@ mod tests {
             assert_eq!(named.count(), 1, "{name} is {fault}: {differences:?}");
         }
         assert_eq!(differences.len(), 4);
-        assert_eq!(committed.unlike(&fresh), ["select 2, 'as it was'", "select 3", "select 4", "notes.txt"]);
+        assert_eq!(committed.unlike(&fresh), ["notes.txt", "select 2, 'as it was'", "select 3", "select 4"]);
         assert_eq!(fresh.unlike(&fresh), Vec::<String>::new());
 
         committed.replace(&fresh, folder.path()).expect("replaced");
