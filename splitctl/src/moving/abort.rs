@@ -10,7 +10,7 @@ use super::fence::Locking;
 use super::journal::{self, State, Switch, append};
 use super::side::{Place, Side};
 use super::stream::Names;
-use super::{Move, complete, crash_point, crossings, lock, relations, stream};
+use super::{Move, complete, crash_point, crossings, lock, relations, slot, stream};
 use crate::database::execute;
 use crate::exit::{Refused, require};
 use crate::manifest::Manifest;
@@ -62,7 +62,7 @@ pub async fn without_target(manifest: &Path, owner: &str, locking: Locking) -> R
     check(&state, owner)?;
     let names = Names::new(owner, state.number, source.identity.database);
     append(&mut source.connection, state.number, owner, "abort", "intent", &json!({ "without": "target" })).await?;
-    stream::drop_all_slots(&mut source.connection, &names).await?;
+    slot::all_dropped(&mut source.connection, &names).await?;
     complete::clean_side(&mut source, &names, owner, &state, locking).await?;
     end(&mut source, owner, &state, locking, "left as they are, and so is the subscription there").await
 }

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::relations::{self, Table};
 use super::side::Place;
 use super::stream::{self, Names};
-use super::{Move, crash_point, marker, plan, rights, schema};
+use super::{Move, crash_point, marker, plan, rights, schema, slot};
 use crate::database::execute;
 use crate::exit::{Refused, require};
 use crate::names::Qualified;
@@ -90,13 +90,13 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
     let slot = names.stream(state.stream());
     if stream::is_subscribed(&mut moving.target.connection, &slot).await? {
         // A new slot would begin now, and what was committed since the old one was lost would be passed over.
-        let known = stream::slot_state(&mut moving.source.connection, &slot).await?;
+        let known = slot::state(&mut moving.source.connection, &slot).await?;
         require!(
-            matches!(known, stream::Slot::Holds(_)),
+            matches!(known, slot::Slot::Holds(_)),
             "the stream's slot {slot} is gone, and with it changes that had not been sent: `splitctl abort {name}`, and copy again"
         );
     } else {
-        stream::make_slot(&mut moving.source.connection, &slot).await?;
+        slot::made(&mut moving.source.connection, &slot).await?;
         crash_point("slot made");
     }
     stream::subscribe(&moving.source, &mut moving.target, &names, state.stream(), stream::Begin::Copy).await?;

@@ -19,6 +19,7 @@ mod rights;
 mod schema;
 mod sequences;
 mod side;
+mod slot;
 pub mod status;
 mod stream;
 pub mod switch;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::side::Place;
-use super::{Move, crossings, stream};
+use super::{Move, crossings, slot, stream};
 
 /// What the journal and both databases say.
 #[derive(Debug, Serialize)]
@@ -68,9 +68,9 @@ pub async fn read(moving: &mut Move) -> Result<Status> {
     let crossings = if state.lives == Place::Source { crossings::standing(moving).await? } else { Vec::new() };
     let (from, to) = moving.sides(state.lives);
     let health = stream::health(&mut to.connection, &slot).await?;
-    let retained_bytes = match stream::slot_state(&mut from.connection, &slot).await? {
-        stream::Slot::Holds(bytes) => Some(bytes),
-        stream::Slot::Missing | stream::Slot::Lost => None,
+    let retained_bytes = match slot::state(&mut from.connection, &slot).await? {
+        slot::Slot::Holds(bytes) => Some(bytes),
+        slot::Slot::Missing | slot::Slot::Lost => None,
     };
     let next = match (&state.pending, state.lives) {
         // Repeating a command does what is left of it.

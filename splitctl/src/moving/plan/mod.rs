@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Move, crossings, journal, schema, stream};
+use super::{Move, crossings, journal, schema, slot};
 
 /// How a finding weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,7 +94,7 @@ pub async fn make(moving: &mut Move) -> Result<Plan> {
     target::check(&mut plan, &mut moving.source, &mut moving.target, &owner, moving.state.is_some()).await?;
     target::check_roles(&mut plan, &mut moving.source, &mut moving.target, &owner).await?;
     for side in [&mut moving.source, &mut moving.target] {
-        for transaction in stream::long_transactions(&mut side.connection, Duration::from_secs(5)).await? {
+        for transaction in slot::long_transactions(&mut side.connection, Duration::from_secs(5)).await? {
             plan.warn("transactions", format!("{}: {transaction}; a new replication slot waits for its end", side.place));
         }
     }

@@ -9,7 +9,7 @@ use super::super::fence;
 use super::super::journal::{self, State, Switch};
 use super::super::rights::Rights;
 use super::super::side::{Place, Side};
-use super::super::{Move, beside, crash_point, epochs, marker, relations, rights, sequences, stream};
+use super::super::{Move, beside, crash_point, epochs, marker, relations, rights, sequences, slot, stream};
 use super::pause::{Clock, Pause};
 use super::{Options, hook};
 use crate::database::execute;
@@ -48,9 +48,9 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     let (from, to) = moving.sides(state.lives);
     let health = stream::health(&mut to.connection, &names.stream(state.stream())).await?;
     require!(health.exists, "there is no stream from {} to {}: repeat the last command", from.place, to.place);
-    let slot = stream::slot_state(&mut from.connection, &names.stream(state.stream())).await?;
+    let slot = slot::state(&mut from.connection, &names.stream(state.stream())).await?;
     require!(
-        matches!(slot, stream::Slot::Holds(_)),
+        matches!(slot, slot::Slot::Holds(_)),
         "the slot of the stream from {} to {} is gone, so changes may be missing: `splitctl abort {name}`, and copy again",
         from.place,
         to.place
@@ -74,7 +74,7 @@ pub(super) async fn attempt(moving: &mut Move, state: &State, options: &Options)
     let reading = sequences::reading(&sequences::of(&mut from.connection, &owner.tables).await?);
     let fence_off = fence::for_each(&mut from.connection, &owner.tables, fence::CLOSE).await?.join("; ");
     crash_point("other side ready");
-    stream::make_slot(&mut to.connection, &back).await?;
+    slot::made(&mut to.connection, &back).await?;
     crash_point("slot of the way back made");
     rest(&mut from.connection, &name).await?;
     calm(&mut from.connection, &mut to.connection, &name).await?;

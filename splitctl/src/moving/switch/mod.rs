@@ -19,7 +19,7 @@ use super::fence;
 use super::fence::Locking;
 use super::journal::{self, GIVE_UP, State, Switch, append};
 use super::side::Place;
-use super::{Move, crash_point, crossings, rights, stream};
+use super::{Move, crash_point, crossings, rights, slot, stream};
 use crate::database::execute;
 use crate::exit::require;
 use pause::Pause;
@@ -175,7 +175,7 @@ async fn settle_streams(moving: &mut Move, state: &State, locking: Locking) -> R
     stream::end(other, lives, &names, state.generation).await?;
     crash_point("stream of before ended");
     let slot = names.stream(state.stream());
-    if stream::slot_state(&mut lives.connection, &slot).await? == stream::Slot::Missing {
+    if slot::state(&mut lives.connection, &slot).await? == slot::Slot::Missing {
         bail!(
             "the slot {slot} is gone, and with it the way back: the tables are safe in the {}; `splitctl complete {name} --give-up-way-back`",
             lives.place
