@@ -109,6 +109,13 @@ impl Url {
     }
 }
 
+impl Owner {
+    /// All that goes along when it moves: its tables and its views.
+    pub fn relations(&self) -> Vec<Qualified> {
+        [&self.tables[..], &self.views].concat()
+    }
+}
+
 impl Manifest {
     /// Reads and checks the file.
     ///

@@ -70,10 +70,7 @@ pub async fn run(moving: &mut Move, locking: Locking) -> Result<Copied> {
         schema::apply(&moving.target, &definitions.tables).await?;
         crash_point("tables made");
     }
-    let open = rights::read(&mut moving.target.connection, &owner).await?;
-    for revoke in open.revokes {
-        execute(&mut moving.target.connection, revoke).await?;
-    }
+    rights::take(&mut moving.target.connection, &owner).await?;
     identify_rows(moving, &state.begun.keyless, locking).await?;
     crash_point("target closed");
 

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fence::{self, Locking};
 use super::journal::{Detached, State, append};
-use super::relations::{listed, oids};
+use super::relations::oids;
 use super::side::{Place, Side};
 use super::{Move, crash_point};
 use crate::audit;
@@ -29,16 +29,8 @@ pub async fn standing(moving: &mut Move) -> Result<Vec<String>> {
             )
         })
         .collect();
-    let views = if owner.views.is_empty() {
-        "select null::oid limit 0".to_owned()
-    } else {
-        format!(
-            "select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where (n.nspname, c.relname) in ({})",
-            listed(&owner.views)
-        )
-    };
     let reading = format!(
-        "with moving as ({} union {views})
+        "with moving as ({})
          select distinct format('the view %I.%I reads %I.%I, which %s: put a table of its own side behind it, or list it', vn.nspname, v.relname, tn.nspname, t.relname,
              case when t.oid in (select relid from moving) then 'moves' else 'stays' end)
          from pg_rewrite r
@@ -50,7 +42,7 @@ pub async fn standing(moving: &mut Move) -> Result<Vec<String>> {
          where (v.oid in (select relid from moving)) <> (t.oid in (select relid from moving))
            and vn.nspname not in ('pg_catalog', 'information_schema') and tn.nspname not in ('pg_catalog', 'information_schema')
          order by 1",
-        oids(&owner.tables)
+        oids(&owner.relations())
     );
     standing.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(reading)).fetch_all(&mut *connection).await?);
     let code = audit::code_across(connection, &moving.manifest, &moving.owner).await?;

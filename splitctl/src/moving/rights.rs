@@ -29,17 +29,9 @@ impl Rights {
 
 /// The rights as they are now.
 pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Rights> {
-    let tables = oids(&owner.tables);
-    let views = if owner.views.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "union select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where (n.nspname, c.relname) in ({})",
-            listed(&owner.views)
-        )
-    };
+    let moving = oids(&owner.relations());
     let statement = format!(
-        "with moving as ({tables} {views}),
+        "with moving as ({moving}),
          relations as (
              select relid from moving
              union
@@ -113,7 +105,6 @@ pub async fn take(connection: &mut PgConnection, owner: &Owner) -> Result<Rights
 /// The rights on the schemas that the relations are in, of those who have rights on the relations. They are given on the other
 /// side, and never taken here.
 async fn schema_rights(connection: &mut PgConnection, owner: &Owner, roles: &[String]) -> Result<Vec<String>> {
-    let relations: Vec<_> = owner.tables.iter().chain(&owner.views).cloned().collect();
     let statement = format!(
         "select distinct format('grant %s on schema %I to %s', a.privilege_type, n.nspname,
              case when a.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end)
@@ -124,7 +115,7 @@ async fn schema_rights(connection: &mut PgConnection, owner: &Owner, roles: &[St
            and a.privilege_type = 'USAGE'
            and (a.grantee = 0 or pg_get_userbyid(a.grantee)::text = any($1))
          order by 1",
-        listed(&relations)
+        listed(&owner.relations())
     );
     Ok(sqlx::query_scalar(AssertSqlSafe(statement)).bind(roles).fetch_all(connection).await?)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::process::Command;
 
-use super::relations::{listed, oids};
+use super::relations::oids;
 use super::side::Side;
 use super::{fence, sequences};
 use crate::database::{connect, execute};
@@ -193,16 +193,8 @@ pub async fn apply(target: &Side, statements: &str) -> Result<()> {
 
 /// Schemas, extensions, types, functions and collations that the tables use and the target does not have.
 async fn needed(source: &mut PgConnection, target: &mut PgConnection, owner: &Owner) -> Result<BTreeSet<Object>> {
-    let views = if owner.views.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "union select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where (n.nspname, c.relname) in ({})",
-            listed(&owner.views)
-        )
-    };
     let statement = format!(
-        "with recursive moving as ({} {views}),
+        "with recursive moving as ({}),
          seeds (classid, objid) as (
              select 'pg_class'::regclass::oid, relid from moving
              union select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join moving m on m.relid = d.adrelid
@@ -241,7 +233,7 @@ async fn needed(source: &mut PgConnection, target: &mut PgConnection, owner: &Ow
            and not exists (select from pg_depend e where e.classid = n.classid and e.objid = n.objid and e.deptype = 'e')
            and n.classid in ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_collation'::regclass,
              'pg_namespace'::regclass, 'pg_extension'::regclass, 'pg_opclass'::regclass, 'pg_operator'::regclass, 'pg_ts_config'::regclass)",
-        oids(&owner.tables)
+        oids(&owner.relations())
     );
     let mut lacking = BTreeSet::new();
     for row in sqlx::query(AssertSqlSafe(statement)).fetch_all(source).await? {
