@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use contestants::{Contestant, Contestants, DATABASE_CONNECTIONS};
-use dev_postgres::{Cluster, connect};
+use dev::postgres::{Cluster, connect};
 use figures::Figures;
 use jobs::{Job, ORDERS, USERS};
 use report::{Report, SetUp};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
 use shared_db::MIGRATOR;
 use sqlx::{AssertSqlSafe, Executor};
 

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use dev_http::Client;
-use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::http::Client;
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{Executor, PgConnection};

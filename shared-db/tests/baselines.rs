@@ -2,7 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
 
-use dev_postgres::{ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, block_on, connect};
+use dev::postgres::{ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, connect};
+use dev::wait::block_on;
 use shared_db::newest_migration;
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};

@@ -2,7 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
 
-use dev_postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, block_on, connect};
+use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, connect};
+use dev::wait::block_on;
 use shared_db::MIGRATOR;
 use sqlx::{AssertSqlSafe, Executor};
 

@@ -4,7 +4,7 @@
 
 mod program;
 
-use dev_postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, connect, with_role};
+use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, connect, with_role};
 use program::{Foreign, Program, Ran, execute, finding, ids, write};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor};

@@ -4,7 +4,7 @@
 
 mod program;
 
-use dev_postgres::{TestDatabase, connect};
+use dev::postgres::{TestDatabase, connect};
 use program::{Foreign, Program, execute};
 
 async fn ask(url: &str, question: &str) -> bool {

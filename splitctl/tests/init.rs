@@ -4,7 +4,7 @@
 
 mod program;
 
-use dev_postgres::TestDatabase;
+use dev::postgres::TestDatabase;
 use program::{Foreign, Program, execute, ids};
 
 fn init(program: &Program) -> String {

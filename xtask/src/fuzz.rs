@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use dev_http::Client;
-use dev_postgres::TestDatabase;
+use dev::http::Client;
+use dev::postgres::TestDatabase;
 
 use crate::services::{PROGRAMS, Running, SERVICES};
 use crate::up::demo;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dev_http::Client;
-use dev_postgres::{Leashed, Signal};
+use dev::http::Client;
+use dev::process::{Leashed, Signal};
 
 /// Their programs.
 pub const PROGRAMS: [&str; 2] = ["users", "orders"];
@@ -30,7 +30,7 @@ pub const SERVICES: [Service; 2] = [
         next_variable: "USERS_DATABASE_NEXT_URL",
         next_owner_variable: "USERS_DATABASE_NEXT_OWNER_URL",
         table: "users",
-        role: dev_postgres::USERS_ROLE,
+        role: dev::postgres::USERS_ROLE,
     },
     Service {
         name: "orders",
@@ -41,7 +41,7 @@ pub const SERVICES: [Service; 2] = [
         next_variable: "ORDERS_DATABASE_NEXT_URL",
         next_owner_variable: "ORDERS_DATABASE_NEXT_OWNER_URL",
         table: "orders",
-        role: dev_postgres::ORDERS_ROLE,
+        role: dev::postgres::ORDERS_ROLE,
     },
 ];
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use cargo_metadata::{Message, MetadataCommand};
-use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
+use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder")
@@ -97,16 +97,16 @@ fn crates_depend_on_each_other_only_as_they_may() {
     for package in metadata.workspace_packages() {
         let allowed: &[&str] = match package.name.as_str() {
             "users" | "orders" => &["chassis", "shared-db"],
-            "chassis" | "shared-db" | "splitctl" | "dev-http" => &[],
-            "dev-postgres" => &["shared-db"],
+            "chassis" | "shared-db" | "splitctl" => &[],
+            "dev" => &["shared-db"],
             // Developers' commands may use anything; nothing depends on them.
-            "xtask" | "bench" => &["chassis", "shared-db", "users", "orders", "dev-http", "dev-postgres"],
+            "xtask" | "bench" => &["chassis", "shared-db", "users", "orders", "dev"],
             other => panic!("say here what {other} may depend on"),
         };
         for dependency in package.dependencies.iter().filter(|dependency| members.contains(&dependency.name)) {
             // users: the suite of orders runs against it, too.
             let for_tests = dependency.kind == cargo_metadata::DependencyKind::Development
-                && (dependency.name.starts_with("dev-") || (package.name == "orders" && dependency.name == "users"));
+                && (dependency.name == "dev" || (package.name == "orders" && dependency.name == "users"));
             assert!(
                 for_tests || allowed.contains(&dependency.name.as_str()),
                 "{} must not depend on {}",

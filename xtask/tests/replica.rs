@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::consumer::{Feed, Source};
+use chassis::events::consumer::{Feed, Source};
 use chassis::remote::Limits;
-use dev_http::Client;
-use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
+use dev::http::Client;
+use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 use orders::customers::{Customers, Users};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
@@ -56,7 +56,8 @@ impl Pair {
         let users = users::App::new(database(&shared.url_as(USERS_ROLE), "users"), OpenOrders::local());
         let customers = Customers::local(Users::http(&users_at.into(), PATIENT));
         let orders = orders::App::new(database(&shared.url_as(ORDERS_ROLE), "orders"), customers);
-        let serve = |listener, router| tokio::spawn(chassis::serve::serve(listener, router, std::future::pending(), || {}));
+        let serve =
+            |listener, router| tokio::spawn(chassis::http::serve::serve(listener, router, std::future::pending(), || {}));
         let servers = [serve(of_users, users::router(users.clone())), serve(of_orders, orders::router(orders.clone()))];
         Self {
             database: shared,
@@ -156,7 +157,7 @@ impl Pair {
         id(&self.users.post("/users").json(&person).await.expect(201).json())
     }
 
-    async fn place(&self, user: &str) -> dev_http::Answer {
+    async fn place(&self, user: &str) -> dev::http::Answer {
         place(&self.orders, user).await
     }
 }
@@ -171,7 +172,7 @@ fn id(value: &Value) -> String {
     value["id"].as_str().expect("an id").to_owned()
 }
 
-async fn place(orders: &Client, user: &str) -> dev_http::Answer {
+async fn place(orders: &Client, user: &str) -> dev::http::Answer {
     let items = json!([{ "sku": "tea", "quantity": 1, "unit_price_minor": 350 }]);
     orders.post("/orders").json(&json!({ "user_id": user, "currency": "EUR", "items": items })).await
 }

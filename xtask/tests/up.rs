@@ -7,7 +7,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use dev_postgres::{Cluster, block_on, connect};
+use dev::postgres::{Cluster, connect};
+use dev::wait::block_on;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use running::{Place, Up, until};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE};
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE};
 use serde::Serialize;
 
 use crate::figures::Figures;

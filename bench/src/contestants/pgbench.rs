@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dev_postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::process::Command;

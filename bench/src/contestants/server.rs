@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use dev_http::Client;
-use dev_postgres::{Leashed, Signal};
+use dev::http::Client;
+use dev::process::{Leashed, Signal};
 use serde_json::Value;
 
 use super::WARM_UP;

@@ -1,4 +1,4 @@
-//! What happens around every gRPC call that a service answers, as [`crate::request`] has it for HTTP: ids, span, panics,
+//! What happens around every gRPC call that a service answers, as [`crate::http::request`] has it for HTTP: ids, span, panics,
 //! statuses, the log line, metrics.
 
 use std::panic::AssertUnwindSafe;
@@ -15,11 +15,11 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
+use crate::http::problem::Problem;
+use crate::http::request::{DEADLINE, TRACEPARENT, log_failure, request_id, trace_id};
+use crate::http::serve::GRACE;
 use crate::metrics::CALL_DURATION;
-use crate::problem::Problem;
 use crate::remote::CallContext;
-use crate::request::{DEADLINE, TRACEPARENT, log_failure, request_id, trace_id};
-use crate::serve::GRACE;
 
 /// Answers a call of `method` (`package.Service/Method`) that came with `metadata`.
 ///

@@ -13,10 +13,11 @@ use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "kafka")]
 use chassis::broker::{self, Brokers};
-use chassis::consumer::{Feed, Inbox, Received};
+use chassis::config;
+use chassis::events::consumer::{Feed, Inbox, Received};
+use chassis::http::serve;
 use chassis::remote::BaseUrl;
 use chassis::telemetry::{self, LogConfig};
-use chassis::{config, serve};
 use chrono::SecondsFormat;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;

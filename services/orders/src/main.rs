@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use chassis::consumer::Source;
-use chassis::{config, metrics, serve, telemetry};
+use chassis::events::consumer::Source;
+use chassis::http::serve;
+use chassis::{config, metrics, telemetry};
 use orders::customers::replica;
 use orders::{App, Command, Config, rebuild};
 use shared_db::Settings;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use chassis::progress::Progress;
-use chassis::request::chain;
+use chassis::events::progress::Progress;
+use chassis::http::request::chain;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use shared_db::{Database, DatabaseError, run};

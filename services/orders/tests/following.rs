@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chassis::remote::Limits;
-use dev_http::{Answer, Client};
-use dev_postgres::ORDERS_ROLE;
+use dev::http::{Answer, Client};
+use dev::postgres::ORDERS_ROLE;
 use orders::customers::{Customers, Users};
 use orders::{App, router};
 use serde_json::{Value, json};

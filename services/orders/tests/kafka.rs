@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chassis::broker::{Brokers, relay};
-use dev_http::Client;
-use dev_postgres::{ORDERS_ROLE, USERS_ROLE};
+use dev::http::Client;
+use dev::postgres::{ORDERS_ROLE, USERS_ROLE};
 use rdkafka::mocking::MockCluster;
 use serde_json::{Value, json};
 use shared_db::Database;
@@ -90,7 +90,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     );
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let users_url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(chassis::serve::serve(listener, users::router(app.clone()), std::future::pending(), || {}));
+    tokio::spawn(chassis::http::serve::serve(listener, users::router(app.clone()), std::future::pending(), || {}));
     let users = Client::router(users::router(app.clone()));
 
     let cluster = MockCluster::new(1).expect("a cluster in this process");

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dev_http::{Answer, Client, Unanswered};
-use dev_postgres::{Cluster, Leashed, ORDERS_ROLE, Signal, TestDatabase, connect, with_role};
+use dev::http::{Answer, Client, Unanswered};
+use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, connect, with_role};
+use dev::process::{Leashed, Signal};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use dev_postgres::ORDERS_ROLE;
+use dev::postgres::ORDERS_ROLE;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, Row};
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use chassis::config::{connections, socket_address};
-use chassis::consumer::{EventsConfig, Feed};
+use chassis::events::consumer::{EventsConfig, Feed};
 use chassis::remote::{BaseUrl, Http, Limits};
 use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};

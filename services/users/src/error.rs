@@ -1,7 +1,7 @@
 //! What can go wrong, and what the client is told of it.
 
 use axum::response::{IntoResponse, Response};
-use chassis::problem::Problem;
+use chassis::http::problem::Problem;
 use chassis::remote::RemoteError;
 use shared_db::{DatabaseError, SchemaError};
 

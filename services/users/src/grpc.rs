@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chassis::grpc::answer;
-use chassis::path::parse_id;
-use chassis::problem::Problem;
+use chassis::http::path::parse_id;
+use chassis::http::problem::Problem;
 use shared_db::{check_schema, run};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};

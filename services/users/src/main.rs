@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use chassis::consumer::Source;
-use chassis::{config, metrics, serve, telemetry};
+use chassis::events::consumer::Source;
+use chassis::http::serve;
+use chassis::{config, metrics, telemetry};
 use shared_db::Settings;
 use users::open_orders::replica;
 use users::{App, Command, Config};

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use chassis::consumer::{Feed, Source};
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use chassis::events::consumer::{Feed, Source};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -28,7 +28,7 @@ async fn serve(events: Events) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let router = Router::new().fallback(answer).with_state(events);
-    tokio::spawn(chassis::serve::serve(listener, router, std::future::pending(), || {}));
+    tokio::spawn(chassis::http::serve::serve(listener, router, std::future::pending(), || {}));
     address
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dev_postgres::{ORDERS_ROLE, TestDatabase};
+use dev::postgres::{ORDERS_ROLE, TestDatabase};
 use shared_db::{Database, Settings, Side};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 

@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use dev_postgres::{block_on, connect};
+use dev::postgres::connect;
+use dev::wait::block_on;
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};

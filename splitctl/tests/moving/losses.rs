@@ -1,6 +1,7 @@
 //! What is lost besides: a slot, a checkpoint, a target, an earlier move's last word.
 
-use dev_postgres::{block_on, connect};
+use dev::postgres::connect;
+use dev::wait::block_on;
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};

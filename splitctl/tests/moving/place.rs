@@ -4,7 +4,8 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use dev_postgres::{Cluster, block_on, connect};
+use dev::postgres::{Cluster, connect};
+use dev::wait::block_on;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tempfile::TempDir;
 

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use dev_postgres::{TestDatabase, block_on, connect};
+use dev::postgres::{TestDatabase, connect};
+use dev::wait::block_on;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
 

@@ -14,7 +14,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use cargo_metadata::MetadataCommand;
 use clap::Args;
-use dev_postgres::{TestDatabase, block_on, connect};
+use dev::postgres::{TestDatabase, connect};
+use dev::wait::block_on;
 use serde::Deserialize;
 
 use crate::workspace::{cargo, root};

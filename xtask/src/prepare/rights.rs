@@ -37,7 +37,7 @@ async fn plan(connection: &mut PgConnection, statement: &Statement) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use dev_postgres::{ORDERS_ROLE, TestDatabase, connect};
+    use dev::postgres::{ORDERS_ROLE, TestDatabase, connect};
 
     use super::*;
 

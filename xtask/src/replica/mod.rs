@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use dev_postgres::{Cluster, block_on, connect};
+use dev::postgres::{Cluster, connect};
+use dev::wait::block_on;
 use sqlx::PgConnection;
 
 use crate::up::database::DATABASE;

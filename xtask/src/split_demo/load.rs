@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use dev_http::{Answer, Client};
+use dev::http::{Answer, Client};
 use serde_json::json;
 use tokio::task::JoinHandle;
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use dev_http::Client;
+use dev::http::Client;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
-use dev_http::Client;
-use dev_postgres::{Cluster, connect};
+use dev::http::Client;
+use dev::postgres::{Cluster, connect};
 use serde_json::Value;
 use shared_db::MIGRATOR;
 use sqlx::migrate::Migrator;

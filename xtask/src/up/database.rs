@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev_postgres::{Cluster, ClusterError, block_on, connect};
+use dev::postgres::{Cluster, ClusterError, connect};
+use dev::wait::block_on;
 use shared_db::MIGRATOR;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};

@@ -1,7 +1,7 @@
 //! A little demo data, through the services' own interface.
 
 use anyhow::{Context, Result, bail};
-use dev_http::{Answer, Call, Client};
+use dev::http::{Answer, Call, Client};
 use serde_json::{Value, json};
 
 /// Adds three users and their orders, unless there are users already.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dev_http::Client;
+use dev::http::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::services::{PROGRAMS, Running, SERVICES, Service};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use dev_postgres::{Cluster, connect};
+use dev::postgres::{Cluster, connect};
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Brokers;
 use super::connection::{Client, Listener, Pauses, Trouble, config};
-use crate::consumer::{Inbox, Received, observe, storable};
-use crate::request::chain;
+use crate::events::consumer::{Inbox, Received, observe, storable};
+use crate::http::request::chain;
 
 /// Events applied at once.
 const BATCH: usize = 200;

@@ -21,7 +21,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use super::Brokers;
 use super::connection::{Client, Listener, Pauses, Trouble, config};
 use crate::events::{CloudEvent, Outbox, Position, StoredEvent, Wakeups};
-use crate::request::chain;
+use crate::http::request::chain;
 
 /// Events published at once.
 const BATCH: i64 = 500;

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderValue};
 use tracing::Instrument;
 
-use crate::request::{REQUEST_ID, TRACEPARENT};
+use crate::http::request::{REQUEST_ID, TRACEPARENT};
 
 tokio::task_local! {
     static CURRENT: CallContext;

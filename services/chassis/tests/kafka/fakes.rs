@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use chassis::consumer::{Inbox, Received};
+use chassis::events::consumer::{Inbox, Received};
 use chassis::events::{Outbox, Position, StoredEvent};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};

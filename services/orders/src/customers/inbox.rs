@@ -2,8 +2,8 @@
 //! deactivated meanwhile.
 
 use axum::http::StatusCode;
-use chassis::consumer::{Feed, Received, Replica};
-use chassis::progress::Progress;
+use chassis::events::consumer::{Feed, Received, Replica};
+use chassis::events::progress::Progress;
 use serde::Deserialize;
 use shared_db::run;
 use uuid::Uuid;

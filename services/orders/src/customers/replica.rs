@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 
-pub use chassis::consumer::Command;
-use chassis::consumer::{Feed, Source, keep_up, tend};
+pub use chassis::events::consumer::Command;
+use chassis::events::consumer::{Feed, Source, keep_up, tend};
 use shared_db::alone;
 
 use super::inbox::CustomersInbox;

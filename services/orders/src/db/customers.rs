@@ -1,6 +1,6 @@
 //! The table `customers_replica`, how far it has been brought, and the view `customers`.
 
-use chassis::consumer::Received;
+use chassis::events::consumer::Received;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;

@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use chassis::events::{CloudEvent, FeedRequest, Position, StoredEvent};
-use chassis::page::{Page, PageRequest};
-use chassis::path::Id;
-use chassis::problem::ProblemBody;
-use chassis::query::Query;
+use chassis::http::page::{Page, PageRequest};
+use chassis::http::path::Id;
+use chassis::http::problem::ProblemBody;
+use chassis::http::query::Query;
 use shared_db::{Database, DatabaseError, run};
 
 use crate::App;

@@ -1,7 +1,7 @@
 //! The `Idempotency-Key` of a request.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use chassis::problem::Problem;
+use chassis::http::problem::Problem;
 use sha2::{Digest, Sha256};
 
 use crate::db::orders::IdempotencyKey;

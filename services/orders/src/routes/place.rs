@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chassis::body::Json;
-use chassis::problem::ProblemBody;
+use chassis::http::body::Json;
+use chassis::http::problem::ProblemBody;
 use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;

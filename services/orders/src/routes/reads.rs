@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use chassis::conditional::none_match_names;
-use chassis::page::{Page, PageRequest};
-use chassis::path::Id;
-use chassis::problem::ProblemBody;
-use chassis::query::{Query, reject};
+use chassis::http::conditional::none_match_names;
+use chassis::http::page::{Page, PageRequest};
+use chassis::http::path::Id;
+use chassis::http::problem::ProblemBody;
+use chassis::http::query::{Query, reject};
 use chrono::DateTime;
 use shared_db::run;
 use uuid::Uuid;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use chassis::body::OptionalJson;
-use chassis::conditional::IfMatch;
-use chassis::path::Id;
-use chassis::problem::ProblemBody;
+use chassis::http::body::OptionalJson;
+use chassis::http::conditional::IfMatch;
+use chassis::http::path::Id;
+use chassis::http::problem::ProblemBody;
 use uuid::Uuid;
 
 use super::wire::{CancelOrder, Order};

@@ -2,9 +2,9 @@
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chassis::body::{FromObject, Object, Value};
-use chassis::conditional::etag;
-use chassis::json::json;
+use chassis::http::body::{FromObject, Object, Value};
+use chassis::http::conditional::etag;
+use chassis::http::json::json;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -123,7 +123,7 @@ impl FakeFeed {
 
 fn serve(listener: TcpListener, state: Arc<Shared>) -> JoinHandle<()> {
     let router = Router::new().fallback(answer).with_state(state);
-    tokio::spawn(chassis::serve::serve(listener, router, std::future::pending(), || {}))
+    tokio::spawn(chassis::http::serve::serve(listener, router, std::future::pending(), || {}))
 }
 
 async fn answer(State(state): State<Arc<Shared>>, uri: Uri) -> Response {

@@ -10,8 +10,8 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chassis::consumer::{Feed, Source};
-use dev_postgres::ORDERS_ROLE;
+use chassis::events::consumer::{Feed, Source};
+use dev::postgres::ORDERS_ROLE;
 use orders::customers::replica::{self, follow};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, Row};

@@ -1,7 +1,7 @@
 //! `GET /orders/{id}?as_of=`.
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
-use dev_http::Call;
+use dev::http::Call;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! `CUSTOMERS_VIA=local`.
 
 use chassis::remote::Limits;
-use dev_postgres::TestDatabase;
+use dev::postgres::TestDatabase;
 use orders::customers::{Customers, Users};
 
 /// Where a test tells of users.

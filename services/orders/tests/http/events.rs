@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use dev_http::Client;
+use dev::http::Client;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -134,7 +134,7 @@ async fn a_bad_parameter_of_the_feed_is_refused() {
     let (_, cursor) = link.split_once("after=").expect("a cursor");
     let page = service.client.get("/orders?limit=1").await.expect(200).json();
     let of_a_list = page["next_cursor"].as_str().expect("another page");
-    let of_users = chassis::cursor::encode("feed/users", &[0; 24]);
+    let of_users = chassis::http::cursor::encode("feed/users", &[0; 24]);
     let after = |cursor: &str| format!("after={cursor}");
     for query in [
         "limit=0",

@@ -1,6 +1,6 @@
 //! `POST /orders` with an `Idempotency-Key`.
 
-use dev_http::{Answer, Call, Client};
+use dev::http::{Answer, Call, Client};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

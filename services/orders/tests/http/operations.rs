@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dev_postgres::ORDERS_ROLE;
+use dev::postgres::ORDERS_ROLE;
 use orders::watch_event_log;
 use serde_json::{Value, json};
 use uuid::Uuid;

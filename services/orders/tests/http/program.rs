@@ -6,8 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dev_http::Client;
-use dev_postgres::ORDERS_ROLE;
+use dev::http::Client;
+use dev::postgres::ORDERS_ROLE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -138,7 +138,7 @@ async fn a_bad_parameter_is_refused_rather_than_ignored() {
     let of_history = cursor(&format!("{order}/events?limit=1")).await;
     let feed = next(&service.client.get("/events").await.expect(200)).expect("a link");
     let (_, of_feed) = feed.split_once("after=").expect("a cursor");
-    let of_users = chassis::cursor::encode("users", user.as_bytes());
+    let of_users = chassis::http::cursor::encode("users", user.as_bytes());
     let changed = format!("{}{}", if of_orders.starts_with('A') { 'B' } else { 'A' }, &of_orders[1..]);
 
     let mut bad = Vec::new();

@@ -1,7 +1,7 @@
 //! The rule that spans both services: no open order for a user who is not active. Users acts by the SQL it uses.
 
-use dev_http::Answer;
-use dev_postgres::{USERS_ROLE, connect};
+use dev::http::Answer;
+use dev::postgres::{USERS_ROLE, connect};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! `pay`, `ship`, `deliver` and `cancel`.
 
-use dev_http::Answer;
+use dev::http::Answer;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

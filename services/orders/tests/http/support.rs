@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dev_http::{Answer, Call, Client};
-use dev_postgres::{ORDERS_ROLE, TestDatabase};
+use dev::http::{Answer, Call, Client};
+use dev::postgres::{ORDERS_ROLE, TestDatabase};
 use orders::{App, router};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};

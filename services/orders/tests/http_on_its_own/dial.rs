@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chassis::remote::Limits;
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use orders::customers::{Customers, Users};
 use shared_db::Database;
 use users::open_orders::OpenOrders;
@@ -34,7 +34,7 @@ pub fn customers(_url: &str) -> Customers {
         let database = TestDatabase::own("users");
         let app =
             users::App::new(Database::new(&database.url_as(USERS_ROLE), &settings(10)).expect("a URL"), OpenOrders::local());
-        chassis::serve::serve(listener, users::router(app), std::future::pending(), || {}).await;
+        chassis::http::serve::serve(listener, users::router(app), std::future::pending(), || {}).await;
     });
     Customers::local(Users::http(&address.into(), PATIENT))
 }

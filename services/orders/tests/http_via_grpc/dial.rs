@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chassis::remote::Limits;
-use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
+use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 use orders::customers::{Customers, Users};
 use shared_db::Database;
 use users::open_orders::OpenOrders;

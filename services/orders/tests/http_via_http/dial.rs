@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chassis::remote::Limits;
-use dev_postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
+use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 use orders::customers::{Customers, Users};
 use shared_db::Database;
 use users::open_orders::OpenOrders;
@@ -35,6 +35,6 @@ pub fn customers(url: &str) -> Customers {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener of the runtime");
     // It ends with the test's runtime.
     let app = users::App::new(database, OpenOrders::local());
-    tokio::spawn(chassis::serve::serve(listener, users::router(app), std::future::pending(), || {}));
+    tokio::spawn(chassis::http::serve::serve(listener, users::router(app), std::future::pending(), || {}));
     Customers::remote(Users::http(&address.into(), PATIENT))
 }

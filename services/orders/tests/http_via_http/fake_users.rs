@@ -54,7 +54,7 @@ impl FakeUsers {
         let address = listener.local_addr().expect("an address");
         let told = Arc::new(Mutex::new(Told { mode: Mode::Answers, seen: Vec::new() }));
         let router = Router::new().fallback(answer).with_state(told.clone());
-        tokio::spawn(chassis::serve::serve(listener, router, std::future::pending(), || {}));
+        tokio::spawn(chassis::http::serve::serve(listener, router, std::future::pending(), || {}));
         Self { address, told }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chassis::remote::Limits;
 use chassis::remote::breaker::FAILURES;
-use dev_http::{Answer, Client};
-use dev_postgres::ORDERS_ROLE;
+use dev::http::{Answer, Client};
+use dev::postgres::ORDERS_ROLE;
 use orders::customers::Customers;
 use orders::{App, router};
 use serde_json::Value;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chassis::remote::Limits;
-use dev_http::Client;
-use dev_postgres::ORDERS_ROLE;
+use dev::http::Client;
+use dev::postgres::ORDERS_ROLE;
 use orders::customers::Customers;
 use orders::{App, router};
 use shared_db::Database;

@@ -1,6 +1,6 @@
 //! The table `open_orders_replica`, how far it has been brought, and the view `open_orders`.
 
-use chassis::consumer::Received;
+use chassis::events::consumer::Received;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;

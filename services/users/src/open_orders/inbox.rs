@@ -1,8 +1,8 @@
 //! What users makes of the events of orders: its replica of the orders that are open.
 
 use axum::http::StatusCode;
-use chassis::consumer::{Feed, Received, Replica};
-use chassis::progress::Progress;
+use chassis::events::consumer::{Feed, Received, Replica};
+use chassis::events::progress::Progress;
 use serde::Deserialize;
 use shared_db::{Database, run};
 use uuid::Uuid;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use chassis::body::Json;
-use chassis::conditional::IfMatch;
-use chassis::path::Id;
-use chassis::problem::ProblemBody;
+use chassis::http::body::Json;
+use chassis::http::conditional::IfMatch;
+use chassis::http::path::Id;
+use chassis::http::problem::ProblemBody;
 use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;

@@ -9,8 +9,8 @@ mod wire;
 use std::sync::Arc;
 
 use axum::Router;
-use chassis::operations::{self, Operations};
-use chassis::problem::{Problem, ProblemBody};
+use chassis::http::operations::{self, Operations};
+use chassis::http::problem::{Problem, ProblemBody};
 use shared_db::{Side, check_schema};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -39,7 +39,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(events::get_history))
         .routes(routes!(events::get_feed))
         .merge(operations::routes(operations(&app)));
-    chassis::router::complete(routes, app)
+    chassis::http::router::complete(routes, app)
 }
 
 fn operations(app: &App) -> Operations {

@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use chassis::conditional::{etag, none_match_names};
-use chassis::page::{Page, PageRequest};
-use chassis::path::{Id, parse_id};
-use chassis::problem::ProblemBody;
-use chassis::query::{Query, reject};
+use chassis::http::conditional::{etag, none_match_names};
+use chassis::http::page::{Page, PageRequest};
+use chassis::http::path::{Id, parse_id};
+use chassis::http::problem::ProblemBody;
+use chassis::http::query::{Query, reject};
 use shared_db::run;
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! No input yields a 5xx.
 
 use axum::http::Method;
-use dev_http::Call;
+use dev::http::Call;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

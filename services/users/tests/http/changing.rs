@@ -1,6 +1,6 @@
 //! `PATCH`, `DELETE` and reactivation of a user.
 
-use dev_http::Answer;
+use dev::http::Answer;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

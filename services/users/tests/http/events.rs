@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use dev_http::Client;
-use dev_postgres::USERS_ROLE;
+use dev::http::Client;
+use dev::postgres::USERS_ROLE;
 use serde_json::{Value, json};
 
 use crate::support::{

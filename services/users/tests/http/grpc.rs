@@ -1,6 +1,6 @@
 //! The gRPC interface, through a port.
 
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tonic::transport::Channel;

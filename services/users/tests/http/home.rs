@@ -1,6 +1,6 @@
 //! The shared database: what orders does is seen in its own table.
 
-use dev_postgres::TestDatabase;
+use dev::postgres::TestDatabase;
 
 /// A new database.
 pub fn database() -> TestDatabase {

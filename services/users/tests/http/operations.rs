@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 
 use axum::http::Method;
-use dev_http::{Answer, Call};
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::http::{Answer, Call};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dev_http::Client;
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::http::Client;
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

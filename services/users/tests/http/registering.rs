@@ -1,6 +1,6 @@
 //! `POST /users`, and how bodies are read.
 
-use dev_http::Answer;
+use dev::http::Answer;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

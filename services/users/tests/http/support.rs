@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dev_http::{Answer, Call, Client};
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::http::{Answer, Call, Client};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};

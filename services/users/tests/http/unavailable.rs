@@ -4,8 +4,8 @@ use std::future::IntoFuture;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use dev_http::{Answer, Call, Client};
-use dev_postgres::{TestDatabase, USERS_ROLE};
+use dev::http::{Answer, Call, Client};
+use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

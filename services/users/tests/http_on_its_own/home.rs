@@ -1,6 +1,6 @@
 //! A database of users' own: what orders does is heard of in the replica. Tests write there what events would.
 
-use dev_postgres::TestDatabase;
+use dev::postgres::TestDatabase;
 
 /// A new database.
 pub fn database() -> TestDatabase {

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::http::problem::{Problem, ProblemBody};
 use crate::metrics::recorder;
-use crate::problem::{Problem, ProblemBody};
 use crate::remote::{Remote, gauge_breaker};
 
 /// Whether the service can do its work now; the problem says what it lacks.

@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use uuid::Uuid;
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Extracts the one id of the path. What is no UUID names nothing: 404.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::request::RequestLayer;
+use crate::http::request::RequestLayer;
 
 /// Completes the routes of a service.
 pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> Router {
@@ -27,7 +27,7 @@ pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, stat
         .layer(RequestLayer::default())
 }
 
-/// Says of every schema of a request body that it takes no other fields, as [`crate::body`] sees to.
+/// Says of every schema of a request body that it takes no other fields, as [`crate::http::body`] sees to.
 fn close_request_bodies(document: &mut Value) {
     let mut pending = Vec::new();
     for path in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {

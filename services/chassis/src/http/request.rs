@@ -18,8 +18,8 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
+use crate::http::problem::Problem;
 use crate::metrics::Durations;
-use crate::problem::Problem;
 use crate::remote::CallContext;
 
 /// Carries the request's id, in both directions.

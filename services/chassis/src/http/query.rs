@@ -7,9 +7,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use uuid::Uuid;
 
-use crate::path::parse_id;
-use crate::problem::Problem;
-use crate::text;
+use crate::http::path::parse_id;
+use crate::http::problem::Problem;
+use crate::http::text;
 
 /// The query parameters that have not been read yet. Read them all, then call [`Query::finish`].
 #[derive(Debug)]

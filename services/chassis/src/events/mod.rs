@@ -1,5 +1,8 @@
 //! Events as other services read them: CloudEvents 1.0, and the feed they come by.
 
+pub mod consumer;
+pub mod progress;
+
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -17,11 +20,11 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::cursor;
-use crate::json::json;
-use crate::page::{Place, next_link};
-use crate::problem::Problem;
-use crate::query::{Query, reject};
+use crate::http::cursor;
+use crate::http::json::json;
+use crate::http::page::{Place, next_link};
+use crate::http::problem::Problem;
+use crate::http::query::{Query, reject};
 
 /// A CloudEvent, <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
 #[derive(Debug, Serialize, ToSchema)]

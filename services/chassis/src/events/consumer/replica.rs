@@ -9,7 +9,7 @@ use clap::Subcommand;
 use uuid::Uuid;
 
 use super::{Feed, Inbox, Received, Source, storable};
-use crate::request::chain;
+use crate::http::request::chain;
 
 /// The pause after a snapshot that failed.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 pub use replica::{Command, Replica, keep_up, tend};
 
 use crate::broker::Brokers;
+use crate::http::request::chain;
 use crate::remote::{BaseUrl, Http, Limits, RemoteError};
-use crate::request::chain;
 
 /// The dial `EVENTS_VIA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

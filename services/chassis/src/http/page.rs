@@ -6,10 +6,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::cursor;
-use crate::json::json;
-use crate::problem::Problem;
-use crate::query::Query;
+use crate::http::cursor;
+use crate::http::json::json;
+use crate::http::problem::Problem;
+use crate::http::query::Query;
 
 /// Items of a page if the client does not say.
 const DEFAULT_LIMIT: u32 = 20;

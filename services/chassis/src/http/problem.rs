@@ -43,7 +43,7 @@ pub struct ProblemBody<'a> {
 /// The cause of a 5xx answer: for the log, never for the client.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// An error on its way to the client. [`crate::request`] writes the body, since it knows the request, and logs the cause.
+/// An error on its way to the client. [`crate::http::request`] writes the body, since it knows the request, and logs the cause.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Parts>);
 

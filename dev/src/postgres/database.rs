@@ -10,8 +10,8 @@ use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use crate::block::block_on;
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
+use crate::wait::block_on;
 
 /// The role of the users service.
 pub const USERS_ROLE: &str = "users_svc";

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dev_postgres::{Cluster, Leashed, Signal, TestDatabase, block_on, connect};
+use dev::postgres::{Cluster, TestDatabase, connect};
+use dev::process::{Leashed, Signal};
+use dev::wait::block_on;
 use sqlx::Executor;
 
 /// Waits for what another process does.

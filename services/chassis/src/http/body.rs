@@ -18,9 +18,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::path::parse_id;
-use crate::problem::{FieldError, Problem};
-use crate::text;
+use crate::http::path::parse_id;
+use crate::http::problem::{FieldError, Problem};
+use crate::http::text;
 
 /// The largest body read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;

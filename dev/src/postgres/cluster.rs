@@ -13,10 +13,10 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::block::block_on;
-use crate::leash::{Leashed, Signal};
-use crate::owner::{command, make_folder, server_user};
-use crate::programs::{NotFound, Programs};
+use super::owner::{command, make_folder, server_user};
+use super::programs::{NotFound, Programs};
+use crate::process::{Leashed, Signal};
+use crate::wait::block_on;
 
 /// How long a server may take to start, recovery after a crash included.
 const START: Duration = Duration::from_secs(60);

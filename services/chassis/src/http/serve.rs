@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::ServiceExt;
 
-use crate::request::close_after;
+use crate::http::request::close_after;
 
 /// How long requests in flight may take to finish.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);

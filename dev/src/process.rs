@@ -100,7 +100,7 @@ impl Leashed {
         leftover: Option<&Path>,
         log: std::fs::File,
     ) -> io::Result<Self> {
-        let mut shell = on_leash(crate::owner::command(Path::new("/bin/sh"), user), command, signal, leftover);
+        let mut shell = on_leash(crate::postgres::owner::command(Path::new("/bin/sh"), user), command, signal, leftover);
         shell.stdout(log.try_clone()?).stderr(log);
         Self::spawn(shell)
     }

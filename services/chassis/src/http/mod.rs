@@ -1,0 +1,15 @@
+//! What every HTTP interface needs: reading requests, answering them, pages, problems, health, and the server itself.
+
+pub mod body;
+pub mod conditional;
+pub mod cursor;
+pub mod json;
+pub mod operations;
+pub mod page;
+pub mod path;
+pub mod problem;
+pub mod query;
+pub mod request;
+pub mod router;
+pub mod serve;
+pub mod text;
