@@ -3,8 +3,8 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=../../proto");
-    let files = protox::compile(["users/v1/users.proto"], ["../../proto"])?;
+    println!("cargo:rerun-if-changed=../users/proto");
+    let files = protox::compile(["users/v1/users.proto"], ["../users/proto"])?;
     tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
     Ok(())
 }
