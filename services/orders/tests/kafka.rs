@@ -9,10 +9,10 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chassis::broker::{Brokers, relay};
+use broker::kafka::{self, MockCluster};
+use chassis::events::{Brokers, publish};
 use dev::http::Client;
 use dev::postgres::{ORDERS_ROLE, USERS_ROLE};
-use rdkafka::mocking::MockCluster;
 use serde_json::{Value, json};
 use shared_db::Database;
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -20,7 +20,6 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use users::open_orders::OpenOrders;
-use users::outbox::EventLog;
 
 use support::{Service, id, settings};
 
@@ -29,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The relay of users, until it is aborted.
 fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
-    let (log, wakeups, brokers) = (EventLog(app.database.clone()), app.wakeups.clone(), brokers.clone());
-    tokio::spawn(async move { match relay(&brokers, "users", "/users", &log, &wakeups).await {} })
+    let (app, cluster) = (app.clone(), kafka::Cluster::new(brokers.clone()));
+    tokio::spawn(async move { match publish(&app, &cluster).await {} })
 }
 
 /// The real program. It ends with the test, however that ends.
@@ -93,9 +92,8 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     tokio::spawn(chassis::http::serve::serve(listener, users::router(app.clone()), std::future::pending(), || {}));
     let users = Client::router(users::router(app.clone()));
 
-    let cluster = MockCluster::new(1).expect("a cluster in this process");
-    cluster.create_topic("users", 3, 1).expect("created");
-    let brokers: Brokers = cluster.bootstrap_servers().parse().expect("host:port");
+    let cluster = MockCluster::start(&["users"]).expect("a cluster in this process");
+    let brokers = cluster.brokers();
     let folder = tempfile::tempdir().expect("a folder");
     let mut relay = relay_users(&app, &brokers);
     let mut consumer = program(&folder, &service, &users_url, &brokers);

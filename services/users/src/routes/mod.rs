@@ -1,7 +1,6 @@
 //! The HTTP interface: its router, and what its handlers share.
 
 mod changes;
-mod events;
 mod reads;
 mod register;
 mod wire;
@@ -36,8 +35,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(register::post_user, reads::list_users))
         .routes(routes!(reads::get_user, changes::patch_user, changes::delete_user))
         .routes(routes!(changes::reactivate_user))
-        .routes(routes!(events::get_history))
-        .routes(routes!(events::get_feed))
+        .merge(chassis::events::routes(app.clone()))
         .merge(operations::routes(operations(&app)));
     chassis::http::router::complete(routes, app)
 }
