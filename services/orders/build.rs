@@ -1,4 +1,4 @@
-//! Compiles the gRPC contract of users, without protoc: the client, and for tests a server.
+//! Compiles the gRPC contract of users without protoc: the client, and a server for tests.
 
 use std::error::Error;
 

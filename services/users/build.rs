@@ -1,4 +1,4 @@
-//! Compiles the gRPC contract, without protoc: the server, for tests a client, and what reflection tells.
+//! Compiles the gRPC contract without protoc: the server, a client for tests, and the descriptors for reflection.
 
 use std::error::Error;
 use std::path::PathBuf;

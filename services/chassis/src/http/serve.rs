@@ -24,7 +24,7 @@ use tower::ServiceExt;
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// After the stop signal, how long a busy kept-alive connection has to receive an answer with `Connection: close`.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Listens on `address`.
