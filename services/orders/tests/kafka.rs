@@ -1,4 +1,4 @@
-//! The way of an event by a broker, from one service's log into the other's tables, with the real program in it.
+//! Events by a broker, from the log of users into the tables of orders, with the real program of orders.
 
 #[path = "http/dial.rs"]
 mod dial;
@@ -26,13 +26,13 @@ use support::{Service, id, settings};
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The relay of users, until it is aborted.
+/// Runs the relay of users until the task is aborted.
 fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
     let (app, cluster) = (app.clone(), kafka::Cluster::new(brokers.clone()));
     tokio::spawn(async move { match publish(&app, &cluster).await {} })
 }
 
-/// The real program. It ends with the test, however that ends.
+/// The program of orders, killed at the end of the test.
 struct Program(Child);
 
 impl Program {
@@ -48,7 +48,7 @@ impl Drop for Program {
     }
 }
 
-/// The program in a folder of its own, reading from the broker.
+/// Starts the program in a folder of its own; it reads events from the broker.
 fn program(folder: &TempDir, service: &Service, users: &str, brokers: &Brokers) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.env_clear().current_dir(folder.path());
@@ -81,7 +81,7 @@ const EQUAL: &str = "select not exists (
 async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twice() {
     const USERS: usize = 40;
     let service = Service::start().await;
-    // Users looks at a replica that nobody brings on, and so deactivates whom it likes: what is left is what the events do.
+    // Users reads a replica that nothing updates, so it deactivates any user. The events alone must cancel the orders.
     service.execute(include_str!("../../../xtask/src/replica/open_orders.use.sql")).await;
     let app = users::App::new(
         Database::new(&service.database.url_as(USERS_ROLE), &settings(10)).expect("a URL"),

@@ -50,8 +50,8 @@ pub(super) fn config(brokers: &Brokers) -> ClientConfig {
     config
 }
 
-/// A client of the cluster. Its drop runs on a thread of its own, because it blocks until the client's threads have ended and
-/// a consumer has left its group. While the cluster is away, that takes for ever.
+/// A client of the cluster. Its drop runs on a thread of its own, because it blocks until the client's threads have ended
+/// and a consumer has left its group. While the cluster is away, that takes for ever.
 pub(super) struct Client<T: Send + 'static> {
     client: Option<T>,
     patience: Duration,

@@ -160,9 +160,9 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Waits without leaving the group. A member that does not poll delays every rebalance and is removed from the group after
-    /// a while. So it polls, with its partitions paused. An event that still arrives belongs to a partition assigned since, and
-    /// goes to the end of the batch.
+    /// Waits without leaving the group. A member that does not poll delays every rebalance and is removed from the group
+    /// after a while. So it polls, with its partitions paused. An event that still arrives belongs to a partition assigned
+    /// since, and goes to the end of the batch.
     async fn hold(&self, batch: &mut Batch, until: Instant) -> Result<(), KafkaError> {
         loop {
             self.client.pause(&self.client.assignment()?)?;

@@ -52,8 +52,8 @@ enum RelayError<E> {
 
 /// Publishes the events of `outbox` to `topic`, as `source`, for ever. The topic is created if it is missing.
 ///
-/// Only one relay of a log may run at a time. It can be dropped at any point: the next one starts at the stored position, and
-/// repeats the events behind it.
+/// Only one relay of a log may run at a time. It can be dropped at any point: the next one starts at the stored position,
+/// and repeats the events behind it.
 pub async fn relay<O: Outbox>(
     brokers: &Brokers,
     topic: &'static str,
@@ -84,8 +84,9 @@ struct Relay<'a, O> {
 }
 
 impl<O: Outbox> Relay<'_, O> {
-    /// Publishes from the stored position on, until anything fails. The next attempt has a new producer and starts at the stored
-    /// position. What the old producer still delivers is the start of the same events, so the order of first appearances holds.
+    /// Publishes from the stored position on, until anything fails. The next attempt has a new producer and starts at the
+    /// stored position. What the old producer still delivers is the start of the same events, so the order of first
+    /// appearances holds.
     async fn publish_until_failure(&mut self) -> Result<Infallible, RelayError<O::Error>> {
         let mut after = self.outbox.published().await.map_err(RelayError::Outbox)?;
         // Before the first call to the cluster, so that the lag grows while the cluster is away.
@@ -126,11 +127,11 @@ impl<O: Outbox> Relay<'_, O> {
         result.map_err(RelayError::Refused)
     }
 
-    /// Sends the events in groups with at most one event of each subject, and waits for a group's confirmations before it sends
-    /// the next group. So no event overtakes an earlier one of the same subject that was refused.
+    /// Sends the events in groups with at most one event of each subject, and waits for a group's confirmations before it
+    /// sends the next group. So no event overtakes an earlier one of the same subject that was refused.
     ///
-    /// The producer alone does not ensure this: after a refusal it goes on with its queue. With `enable.gapless.guarantee` it
-    /// stops, but a broker that does not know the producer yet accepts the events that are already on their way.
+    /// The producer alone does not ensure this: after a refusal it goes on with its queue. With `enable.gapless.guarantee`
+    /// it stops, but a broker that does not know the producer yet accepts the events that are already on their way.
     async fn confirm(
         &self,
         producer: &FutureProducer<Listener>,

@@ -1,4 +1,4 @@
-//! A log and an inbox in memory, and what must hold of events that came by them.
+//! A log and an inbox in memory, and assertions about their events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -13,18 +13,18 @@ use uuid::Uuid;
 
 use crate::cluster::PATIENCE;
 
-/// Looks at a log and a place in it.
+/// Checks a position of a log before it is stored.
 pub type Check = Box<dyn Fn(&Log, Position) + Send + Sync>;
 
 /// A log in memory.
 pub struct Log {
     events: Mutex<Vec<(Uuid, i64)>>,
     things: Vec<Uuid>,
-    /// What each event carries besides, in bytes.
+    /// Extra bytes in each event's data.
     pub ballast: usize,
     pub published: watch::Sender<Position>,
     pub reads: watch::Sender<usize>,
-    /// Asked before a place is stored.
+    /// Called before a position is stored.
     pub check: Option<Check>,
 }
 
@@ -34,12 +34,12 @@ pub fn time() -> DateTime<Utc> {
 }
 
 impl Log {
-    /// One with so many events about five things in turn.
+    /// A log with so many events, of five subjects in turn.
     pub fn new(events: usize) -> Self {
         Self::about(5, events)
     }
 
-    /// One with so many events about so many things.
+    /// A log with so many events, of so many subjects in turn.
     pub fn about(things: usize, events: usize) -> Self {
         let log = Self {
             events: Mutex::default(),
@@ -62,7 +62,7 @@ impl Log {
         }
     }
 
-    /// The ids of all events up to this place, in the log's order.
+    /// The ids of all events up to a position, in the log's order.
     pub fn ids_up_to(&self, place: Position) -> Vec<String> {
         let events = self.events.lock().expect("whole");
         let count = usize::try_from(place.position).expect("small");
@@ -140,7 +140,7 @@ impl Outbox for Log {
     }
 }
 
-/// Whether the first appearances of each thing's events are in the order of their versions, without a gap.
+/// Asserts that each subject's events first appear in the order of their versions, without a gap.
 #[track_caller]
 pub fn assert_in_order(ids: impl IntoIterator<Item = String>) {
     let mut last: BTreeMap<String, i64> = BTreeMap::new();

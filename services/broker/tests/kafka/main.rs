@@ -1,5 +1,5 @@
-//! Relay and consumer against a broker: librdkafka's own, which speaks the protocol inside this process, or the real one
-//! that the variable `TEST_KAFKA_BROKERS` names.
+//! Relay and consumer against a broker: librdkafka's mock cluster inside this process, or the real one that
+//! `TEST_KAFKA_BROKERS` names.
 
 mod cluster;
 mod consuming;

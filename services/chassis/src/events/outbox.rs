@@ -16,7 +16,8 @@ pub trait Outbox: Send + Sync {
     /// The position up to which the broker has confirmed every event.
     fn published(&self) -> impl Future<Output = Result<Position, Self::Error>> + Send;
 
-    /// At most `limit` events after a position, in the log's order. Events of one subject are in the order of their versions.
+    /// At most `limit` events after a position, in the log's order. Events of one subject are in the order of their
+    /// versions.
     fn read(
         &self,
         after: Position,

@@ -57,7 +57,9 @@ impl Wakeups {
             tokio::select! {
                 // An event was committed. If an older transaction withholds it, a short pause finds it soon.
                 () = woken => pause = FIRST_PAUSE,
-                () = tokio::time::sleep_until(deadline.min(Instant::now() + pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + pause)) => {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }

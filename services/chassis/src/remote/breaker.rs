@@ -255,10 +255,12 @@ mod tests {
     }
 
     proptest! {
-        /// However calls overlap and end: never is more than one on its way while the breaker is not closed, and it is
-        /// never stuck: some time later a call is let through.
+        /// However calls overlap and end: while the breaker is not closed, at most one call is under way, and after a
+        /// pause a call is admitted again.
         #[test]
-        fn it_never_lets_a_second_probe_through_and_never_sticks(steps in prop::collection::vec((0..5_u8, 0..40_u64), 1..200)) {
+        fn it_never_lets_a_second_probe_through_and_never_sticks(
+            steps in prop::collection::vec((0..5_u8, 0..40_u64), 1..200),
+        ) {
             let breaker = breaker();
             let mut under_way = Vec::new();
             for (step, seconds) in steps {

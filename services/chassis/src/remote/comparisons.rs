@@ -37,8 +37,8 @@ impl Comparisons {
         }));
     }
 
-    /// Counts an outcome: `equal`, `mismatch`, `newer` (the value changed between the two reads), `error` (the other way gave
-    /// no answer).
+    /// Counts an outcome: `equal`, `mismatch`, `newer` (the value changed between the two reads), `error` (the other way
+    /// gave no answer).
     pub fn count(&self, outcome: &'static str, number: u64) {
         metrics::counter!(self.metric, "outcome" => outcome).increment(number);
     }

@@ -82,8 +82,8 @@ pub async fn refresh_orders(
     Ok(())
 }
 
-/// Closes the orders that a snapshot of the open ones, begun at `begun`, did not contain. Their rows stay, so that a late event
-/// finds the version.
+/// Closes the orders that a snapshot of the open ones, begun at `begun`, did not contain. Their rows stay, so that a late
+/// event finds the version.
 pub async fn close_other_orders(connection: &mut PgConnection, begun: DateTime<Utc>) -> Result<(), sqlx::Error> {
     sqlx::query!("update open_orders_replica set is_open = false where is_open and refreshed_at < $1", begun)
         .execute(connection)

@@ -42,8 +42,8 @@ pub trait Inbox: Send + Sync {
     /// Where to go on in the feed; `None` if nothing has been read yet.
     fn cursor(&self) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 
-    /// Applies the events in their order, and then stores `cursor`, if there is one. Unknown types are skipped; an event that
-    /// cannot be read is parked.
+    /// Applies the events in their order, and then stores `cursor`, if there is one. Unknown types are skipped; an event
+    /// that cannot be read is parked.
     fn apply(&self, events: &[Received], cursor: Option<&str>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
