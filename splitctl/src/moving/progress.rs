@@ -1,33 +1,34 @@
-//! Progress of long work, on standard error: a bar on a terminal, else a line now and then.
+//! Progress of long work, on standard error: a bar on a terminal, else a line every few seconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
-/// How often a line tells how far it got, where there is no terminal.
+/// How often it prints a line where there is no terminal.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How far some work on rows got.
+/// The progress of work on rows.
 pub struct Progress {
     bar: ProgressBar,
-    doing: String,
+    activity: String,
     expected: u64,
     begun: Instant,
     reported: Cell<Instant>,
 }
 
 impl Progress {
-    /// Of work on about so many rows.
-    pub fn new(doing: &str, expected: u64) -> Self {
+    /// Begins with an estimate of the number of rows. `activity` is "copying" or "comparing".
+    pub fn new(activity: &str, expected: i64) -> Self {
+        let expected = expected.max(0).unsigned_abs();
         let style = ProgressStyle::with_template("{msg} {bar:24} {percent}%").expect("a template of known names");
         let bar = ProgressBar::new(expected.max(1)).with_style(style);
         let now = Instant::now();
-        Self { bar, doing: doing.to_owned(), expected, begun: now, reported: Cell::new(now) }
+        Self { bar, activity: activity.to_owned(), expected, begun: now, reported: Cell::new(now) }
     }
 
-    /// So many rows are done, and so many bytes if they are counted.
-    pub fn at(&self, rows: u64, bytes: Option<u64>) {
+    /// Reports the rows that are done, and the bytes if they are counted.
+    pub fn report(&self, rows: u64, bytes: Option<u64>) {
         self.bar.set_length(self.expected.max(rows).max(1));
         self.bar.set_position(rows);
         let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
@@ -41,7 +42,7 @@ impl Progress {
         };
         let line = format!(
             "{}: {} of about {} rows{bytes}, {} rows/s{left}",
-            self.doing,
+            self.activity,
             HumanCount(rows),
             HumanCount(self.expected.max(rows)),
             HumanCount(rate as u64)

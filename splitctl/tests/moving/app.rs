@@ -1,6 +1,6 @@
 //! A service that follows the switch as ours do: where it is refused, it goes to the other side, and does it again.
 
-use super::place::{Place, strings, try_execute};
+use super::fixture::{Fixture, strings, try_execute};
 
 /// A neighbour that stays, a foreign key to it, an event log's epoch, a number that nobody gives out twice.
 pub const SCHEMA: &str = "
@@ -35,14 +35,14 @@ pub const MANIFEST: &str = r#"
 
 /// Where it is, and what was acknowledged.
 pub struct App<'a> {
-    place: &'a Place,
+    fixture: &'a Fixture,
     on_target: bool,
     acknowledged: usize,
 }
 
 impl<'a> App<'a> {
-    pub fn new(place: &'a Place) -> Self {
-        Self { place, on_target: false, acknowledged: 0 }
+    pub fn new(fixture: &'a Fixture) -> Self {
+        Self { fixture, on_target: false, acknowledged: 0 }
     }
 
     /// One write, which must be possible whatever state the move is in.
@@ -52,7 +52,7 @@ impl<'a> App<'a> {
             self.acknowledged
         );
         for _ in 0..2 {
-            let url = if self.on_target { &self.place.target } else { &self.place.source };
+            let url = if self.on_target { &self.fixture.target } else { &self.fixture.source };
             match try_execute(url, &statement) {
                 Ok(()) => {
                     self.acknowledged += 1;
@@ -67,7 +67,7 @@ impl<'a> App<'a> {
 
     /// Every acknowledged write is there once, nothing was invented, and the epochs only rise.
     pub fn check(&self) {
-        let url = if self.on_target { &self.place.target } else { &self.place.source };
+        let url = if self.on_target { &self.fixture.target } else { &self.fixture.source };
         let tokens = strings(url, "select token from notes where token like 'new %' order by id");
         assert_eq!(tokens.len(), self.acknowledged, "{tokens:?}");
         let mut expected: Vec<String> = (0..self.acknowledged).map(|number| format!("new {number}")).collect();

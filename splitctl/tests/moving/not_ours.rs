@@ -1,6 +1,6 @@
 //! A schema that is not ours: every kind of table there is, in both directions.
 
-use super::place::{OWNER, Place, execute, strings, try_execute};
+use super::fixture::{Fixture, OWNER, execute, strings, try_execute};
 
 /// Serial, identity, composite keys, enums, domains, generated columns, partitions, quoted names, a table without a key, and
 /// a neighbour that stays.
@@ -100,75 +100,75 @@ const WRITE: &str = r#"
     delete from log_lines where said = 'line 2';
 "#;
 
-fn moves_out_and_back(place: &Place) {
+fn moves_out_and_back(fixture: &Fixture) {
     let definitions = "select pg_get_constraintdef(c.oid) from pg_constraint c join pg_class t on t.oid = c.conrelid where t.relname in ('parents', 'Order Items', 'events') and contype <> 'n'
         union all select indexdef from pg_indexes where tablename in ('parents', 'Order Items', 'events', 'events_2025', 'events_2026_a', 'log_lines')
         union all select pg_get_triggerdef(t.oid) from pg_trigger t where tgname = 'parents_touch'
         union all select obj_description('\"Odd schema\".\"Order Items\"'::regclass)
         union all select pg_get_viewdef('happy'::regclass) order by 1";
-    let mut before = strings(&place.source, definitions);
-    place.done(&["plan", OWNER]);
-    place.copied();
+    let mut before = strings(&fixture.source, definitions);
+    fixture.done(&["plan", OWNER]);
+    fixture.copied();
     // The key to a table that stays does not go along.
     before.retain(|line| !line.contains("REFERENCES tenants"));
-    assert_eq!(strings(&place.target, definitions), before);
-    place.refused(&["cutover", OWNER], "parents_tenant_id_fkey");
-    let said = place.done(&["detach", OWNER]);
+    assert_eq!(strings(&fixture.target, definitions), before);
+    fixture.refused(&["cutover", OWNER], "parents_tenant_id_fkey");
+    let said = fixture.done(&["detach", OWNER]);
     assert!(said.contains("parents_tenant_id_fkey"), "{said}");
     // Open here, closed there.
-    execute(&place.source, WRITE);
-    assert_eq!(try_execute(&place.target, WRITE), Err("42501".to_owned()));
-    assert_eq!(try_execute(&place.source, "truncate log_lines"), Err("55000".to_owned()));
+    execute(&fixture.source, WRITE);
+    assert_eq!(try_execute(&fixture.target, WRITE), Err("42501".to_owned()));
+    assert_eq!(try_execute(&fixture.source, "truncate log_lines"), Err("55000".to_owned()));
 
-    place.done(&["cutover", OWNER]);
+    fixture.done(&["cutover", OWNER]);
     for refused in [
         WRITE,
         "set role shop_svc; select id from parents",
         "set role shop_svc; select id from happy",
         "insert into log_lines values ('by a superuser')",
     ] {
-        assert_eq!(try_execute(&place.source, refused), Err("42501".to_owned()), "{refused}");
+        assert_eq!(try_execute(&fixture.source, refused), Err("42501".to_owned()), "{refused}");
     }
-    execute(&place.target, WRITE);
+    execute(&fixture.target, WRITE);
     // The other role has on the target what it had here, and no more.
-    execute(&place.target, "set role other_svc; select id from parents");
-    assert_eq!(try_execute(&place.target, "set role other_svc; select amount from parents"), Err("42501".to_owned()));
-    place.done(&["verify", OWNER]);
-    assert_eq!(strings(&place.source, CONTENT), strings(&place.target, CONTENT));
+    execute(&fixture.target, "set role other_svc; select id from parents");
+    assert_eq!(try_execute(&fixture.target, "set role other_svc; select amount from parents"), Err("42501".to_owned()));
+    fixture.done(&["verify", OWNER]);
+    assert_eq!(strings(&fixture.source, CONTENT), strings(&fixture.target, CONTENT));
 
-    place.done(&["rollback", OWNER]);
-    assert_eq!(try_execute(&place.target, WRITE), Err("42501".to_owned()));
-    execute(&place.source, WRITE);
+    fixture.done(&["rollback", OWNER]);
+    assert_eq!(try_execute(&fixture.target, WRITE), Err("42501".to_owned()));
+    execute(&fixture.source, WRITE);
     let keys = strings(
-        &place.source,
+        &fixture.source,
         "select conname::text from pg_constraint where confrelid = 'tenants'::regclass and convalidated",
     );
     assert_eq!(keys, ["parents_tenant_id_fkey"]);
-    place.refused(&["cutover", OWNER], "have not been compared");
-    place.done(&["verify", OWNER]);
-    assert_eq!(strings(&place.source, CONTENT), strings(&place.target, CONTENT));
-    place.done(&["detach", OWNER]);
-    place.done(&["cutover", OWNER]);
-    execute(&place.target, WRITE);
-    place.refused(&["complete", OWNER], "have not been compared");
-    place.done(&["verify", OWNER]);
-    place.done(&["complete", OWNER]);
-    execute(&place.target, WRITE);
-    execute(&place.target, "truncate log_lines");
+    fixture.refused(&["cutover", OWNER], "have not been compared");
+    fixture.done(&["verify", OWNER]);
+    assert_eq!(strings(&fixture.source, CONTENT), strings(&fixture.target, CONTENT));
+    fixture.done(&["detach", OWNER]);
+    fixture.done(&["cutover", OWNER]);
+    execute(&fixture.target, WRITE);
+    fixture.refused(&["complete", OWNER], "have not been compared");
+    fixture.done(&["verify", OWNER]);
+    fixture.done(&["complete", OWNER]);
+    execute(&fixture.target, WRITE);
+    execute(&fixture.target, "truncate log_lines");
     let left = strings(
-        &place.source,
+        &fixture.source,
         "select relname::text from pg_class where relname in ('parents', 'Order Items', 'events', 'events_2025', 'log_lines', 'happy', 'tenants')",
     );
     assert_eq!(left, ["tenants"]);
-    place.assert_clean();
+    fixture.assert_clean();
 }
 
 #[test]
 fn any_schema_moves_to_another_cluster_and_back() {
-    moves_out_and_back(&Place::two_clusters(SCHEMA, MANIFEST));
+    moves_out_and_back(&Fixture::two_clusters(SCHEMA, MANIFEST));
 }
 
 #[test]
 fn any_schema_moves_within_a_cluster_and_back() {
-    moves_out_and_back(&Place::one_cluster(SCHEMA, MANIFEST));
+    moves_out_and_back(&Fixture::one_cluster(SCHEMA, MANIFEST));
 }

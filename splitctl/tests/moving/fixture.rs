@@ -13,14 +13,14 @@ use tempfile::TempDir;
 pub const OWNER: &str = "shop";
 
 /// A source and a target, and what is needed to run the program on them.
-pub struct Place {
+pub struct Fixture {
     pub folder: TempDir,
     pub source: String,
     pub target: String,
     pub clusters: Vec<Cluster>,
 }
 
-impl Place {
+impl Fixture {
     /// Two databases in one cluster.
     pub fn one_cluster(schema: &str, manifest: &str) -> Self {
         Self::new(vec![cluster()], schema, manifest)

@@ -1,0 +1,33 @@
+//! `splitctl detach`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::exit;
+use crate::moving::{Locking, Move, crossings};
+use crate::output::Output;
+
+/// Flags of `detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// The owner, as the manifest names it
+    owner: String,
+    #[command(flatten)]
+    locking: Locking,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Drops the foreign keys that cross.
+pub async fn run(command: Detach, manifest: &Path) -> Result<u8> {
+    let mut the_move = Move::open(manifest, &command.owner).await?;
+    let keys = crossings::detach(&mut the_move, command.locking).await?;
+    command.output.tell(&keys, || {
+        let lines = keys.iter().map(|key| format!("{}: the foreign key {} is dropped\n", key.table, key.name));
+        let lines: String = lines.collect();
+        if lines.is_empty() { "no foreign key crosses".to_owned() } else { lines }
+    });
+    Ok(exit::DONE)
+}
