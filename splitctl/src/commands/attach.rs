@@ -3,25 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
 
+use super::arguments::Act;
 use crate::exit;
-use crate::moving::{Locking, Move, crossings};
-use crate::output::Output;
-
-/// Flags of `attach`.
-#[derive(Debug, Args)]
-pub struct Attach {
-    /// The owner, as the manifest names it
-    owner: String,
-    #[command(flatten)]
-    locking: Locking,
-    #[command(flatten)]
-    output: Output,
-}
+use crate::moving::{Move, crossings};
 
 /// Creates the foreign keys again that `detach` dropped.
-pub async fn run(command: Attach, manifest: &Path) -> Result<u8> {
+pub async fn run(command: Act, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let keys = crossings::attach(&mut the_move, command.locking).await?;
     command.output.tell(&keys, || {

@@ -3,25 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
 
+use super::arguments::Act;
 use crate::exit;
-use crate::moving::{Locking, Move, copy};
-use crate::output::Output;
-
-/// Flags of `copy`.
-#[derive(Debug, Args)]
-pub struct Copy {
-    /// The owner, as the manifest names it
-    owner: String,
-    #[command(flatten)]
-    locking: Locking,
-    #[command(flatten)]
-    output: Output,
-}
+use crate::moving::{Move, copy};
 
 /// Copies, or continues a copy.
-pub async fn run(command: Copy, manifest: &Path) -> Result<u8> {
+pub async fn run(command: Act, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let copied = copy::run(&mut the_move, command.locking).await?;
     command.output.tell(&copied, || {

@@ -33,7 +33,7 @@ fn text(Switched { owner, lives, pause, .. }: &Switched) -> String {
     let pause = match pause {
         None => "an earlier run had switched, this run did the rest".to_owned(),
         Some(Pause { total, lock, stream, sequences, way_back, opening, commit }) => format!(
-            "writers waited {total:.1} ms: lock {lock:.1}, stream {stream:.1}, sequences {sequences:.1}, way back \
+            "writes paused for {total:.1} ms: lock {lock:.1}, stream {stream:.1}, sequences {sequences:.1}, way back \
              {way_back:.1}, opening {opening:.1}, commit {commit:.1}"
         ),
     };
@@ -45,5 +45,5 @@ fn text(Switched { owner, lives, pause, .. }: &Switched) -> String {
             format!("next: `splitctl verify {owner}`, `splitctl cutover {owner}`; back: `splitctl abort {owner}`")
         }
     };
-    format!("{owner}: the tables live in the {lives}; {pause}\n{next}")
+    format!("the tables of {owner} live in the {lives}; {pause}\n{next}")
 }

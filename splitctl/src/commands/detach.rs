@@ -3,25 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
 
+use super::arguments::Act;
 use crate::exit;
-use crate::moving::{Locking, Move, crossings};
-use crate::output::Output;
-
-/// Flags of `detach`.
-#[derive(Debug, Args)]
-pub struct Detach {
-    /// The owner, as the manifest names it
-    owner: String,
-    #[command(flatten)]
-    locking: Locking,
-    #[command(flatten)]
-    output: Output,
-}
+use crate::moving::{Move, crossings};
 
 /// Drops the foreign keys that cross.
-pub async fn run(command: Detach, manifest: &Path) -> Result<u8> {
+pub async fn run(command: Act, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let keys = crossings::detach(&mut the_move, command.locking).await?;
     command.output.tell(&keys, || {

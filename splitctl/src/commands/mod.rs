@@ -1,6 +1,7 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
 mod abort;
+mod arguments;
 mod attach;
 mod audit;
 mod complete;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::moving::Side;
+use arguments::{Act, Look};
 
 /// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
 /// of their own, online, verified, and with a way back.
@@ -50,15 +52,15 @@ enum Command {
     /// Exit code 1 if the database has drifted from them, unless --apply mends it.
     Grants(grants::Grants),
     /// Prints everything that would stop or surprise a move; changes nothing
-    Plan(plan::Plan),
+    Plan(Look),
     /// Copies an owner's tables to its target; from then on every change follows
-    Copy(copy::Copy),
+    Copy(Act),
     /// Compares the rows of both sides while writes go on
     Verify(verify::Verify),
     /// Drops the foreign keys between the tables that move and those that stay
-    Detach(detach::Detach),
+    Detach(Act),
     /// Creates those foreign keys again
-    Attach(attach::Attach),
+    Attach(Act),
     /// Switches to the target; writers wait for some milliseconds
     Cutover(cutover::Switch),
     /// Switches back to the source, any time before `complete`
@@ -68,7 +70,7 @@ enum Command {
     /// Undoes a move that is not complete
     Abort(abort::Abort),
     /// Prints how far a move is, and the next command
-    Status(status::Status),
+    Status(Look),
 }
 
 /// Reads the arguments and `.env`, and does what they say.

@@ -3,24 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
 
+use super::arguments::Look;
 use crate::exit;
 use crate::moving::plan::Weight;
 use crate::moving::{Move, plan};
-use crate::output::Output;
-
-/// Flags of `plan`.
-#[derive(Debug, Args)]
-pub struct Plan {
-    /// The owner, as the manifest names it
-    owner: String,
-    #[command(flatten)]
-    output: Output,
-}
 
 /// Prints everything that would stop or surprise a move.
-pub async fn run(command: Plan, manifest: &Path) -> Result<u8> {
+pub async fn run(command: Look, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::look(manifest, &command.owner).await?;
     let plan = plan::make(&mut the_move).await?;
     let errors = plan.errors().count();
@@ -34,8 +24,8 @@ pub async fn run(command: Plan, manifest: &Path) -> Result<u8> {
             format!("{weight}: {}: {}\n", finding.check, finding.text)
         });
         let end = match errors {
-            0 => format!("no error; next: `splitctl copy {}`", command.owner),
-            errors => format!("{errors} errors: correct them before `splitctl copy {}`", command.owner),
+            0 => format!("nothing stands against `splitctl copy {}`", command.owner),
+            errors => format!("{errors} errors stand against `splitctl copy {}`", command.owner),
         };
         lines.collect::<String>() + &end
     });

@@ -3,24 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
 
+use super::arguments::Look;
 use crate::exit;
 use crate::moving::Move;
 use crate::moving::status;
-use crate::output::Output;
-
-/// Flags of `status`.
-#[derive(Debug, Args)]
-pub struct Status {
-    /// The owner, as the manifest names it
-    owner: String,
-    #[command(flatten)]
-    output: Output,
-}
 
 /// Prints how far a move is, and the next command.
-pub async fn run(command: Status, manifest: &Path) -> Result<u8> {
+pub async fn run(command: Look, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::look(manifest, &command.owner).await?;
     let status = status::read(&mut the_move).await?;
     command.output.tell(&status, || text(&status));
@@ -35,7 +25,7 @@ fn text(status: &status::Status) -> String {
         None => "its slot is gone or has lost its WAL".to_owned(),
     };
     let mut lines = vec![
-        format!("{}: the tables live in the {lives} ({} switches so far)", status.owner, status.generation),
+        format!("the tables of {} live in the {lives} ({} switches so far)", status.owner, status.generation),
         format!("copied: {} ({} of {} tables)", yes(status.copied), status.tables.0, status.tables.1),
         format!("compared since the last switch: {}", yes(status.verified)),
         format!(

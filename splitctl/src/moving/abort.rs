@@ -71,7 +71,8 @@ pub async fn without_target(manifest: &Path, owner_name: &str, locking: Locking)
 fn check(state: &State, owner_name: &str) -> Result<()> {
     require!(
         state.switch.lives == Side::Source,
-        "{owner_name}: the tables live in the target: `splitctl rollback {owner_name}` first, or `splitctl complete {owner_name}`"
+        "{owner_name}: the tables live in the target: run `splitctl rollback {owner_name}` first, or `splitctl complete \
+         {owner_name}`"
     );
     require!(
         state.pending != Some(Step::Rollback),

@@ -67,7 +67,8 @@ pub async fn run(the_move: &mut Move, locking: Locking, way_back: WayBack) -> Re
 fn check_switched(Move { owner_name, state, .. }: &Move) -> Result<()> {
     require!(
         state.switch.lives == Side::Target,
-        "{owner_name}: the tables still live in the source: `splitctl cutover {owner_name}`, or `splitctl abort {owner_name}`"
+        "{owner_name}: the tables still live in the source: run `splitctl cutover {owner_name}`, or `splitctl abort \
+         {owner_name}`"
     );
     require!(
         !matches!(state.pending, Some(Step::Cutover | Step::Rollback)),

@@ -1,5 +1,5 @@
-//! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop the foreign
-//! keys among them, and create them again.
+//! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop the
+//! foreign keys among them, and create them again.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -127,8 +127,8 @@ async fn attach_one(source: &mut Database, key: &ForeignKey, locking: Locking) -
 fn explain(error: anyhow::Error, ForeignKey { table, name, .. }: &ForeignKey) -> anyhow::Error {
     match error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error) {
         Some(reason) => Refused(format!(
-            "{table}: the foreign key {name} is not valid again ({}): correct the rows and repeat `splitctl attach`; after an \
-             abort, run `alter table {table} validate constraint {name}`",
+            "{table}: the foreign key {name} is not valid again ({}): correct the rows and repeat `splitctl attach`; \
+             after an abort, run `alter table {table} validate constraint {name}`",
             reason.message()
         ))
         .into(),

@@ -81,8 +81,8 @@ pub async fn run_each(
     Ok(())
 }
 
-/// Runs `act`, which needs locks, and runs it again if it does not get a lock in time. `relations` are those that it locks; if
-/// the list is empty, every lock of the database counts as a blocker.
+/// Runs `act`, which needs locks, and runs it again if it does not get a lock in time. `relations` are those that it locks;
+/// if the list is empty, every lock of the database counts as a blocker.
 ///
 /// # Errors
 /// [`Refused`] after the last attempt, with the sessions that block it.
@@ -128,26 +128,7 @@ async fn list_blockers(connection: &mut PgConnection, relations: &[Qualified]) -
     Ok(query_scalar(BLOCKERS).bind(oids).fetch_all(connection).await?)
 }
 
-const FUNCTIONS: &str = r"
-    create schema if not exists splitctl;
-    create or replace function splitctl.refuse_write()
-    returns trigger
-    language plpgsql
-    set search_path = pg_catalog
-    as $$
-    begin
-        raise exception 'table %: it has moved to another database', tg_relid::regclass
-            using errcode = 'insufficient_privilege', hint = 'splitctl.switches says where it lives';
-    end $$;
-    create or replace function splitctl.refuse_truncate()
-    returns trigger
-    language plpgsql
-    set search_path = pg_catalog
-    as $$
-    begin
-        raise exception 'table %: it is moving to another database and cannot be truncated meanwhile', tg_relid::regclass
-            using errcode = 'object_not_in_prerequisite_state', hint = 'delete its rows, or wait for splitctl complete';
-    end $$";
+const FUNCTIONS: &str = include_str!("fence.sql");
 
 const NAMES: &str = r"
     select format('%I.%I', n.nspname, c.relname)

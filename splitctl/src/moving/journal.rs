@@ -1,5 +1,5 @@
-//! The journal: append-only rows in the source, which say what splitctl is about to do (an intent) and has done (a record). No
-//! row holds a password. The databases say everything else.
+//! The journal: append-only rows in the source, which say what splitctl is about to do (an intent) and has done (a record).
+//! No row holds a password. The databases say everything else.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -53,25 +53,11 @@ impl Step {
             Side::Target => Self::Cutover,
         }
     }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Copy => "copy",
-            Self::Verify => "verify",
-            Self::Detach => "detach",
-            Self::Attach => "attach",
-            Self::Cutover => "cutover",
-            Self::Rollback => "rollback",
-            Self::GiveUp => "give-up",
-            Self::Complete => "complete",
-            Self::Abort => "abort",
-        }
-    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        self.serialize(formatter)
     }
 }
 
@@ -236,7 +222,7 @@ impl Journal {
     }
 
     async fn append(&mut self, step: Step, event: &str, detail: &Value) -> Result<()> {
-        let row = query(APPEND).bind(self.number).bind(&self.owner_name).bind(step.name()).bind(event).bind(detail);
+        let row = query(APPEND).bind(self.number).bind(&self.owner_name).bind(step).bind(event).bind(detail);
         row.execute(&mut self.connection).await?;
         Ok(())
     }
@@ -274,24 +260,7 @@ impl Journal {
     }
 }
 
-const JOURNAL: &str = r"
-    create table if not exists splitctl.journal (
-        id bigint generated always as identity,
-        move integer not null,
-        owner text not null,
-        step text not null,
-        event text not null check (event in ('intent', 'record')),
-        detail jsonb not null,
-        at timestamptz not null default clock_timestamp(),
-        by_role text not null default session_user,
-        constraint journal_pkey primary key (id)
-    );
-    comment on table splitctl.journal is 'What splitctl was about to do (intent) and has done (record). Append-only.';
-    insert into splitctl.versions as known (format, version, release)
-    values ('journal', 1, '0.1.0')
-    on conflict (format) do update
-    set version = excluded.version, release = excluded.release
-    where known.version < excluded.version";
+const JOURNAL: &str = include_str!("journal.sql");
 
 const APPEND: &str = r"
     insert into splitctl.journal (move, owner, step, event, detail)

@@ -82,7 +82,8 @@ impl Move {
         Ok(the_move)
     }
 
-    /// Does the same, although the manifest may list other tables than when the move began: `abort` needs those of the begin.
+    /// Does the same, although the manifest may list other tables than when the move began: `abort` needs those of the
+    /// begin.
     ///
     /// # Errors
     /// As [`Move::open`].

@@ -17,8 +17,8 @@ pub struct Table {
     pub key: Vec<String>,
     /// The types of those columns.
     pub key_types: Vec<String>,
-    /// All columns of a row `t`, in order, as they are hashed. A column is hashed by the hash of its type if equal values are
-    /// equal to the bit, else by the hash of its text.
+    /// All columns of a row `t`, in order, as they are hashed. A column is hashed by the hash of its type if equal values
+    /// are equal to the bit, else by the hash of its text.
     pub hashed: Vec<String>,
     /// The number of rows, as the statistics estimate it.
     pub estimate: i64,
@@ -61,8 +61,8 @@ pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Resu
     query_as(TABLES).bind(schemas).bind(names).fetch_all(connection).await
 }
 
-/// The shape of the tables: the definitions that must not change during a move. Its lines are the same on both sides. Rights,
-/// triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
+/// The shape of the tables: the definitions that must not change during a move. Its lines are the same on both sides.
+/// Rights, triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
 pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
     select_lines(connection, SHAPE, tables).await
 }

@@ -29,14 +29,6 @@ impl Side {
         }
     }
 
-    /// The spelling in `splitctl.switches`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Target => "target",
-        }
-    }
-
     /// Orders two databases: the one on this side first.
     pub fn order<'a>(self, source: &'a mut Database, target: &'a mut Database) -> (&'a mut Database, &'a mut Database) {
         match self {
@@ -48,7 +40,7 @@ impl Side {
 
 impl fmt::Display for Side {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        self.serialize(formatter)
     }
 }
 

@@ -80,8 +80,8 @@ pub async fn long_transactions(connection: &mut PgConnection, age: Duration) -> 
     query_scalar(LONG_TRANSACTIONS).bind(age.as_secs_f64()).fetch_all(connection).await
 }
 
-/// Drops the slots of this database whose names match one of the `like` patterns. A session that uses one is terminated after
-/// a second.
+/// Drops the slots of this database whose names match one of the `like` patterns. A session that uses one is terminated
+/// after a second.
 pub async fn drop_all(connection: &mut PgConnection, patterns: &[String]) -> Result<()> {
     let begun = Instant::now();
     loop {

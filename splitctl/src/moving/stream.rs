@@ -1,8 +1,9 @@
-//! A stream: logical replication from the side where the tables live to the other one, by publication, slot and subscription.
+//! A stream: logical replication from the side where the tables live to the other one, by publication, slot and
+//! subscription.
 //!
-//! The slot is created before the subscription, by a statement of its own. Within one cluster, `create subscription` would wait
-//! for itself; and the stream back begins from a slot that exists before the fence. All names follow from the move, so a
-//! command finds what a crash left.
+//! The slot is created before the subscription, by a statement of its own. Within one cluster, `create subscription` would
+//! wait for itself; and the stream back begins from a slot that exists before the fence. All names follow from the move, so
+//! a command finds what a crash left.
 
 use anyhow::{Context, Result, anyhow};
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};

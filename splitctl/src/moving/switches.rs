@@ -35,8 +35,8 @@ impl Switch {
     }
 }
 
-/// Creates the table and lets the role read it. Both happen in one transaction: a service that starts in between would find a
-/// table that it may not read.
+/// Creates the table and lets the role read it. Both happen in one transaction: a service that starts in between would find
+/// a table that it may not read.
 pub async fn install(connection: &mut PgConnection, role: &str) -> Result<()> {
     let role = quote_ident(role);
     let grants = format!("grant usage on schema splitctl to {role}; grant select on splitctl.switches to {role}");

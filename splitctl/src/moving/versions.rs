@@ -1,5 +1,5 @@
-//! The versions of the tables that splitctl keeps in a database. Another release may have begun the move: an older version is
-//! upgraded in place, a newer one is refused before anything is touched.
+//! The versions of the tables that splitctl keeps in a database. Another release may have begun the move: an older version
+//! is upgraded in place, a newer one is refused before anything is touched.
 
 use anyhow::Result;
 use sqlx::{FromRow, query_as, query_scalar};

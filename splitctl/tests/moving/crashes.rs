@@ -1,15 +1,15 @@
-//! `kill -9` at every point of every command: the same command does what is left, or `abort` takes it back.
+//! `kill -9` at every point of every command: the same command does the rest, or `abort` undoes the move.
 
 use super::app::{App, MANIFEST, SCHEMA};
 use super::fixture::{Fixture, OWNER, said, strings};
 
-/// The state after a crash is one that `status` can tell.
+/// After a crash, `status` must work.
 fn has_status(fixture: &Fixture) -> String {
     fixture.done(&["status", OWNER])
 }
 
-/// Runs a command that dies at its first point, again until it dies at its second, and so on until it comes to its end. The
-/// service writes in between. Returns how often it died.
+/// Runs a command that dies at its first point, then again until it dies at its second, and so on until it succeeds. The
+/// service writes in between. Returns how often the command died.
 fn die_everywhere(fixture: &Fixture, app: &mut App, arguments: &[&str]) -> usize {
     for point in 1.. {
         let mut command = fixture.command(arguments);
@@ -22,12 +22,12 @@ fn die_everywhere(fixture: &Fixture, app: &mut App, arguments: &[&str]) -> usize
             other => panic!("{arguments:?}, point {point}: {other:?} {text}"),
         }
         has_status(fixture);
-        assert!(point < 100, "{arguments:?} never comes to its end");
+        assert!(point < 100, "{arguments:?} never ends");
     }
     unreachable!("it returns")
 }
 
-fn every_step_survives(fixture: &Fixture) {
+fn every_step_survives_a_crash(fixture: &Fixture) {
     let mut app = App::new(fixture);
     let mut died = 0;
     for step in
@@ -42,17 +42,17 @@ fn every_step_survives(fixture: &Fixture) {
 }
 
 #[test]
-fn a_command_that_was_killed_anywhere_is_done_by_running_it_again() {
-    every_step_survives(&Fixture::two_clusters(SCHEMA, MANIFEST));
+fn a_command_that_was_killed_anywhere_succeeds_when_it_is_repeated() {
+    every_step_survives_a_crash(&Fixture::two_clusters(SCHEMA, MANIFEST));
 }
 
 #[test]
-fn a_command_that_was_killed_anywhere_is_done_by_running_it_again_within_a_cluster() {
-    every_step_survives(&Fixture::one_cluster(SCHEMA, MANIFEST));
+fn a_command_that_was_killed_anywhere_succeeds_when_it_is_repeated_within_a_cluster() {
+    every_step_survives_a_crash(&Fixture::one_cluster(SCHEMA, MANIFEST));
 }
 
-/// Dies at one point, and is taken back from there; then at the next.
-fn is_taken_back(fixture: &Fixture, app: &mut App, before: &[&str], step: &str) {
+/// The step dies at one point and the move is aborted from there; then at the next point.
+fn is_aborted(fixture: &Fixture, app: &mut App, before: &[&str], step: &str) {
     for point in 1.. {
         for step in before {
             fixture.done(&[step, OWNER]);
@@ -63,7 +63,7 @@ fn is_taken_back(fixture: &Fixture, app: &mut App, before: &[&str], step: &str) 
         assert!(code == Some(0) || text.contains("dying at point"), "{step}: {code:?} {text}");
         let status = has_status(fixture);
         if status.contains("no move of shop is open") {
-            // It died before there was anything to take back.
+            // It died before there was anything to abort.
             continue;
         }
         if status.contains("live in the target") {
@@ -85,13 +85,13 @@ fn is_taken_back(fixture: &Fixture, app: &mut App, before: &[&str], step: &str) 
 }
 
 #[test]
-fn a_copy_that_was_killed_anywhere_can_be_taken_back() {
+fn a_copy_that_was_killed_anywhere_can_be_aborted() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
-    is_taken_back(&fixture, &mut App::new(&fixture), &[], "copy");
+    is_aborted(&fixture, &mut App::new(&fixture), &[], "copy");
 }
 
 #[test]
-fn a_cutover_that_was_killed_anywhere_can_be_taken_back() {
+fn a_cutover_that_was_killed_anywhere_can_be_aborted() {
     let fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
-    is_taken_back(&fixture, &mut App::new(&fixture), &["copy", "verify", "detach"], "cutover");
+    is_aborted(&fixture, &mut App::new(&fixture), &["copy", "verify", "detach"], "cutover");
 }

@@ -1,4 +1,4 @@
-//! What a move must withstand besides crashes of its own: each ends in a clear message, and in a state that can be gone on from.
+//! What a move must survive besides its own crashes. Each case ends in a clear message, and the move can go on.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn slots(fixture: &Fixture) -> Vec<String> {
 }
 
 #[test]
-fn a_transaction_that_holds_the_tables_is_named_and_nobody_waits_for_it_for_long() {
+fn a_transaction_that_holds_the_tables_is_named_and_blocks_nobody_for_long() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
@@ -24,7 +24,7 @@ fn a_transaction_that_holds_the_tables_is_named_and_nobody_waits_for_it_for_long
         let mut holder = connect(&fixture.source).await.expect("a connection");
         holder.execute("set application_name = 'nightly report'").await.expect("named");
         let mut open = holder.begin().await.expect("begun");
-        // As a writer has it who has read and not written yet: it keeps no slot waiting, only locks.
+        // A writer that has not written yet holds this lock. No slot waits for it, only locks do.
         open.execute("lock table notes in row exclusive mode").await.expect("locked");
         let said =
             fixture.refused(&["cutover", OWNER, "--lock-timeout", "100ms", "--lock-attempts", "3"], "could not be locked");
@@ -32,7 +32,7 @@ fn a_transaction_that_holds_the_tables_is_named_and_nobody_waits_for_it_for_long
         app.write();
         open.rollback().await.expect("ended");
     });
-    // Nothing but the stream is left of the try.
+    // Only the stream's slot is left.
     assert_eq!(slots(&fixture), ["before"]);
     app.write();
     fixture.done(&["cutover", OWNER]);
@@ -58,7 +58,7 @@ fn a_transaction_that_a_new_slot_would_wait_for_is_named() {
 }
 
 #[test]
-fn the_definitions_cannot_change_during_a_move_and_a_change_that_came_through_is_found() {
+fn the_definitions_cannot_change_during_a_move_and_a_change_without_the_guard_is_found() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
@@ -71,7 +71,7 @@ fn the_definitions_cannot_change_during_a_move_and_a_change_that_came_through_is
     }
     execute(&fixture.source, "alter table tenants add column name text");
     execute(&fixture.source, "create table others (id integer primary key)");
-    // As if there were no event trigger, which only a superuser may make.
+    // Without a superuser there is no event trigger, and this change passes.
     execute(&fixture.source, "set splitctl.at_work = 'yes'; alter table notes add column more text default 'x'");
     fixture.refused(&["cutover", OWNER], "column public.notes of more");
     fixture.refused(&["verify", OWNER], "column public.notes of more");
@@ -129,7 +129,7 @@ fn one_move_at_a_time_and_one_operator_at_a_time() {
         let mut operator = connect(&fixture.source).await.expect("a connection");
         operator.execute("select pg_advisory_lock(hashtextextended('splitctl', 0))").await.expect("locked");
         fixture.refused(&["verify", OWNER], "another splitctl is running");
-        // Looking is free.
+        // `status` needs no lock.
         fixture.done(&["status", OWNER]);
         operator.close().await.expect("closed");
     });
@@ -139,7 +139,7 @@ fn one_move_at_a_time_and_one_operator_at_a_time() {
 }
 
 #[test]
-fn a_missing_right_is_told_before_anything_is_done() {
+fn a_missing_right_is_reported_before_anything_is_done() {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     execute(&fixture.target, "create role plain login; create table taken (id integer)");
     execute(&fixture.source, "insert into notes (tenant_id, token) values (1, 'x')");
@@ -160,9 +160,9 @@ fn a_missing_right_is_told_before_anything_is_done() {
 }
 
 #[test]
-fn a_target_that_cannot_write_is_told_and_the_copy_goes_on_when_it_can() {
+fn a_target_that_cannot_write_is_reported_and_the_copy_continues_when_it_can() {
     let fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
-    // As on a full disk, every try of the copy fails, and the server tries again by itself.
+    // As on a full disk, every attempt of the copy fails, and the server retries.
     let full = "create function log_epoch() returns bigint language sql stable parallel safe as 'select 1::bigint';
         create table notes (
             id bigint generated always as identity primary key, tenant_id integer not null, token text not null unique,
@@ -180,12 +180,12 @@ fn a_target_that_cannot_write_is_told_and_the_copy_goes_on_when_it_can() {
     fixture.done(&["verify", OWNER]);
     fixture.done(&["abort", OWNER]);
     fixture.assert_clean();
-    // It was there before, and stays.
+    // The table was there before the move, so it stays.
     assert_eq!(strings(&fixture.target, "select count(*)::text from notes"), ["0"]);
 }
 
 #[test]
-fn odd_passwords_and_role_names_are_no_trouble_and_never_shown() {
+fn odd_passwords_and_role_names_work_and_are_never_shown() {
     const PASSWORD: &str = r#"p@ss/w:rd'?#%"\ &="#;
     const ENCODED: &str = "p%40ss%2Fw%3Ard%27%3F%23%25%22%5C%20%26%3D";
     let mut fixture = Fixture::two_clusters(
@@ -220,7 +220,7 @@ fn odd_passwords_and_role_names_are_no_trouble_and_never_shown() {
 }
 
 #[test]
-fn hooks_stand_around_the_switch_and_one_that_fails_before_it_stops_it() {
+fn hooks_run_before_and_after_the_switch_and_one_that_fails_before_stops_it() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
@@ -236,7 +236,7 @@ fn hooks_stand_around_the_switch_and_one_that_fails_before_it_stops_it() {
         "echo after-$SPLITCTL_SIDE >>hooks",
     ]);
     fixture.done(&["rollback", OWNER, "--after-switch", "echo after-$SPLITCTL_SIDE >>hooks"]);
-    // What is paused goes on where it was when the switch is given up.
+    // When the switch is given up, the second hook runs with the old side.
     fixture.done(&["verify", OWNER]);
     fixture.done(&["detach", OWNER]);
     block_on(async || {
@@ -252,7 +252,7 @@ fn hooks_stand_around_the_switch_and_one_that_fails_before_it_stops_it() {
     assert_eq!(hooks, "before-target\nafter-target\nafter-source\nstill-source\n");
 }
 
-/// A server crashes at any moment of a switch, and comes back: the same command does what is left.
+/// A server crashes at some moment of a switch and restarts: the same command does the rest.
 fn a_server_crashes(cluster: usize) {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     fixture.copied();
@@ -270,7 +270,7 @@ fn a_server_crashes(cluster: usize) {
         if step == "rollback" {
             fixture.done(&["detach", OWNER]);
         }
-        // A service that starts now asks first; where the tables live, it can write.
+        // A service that starts now reads where the tables live, and can write there.
         let lives = fixture.done(&["status", OWNER]);
         let url = if lives.contains("live in the target") { &fixture.target } else { &fixture.source };
         execute(url, &format!("set role shop_svc; insert into notes (tenant_id, token) values (1, 'round {round}')"));

@@ -1,4 +1,4 @@
-//! What is lost besides: a slot, a checkpoint, a target, an earlier move's last word.
+//! Losses: of a slot, a checkpoint, a target, and the last switch of an earlier move.
 
 use dev::postgres::connect;
 use dev::wait::block_on;
@@ -7,7 +7,7 @@ use sqlx::{Connection, Executor};
 use super::app::{App, MANIFEST, SCHEMA};
 use super::fixture::{Fixture, OWNER, execute, said, strings, until};
 
-/// Drops the slots of the source whose names match, whoever uses them.
+/// Drops all slots of a database, in use or not.
 fn lose_slots(url: &str) {
     until("no slot is left", || {
         execute(url, "select pg_terminate_backend(active_pid) from pg_replication_slots where active_pid is not null");
@@ -18,7 +18,7 @@ fn lose_slots(url: &str) {
 }
 
 #[test]
-fn a_lost_slot_is_told_and_no_new_one_passes_over_what_was_committed_since() {
+fn a_lost_slot_is_reported_and_no_new_one_skips_what_was_committed_since() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
@@ -47,10 +47,12 @@ fn a_crash_before_the_next_checkpoint_sends_nothing_back_twice() {
             fixture.done(&["verify", OWNER]);
             fixture.done(&["detach", OWNER]);
         }
-        // After the slot of the way back is made, and before the fence.
+        // The hook runs after the slot of the way back is created, and before the fence.
         let url = if step == "cutover" { fixture.source.clone() } else { fixture.target.clone() };
         let hook = format!(
-            "psql '{url}' -qc \"insert into notes (tenant_id, token) select 1, '{step} ' || i || random() from generate_series(1, 50) i; insert into lines select 'line' from generate_series(1, 50)\""
+            "psql '{url}' -qc \"insert into notes (tenant_id, token)
+                 select 1, '{step} ' || i || random() from generate_series(1, 50) i;
+                 insert into lines select 'line' from generate_series(1, 50)\""
         );
         fixture.done(&[step, OWNER, "--before-switch", &hook]);
         expected += 50;
@@ -67,11 +69,12 @@ fn a_crash_before_the_next_checkpoint_sends_nothing_back_twice() {
 }
 
 #[test]
-fn a_switch_that_was_told_survives_a_crash_whatever_the_database_has_for_defaults() {
+fn an_acknowledged_switch_survives_a_crash_whatever_the_database_has_for_defaults() {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     for (cluster, database) in [(0, "before"), (1, "after")] {
         let defaults = format!(
-            "alter database {database} set synchronous_commit = off; alter database {database} set default_transaction_isolation = 'serializable'"
+            "alter database {database} set synchronous_commit = off;
+             alter database {database} set default_transaction_isolation = 'serializable'"
         );
         execute(&fixture.clusters[cluster].url("postgres"), &defaults);
     }
@@ -88,7 +91,7 @@ fn a_switch_that_was_told_survives_a_crash_whatever_the_database_has_for_default
 }
 
 #[test]
-fn somebody_who_changes_rights_meanwhile_stops_the_switch_and_nobody_else() {
+fn an_open_change_of_rights_stops_the_switch_and_no_writer() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
@@ -99,7 +102,7 @@ fn somebody_who_changes_rights_meanwhile_stops_the_switch_and_nobody_else() {
         open.execute("grant select on notes to other_svc").await.expect("granted");
         let (code, text) = fixture.run(&["cutover", OWNER, "--max-pause", "300ms"]);
         assert!(matches!(code, Some(1 | 2)), "{text}");
-        // At once: no session of the try holds the tables any more.
+        // At once, because no session of the attempt holds the tables any more.
         app.write();
         open.rollback().await.expect("ended");
     });
@@ -109,12 +112,12 @@ fn somebody_who_changes_rights_meanwhile_stops_the_switch_and_nobody_else() {
 }
 
 #[test]
-fn nothing_is_copied_over_rows_that_came_back() {
+fn copy_is_refused_after_a_rollback() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
     fixture.done(&["cutover", OWNER]);
-    // Killed between the commit of the rollback and the new stream.
+    // It is killed between the commit of the rollback and the new stream.
     let killed = (1..50).any(|point| {
         let mut rollback = fixture.command(&["rollback", OWNER]);
         let (code, text) = said(&rollback.env("SPLITCTL_DIE_AT", point.to_string()).output().expect("it runs"));
@@ -167,10 +170,15 @@ fn a_way_back_that_is_lost_can_be_given_up() {
 }
 
 #[test]
-fn tables_that_have_moved_out_can_move_on_and_a_key_that_broke_before_does_not_keep_them() {
+fn moved_tables_can_move_again_and_a_key_that_rows_broke_before_does_not_stop_them() {
     let mut fixture = Fixture::two_clusters(
         &format!(
-            "{SCHEMA} alter table notes drop constraint notes_tenant_id_fkey; insert into notes (tenant_id, token) values (7, 'nobody''s'); alter table notes add constraint notes_tenant_id_fkey foreign key (tenant_id) references tenants not valid; alter table notes drop constraint notes_pkey; alter table notes add constraint notes_pkey primary key (id) deferrable;"
+            "{SCHEMA}
+             alter table notes drop constraint notes_tenant_id_fkey;
+             insert into notes (tenant_id, token) values (7, 'nobody''s');
+             alter table notes add constraint notes_tenant_id_fkey foreign key (tenant_id) references tenants not valid;
+             alter table notes drop constraint notes_pkey;
+             alter table notes add constraint notes_pkey primary key (id) deferrable;"
         ),
         MANIFEST,
     );
@@ -184,7 +192,7 @@ fn tables_that_have_moved_out_can_move_on_and_a_key_that_broke_before_does_not_k
     for step in ["detach", "cutover", "verify", "complete"] {
         fixture.done(&[step, OWNER]);
     }
-    // And on, to where they came from.
+    // The second move takes them back to the first database.
     std::mem::swap(&mut fixture.source, &mut fixture.target);
     fixture.copied();
     for step in ["cutover", "verify", "rollback", "verify", "cutover", "verify", "complete"] {

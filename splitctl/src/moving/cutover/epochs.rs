@@ -1,4 +1,5 @@
-//! Epochs of event logs. Transaction ids do not carry over to another cluster, so a log begins a new epoch after each switch.
+//! Epochs of event logs. Transaction ids do not carry over to another cluster, so a log begins a new epoch after each
+//! switch.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ use crate::database::fetch_value;
 use crate::moving::Database;
 use crate::names::{Qualified, parse_identifiers, quote_ident};
 
-/// Builds the statements that raise each epoch above all epochs that either side returns or has stored. `epochs` maps a function
-/// to the column that it is the default of.
+/// Builds the statements that raise each epoch above all epochs that either side returns or has stored. `epochs` maps a
+/// function to the column that it is the default of.
 pub async fn raising(from: &mut Database, to: &mut Database, epochs: &BTreeMap<Qualified, String>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for (function, column) in epochs {

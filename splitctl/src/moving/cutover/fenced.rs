@@ -19,8 +19,8 @@ use crate::names::Qualified;
 /// How long a session may take to end.
 const END: Duration = Duration::from_secs(30);
 
-/// Begins a transaction whose commit flushes the WAL, including what the stream brought before: the stream's own commits do not
-/// wait for a flush.
+/// Begins a transaction whose commit flushes the WAL, including what the stream brought before: the stream's own commits do
+/// not wait for a flush.
 const FLUSHED: &str =
     "begin; set local synchronous_commit = local; select pg_logical_emit_message(true, 'splitctl', 'switch')";
 
@@ -43,8 +43,8 @@ pub(super) struct Fenced<'a> {
 }
 
 impl Attempt<'_> {
-    /// Locks the tables and runs the steps, for `--max-pause` at most. Readers go on meanwhile. If a step fails, the locks are
-    /// released before this returns.
+    /// Locks the tables and runs the steps, for `--max-pause` at most. Readers go on meanwhile. If a step fails, the locks
+    /// are released before this returns.
     pub(super) async fn while_writers_wait(
         &mut self,
         steps: impl AsyncFnOnce(&mut Fenced<'_>) -> Result<()>,
@@ -87,8 +87,9 @@ impl Attempt<'_> {
 }
 
 impl Fenced<'_> {
-    /// Step 6. Sends the marker through the stream. No writer is left, so when it arrives, everything has. Meanwhile the locking
-    /// transaction creates the fence and revokes the rights, which nobody sees yet, and the definitions are compared again.
+    /// Step 6. Sends the marker through the stream. No writer is left, so when it arrives, everything has. Meanwhile the
+    /// locking transaction creates the fence and revokes the rights, which no other session sees yet, and the definitions
+    /// are compared again.
     pub(super) async fn drain_stream(&mut self) -> Result<()> {
         let (limit, milliseconds) = (self.max_pause, self.max_pause.as_millis().max(1));
         let token = marker::set(&mut self.beside, self.owner_name).await?;
@@ -110,8 +111,8 @@ impl Fenced<'_> {
         Ok(())
     }
 
-    /// Step 7. Sets sequences and epochs on the other side, by a commit that is flushed to disk. What a client was acknowledged
-    /// here must be as durable there.
+    /// Step 7. Sets sequences and epochs on the other side, by a commit that is flushed to disk. What a client was
+    /// acknowledged here must be as durable there.
     pub(super) async fn set_sequences_and_epochs(&mut self) -> Result<()> {
         let sets = sequences::setting(&mut self.beside, self.ready.reading.as_deref()).await?.unwrap_or_default();
         let raises = self.ready.epochs.join("; ");
@@ -120,9 +121,9 @@ impl Fenced<'_> {
         Ok(())
     }
 
-    /// Step 8. Advances the slot of the way back to that flush. All that the stream has brought is before it and is not sent
-    /// back; what is written from now on is behind it. So this comes after 7 and before the first writer. The position goes into
-    /// the switch, because an advanced slot falls back if its server crashes before a checkpoint.
+    /// Step 8. Advances the slot of the way back to that flush. All that the stream has brought is before it and is not
+    /// sent back; what is written from now on is behind it. So this comes after 7 and before the first writer. The position
+    /// goes into the switch, because an advanced slot falls back if its server crashes before a checkpoint.
     pub(super) async fn advance_way_back(&mut self) -> Result<()> {
         self.way_back = slot::advance(&mut self.to.connection, &self.state.way_back()).await?;
         self.pause.way_back = self.clock.lap();
@@ -130,8 +131,8 @@ impl Fenced<'_> {
         Ok(())
     }
 
-    /// Step 9. Opens the other side, before the commit: a service that is refused goes there at once. No switch names that side
-    /// yet, so none goes there earlier.
+    /// Step 9. Opens the other side, before the commit: a service that is refused goes there at once. No switch names that
+    /// side yet, so none goes there earlier.
     pub(super) async fn open_other_side(&mut self) -> Result<()> {
         let grants = self.ready.grants.join("; ");
         execute(&mut self.to.connection, format!("begin; {grants}; commit")).await?;
@@ -152,8 +153,8 @@ impl Fenced<'_> {
         Ok(())
     }
 
-    /// Replaces the sessions, whose state is unknown, and waits until the one that held the locks has ended. Before that, its
-    /// commit may still arrive.
+    /// Replaces the sessions, whose state is unknown, and waits until the one that held the locks has ended. Before that,
+    /// its commit may still arrive.
     async fn release(&mut self) -> Result<()> {
         self.from.connection = self.from.connect().await?;
         self.to.connection = self.to.connect().await?;

@@ -1,9 +1,9 @@
 //! The switch from the side where the tables live to the other side. A rollback is a cutover with the sides exchanged.
 //!
-//! One commit on the side that the tables leave is the switch: it revokes the rights there and writes where the tables live.
-//! Before it, nothing has changed for anybody, and after a crash the server releases everything. After it, the old side refuses
-//! writers that waited and all readers, and they have changed nothing. They read `splitctl.switches` in the database that
-//! refused them.
+//! One commit on the side that the tables leave is the switch: it revokes the rights there and writes where the tables
+//! live. Before it, services notice nothing, and after a crash the server releases everything. After it, the old side
+//! refuses all readers and the writers that waited, which have changed nothing. They read `splitctl.switches` in the
+//! database that refused them.
 
 mod epochs;
 mod fenced;
@@ -87,7 +87,7 @@ pub async fn run(the_move: &mut Move, to: Side, options: &Options) -> Result<Swi
     Ok(Switched { owner: owner_name.clone(), lives: to, generation: state.switch.generation, pause })
 }
 
-/// Does what comes after the commit, when nobody waits.
+/// Does what comes after the commit. No writer waits for it.
 async fn finish(the_move: &mut Move, options: &Options) -> Result<()> {
     let lives = the_move.state.switch.lives;
     let step = Step::to(lives);
@@ -106,8 +106,8 @@ async fn finish(the_move: &mut Move, options: &Options) -> Result<()> {
     the_move.read_state().await
 }
 
-/// Ends the stream that led to the last switch, and begins the one back. Both never run at once: what one brings would return
-/// by the other.
+/// Ends the stream that led to the last switch, and begins the one back. Both never run at once: what one brings would
+/// return by the other.
 async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<()> {
     let Move { owner, owner_name, source, target, state, .. } = the_move;
     let Some(way_back) = &state.switch.way_back else { return Ok(()) };
@@ -135,7 +135,7 @@ async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<()> {
 /// Runs an operator's command, with the side in `SPLITCTL_SIDE`.
 async fn run_hook(command: Option<&str>, side: Side) -> Result<()> {
     let Some(command) = command else { return Ok(()) };
-    let status = Command::new("/bin/sh").args(["-c", command]).env("SPLITCTL_SIDE", side.name()).status().await;
+    let status = Command::new("/bin/sh").args(["-c", command]).env("SPLITCTL_SIDE", side.to_string()).status().await;
     let status = status.with_context(|| format!("`{command}` cannot be run"))?;
     require!(status.success(), "`{command}` failed ({status})");
     Ok(())

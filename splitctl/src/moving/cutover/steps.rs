@@ -15,7 +15,7 @@ use crate::moving::fence::{self, Locking};
 use crate::moving::journal::Step;
 use crate::moving::side::Side;
 use crate::moving::slot::{self, Slot};
-use crate::moving::{Move, crash_point, crossings, marker, relations, rights, sequences, stream};
+use crate::moving::{Database, Move, crash_point, crossings, marker, relations, rights, sequences, stream};
 
 /// How long the stream may take for a marker before the switch.
 const LAG: Duration = Duration::from_secs(30);
@@ -79,8 +79,8 @@ impl<'a> Attempt<'a> {
         .await
     }
 
-    /// Step 1. Refuses everything that is known to fail, before anybody waits. The rows must have been compared since the last
-    /// switch, no crossing may stand, the stream must run, and the definitions must be those of the copy.
+    /// Step 1. Refuses everything that is known to fail, before anybody waits. The rows must have been compared since the
+    /// last switch, no crossing may stand, the stream must run, and the definitions must be those of the copy.
     async fn refuse_what_must_fail(&mut self) -> Result<()> {
         check_ready(self.the_move).await?;
         // A killed run may not have reversed the stream of its switch.
@@ -89,7 +89,7 @@ impl<'a> Attempt<'a> {
         check_definitions(self.the_move).await
     }
 
-    /// Step 2. Writes the intent: whoever comes after a crash finds the step in the journal.
+    /// Step 2. Writes the intent, so that the next command finds this step in the journal after a crash.
     async fn write_intent(&mut self) -> Result<()> {
         let Move { journal, state, .. } = &mut *self.the_move;
         let detail = json!({ "generation": state.switch.generation + 1 });
@@ -99,17 +99,16 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Step 3. Closes the other side to all but the stream, whatever an earlier try left there, and reads what it will be opened
-    /// with: grants, epochs and sequences.
+    /// Step 3. Closes the other side to all but the stream, whatever an earlier try left there, and reads what it will be
+    /// opened with: grants, epochs and sequences.
     async fn close_other_side(&mut self) -> Result<()> {
         let Move { owner, owner_name, source, target, state, .. } = &mut *self.the_move;
         let (from, to) = state.switch.lives.order(source, target);
         rights::revoke(&mut to.connection, owner).await?;
         let given = rights::read(&mut from.connection, owner).await?.known_to(to.version);
         let epochs = epochs::raising(from, to, &owner.epochs).await?;
-        // It tries now what would be refused while writers wait.
-        let all = [&epochs[..], &given.grants].concat().join("; ");
-        execute(&mut to.connection, format!("begin; {all}; rollback")).await.with_context(|| {
+        let opening = [&epochs[..], &given.grants].concat();
+        try_to_open(to, &opening).await.with_context(|| {
             format!("the {} cannot be opened to the roles that use the tables: see `splitctl plan {owner_name}`", to.side)
         })?;
         let sequences = sequences::list(&mut from.connection, &owner.tables).await?;
@@ -187,8 +186,8 @@ async fn check_stream(Move { owner_name, source, target, state, .. }: &mut Move)
     require!(health.exists, "{name}: there is no stream from the {} to the {}: repeat the last command", from.side, to.side);
     require!(
         matches!(slot::find(&mut from.connection, &name).await?, Slot::Holds(_)),
-        "{name}: the slot of the stream on the {} is gone, so changes may be missing: `splitctl abort {owner_name}`, and copy \
-         again",
+        "{name}: the slot of the stream on the {} is gone, so changes may be missing: `splitctl abort {owner_name}`, and \
+         copy again",
         from.side
     );
     require!(
@@ -214,8 +213,15 @@ async fn check_definitions(Move { owner, source, target, state, .. }: &mut Move)
     Ok(())
 }
 
-/// A service may have missed the last switch. It trusts what it knows for a second; if the side that it knows were opened again
-/// within that second, it would write there too early.
+/// Runs the statements of the steps 7 and 9 and rolls them back: what fails must fail before writers wait.
+async fn try_to_open(to: &mut Database, statements: &[String]) -> Result<(), sqlx::Error> {
+    let tried = execute(&mut to.connection, format!("begin; {}", statements.join("; "))).await;
+    execute(&mut to.connection, "rollback").await?;
+    tried
+}
+
+/// A service may have missed the last switch. It trusts what it knows for a second; if the side that it knows were opened
+/// again within that second, it would write there too early.
 async fn rest(from: &mut PgConnection, owner_name: &str) -> Result<()> {
     let since: Option<f64> = query_scalar(SINCE_LAST_SWITCH).bind(owner_name).fetch_one(from).await?;
     if let Some(left) = since.map(|since| REST.as_secs_f64() - since).filter(|left| *left > 0.0) {
@@ -244,8 +250,8 @@ async fn calm(from: &mut PgConnection, to: &mut PgConnection, owner_name: &str) 
     }
 }
 
-/// Closes the other side again, drops the slot of the way back, and records that the switch was given up. An error stops nothing
-/// here: the next try closes the other side again.
+/// Closes the other side again, drops the slot of the way back, and records that the switch was given up. An error stops
+/// nothing here: the next try closes the other side again.
 async fn undo(the_move: &mut Move) {
     let Move { owner, source, target, journal, state, .. } = the_move;
     let locking = Locking { lock_timeout: Duration::from_millis(200), lock_attempts: 5 };

@@ -1,22 +1,21 @@
 //! The plan: everything that would stop or surprise a move, all findings at once. It changes nothing.
 
-mod servers;
-mod tables;
 mod target;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, query_as};
 
 use super::schema::pg_dump;
-use super::side::{Database, Side};
+use super::side::Side;
 use super::{Move, crossings, relations, slot};
 use crate::names::Qualified;
 
 /// The weight of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
     /// The copy would fail, or would not be correct.
@@ -33,7 +32,7 @@ pub struct Finding {
     /// Its weight.
     pub weight: Weight,
     /// The check that found it.
-    pub check: &'static str,
+    pub check: String,
     /// The object, what is wrong with it, and what to do.
     pub text: String,
 }
@@ -57,29 +56,34 @@ impl Plan {
         self.findings.iter().filter(|finding| finding.weight == Weight::Error)
     }
 
-    fn add(&mut self, weight: Weight, check: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { weight, check, text: text.into() });
+    fn add(&mut self, weight: Weight, check: &str, text: impl Into<String>) {
+        self.findings.push(Finding { weight, check: check.to_owned(), text: text.into() });
     }
 }
 
-/// A check that one statement makes.
-struct Check {
-    weight: Weight,
-    name: &'static str,
-    /// The side that it asks, or both.
-    on: Option<Side>,
-    /// Returns one row for each finding: its `object`, which is the database if the column is missing, and a `detail`.
-    /// `$1` is the oids of the tables and their partitions, `$2` whether the move has begun, `$3` the role of the owner, and
-    /// `$4` the quoted names of its views.
-    statement: &'static str,
-    /// What is wrong and what to do. `{}` stands for the detail.
-    message: &'static str,
+/// The checks that one statement makes: errors, then warnings.
+static CHECKS: LazyLock<Checks> =
+    LazyLock::new(|| toml::from_str(include_str!("checks.toml")).expect("the list of checks is TOML"));
+
+#[derive(Deserialize)]
+struct Checks {
+    check: Vec<Check>,
 }
 
-/// A row that the statement of a [`Check`] returns.
-#[derive(FromRow)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    weight: Weight,
+    name: String,
+    /// The side that it asks; both if there is none.
+    on: Option<Side>,
+    statement: String,
+    message: String,
+}
+
+/// A row that the statement of a check returns.
+#[derive(Default, FromRow)]
 #[sqlx(default)]
-#[derive(Default)]
 struct Found {
     object: Option<String>,
     detail: String,
@@ -128,13 +132,14 @@ async fn run_checks(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
     let Move { owner, source, target, state, .. } = the_move;
     let views: Vec<String> = owner.views.iter().map(Qualified::sql).collect();
     for database in [source, target] {
-        let Database { side, connection, .. } = database;
+        let (side, address) = (database.side, database.address());
+        let connection = &mut database.connection;
         let oids = relations::oids(connection, &owner.tables).await?;
-        for check in servers::CHECKS.iter().chain(tables::CHECKS).filter(|check| check.on.is_none_or(|on| on == *side)) {
-            let found = query_as(check.statement).bind(&oids).bind(state.is_open()).bind(&owner.role).bind(&views);
+        for check in CHECKS.check.iter().filter(|check| check.on.is_none_or(|on| on == side)) {
+            let found = query_as(check.statement.as_str()).bind(&oids).bind(state.is_open()).bind(&owner.role).bind(&views);
             for Found { object, detail } in found.fetch_all(&mut *connection).await? {
-                let object = object.unwrap_or_else(|| format!("{side} ({})", crate::database::address(&database.url)));
-                plan.add(check.weight, check.name, format!("{object}: {}", check.message.replace("{}", &detail)));
+                let object = object.as_ref().unwrap_or(&address);
+                plan.add(check.weight, &check.name, format!("{object}: {}", check.message.replace("{}", &detail)));
             }
         }
     }
@@ -160,8 +165,8 @@ async fn measure(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move)
     }
     if source.identity.system == target.identity.system {
         let text = format!(
-            "source and target are one cluster: the transactions of the first copy ({megabytes} MB) hold the horizon back, and \
-             event feeds wait for them"
+            "source and target are one cluster: the transactions of the first copy ({megabytes} MB) hold the horizon back, \
+             and event feeds wait for them"
         );
         plan.add(Weight::Warning, "cluster", text);
     }

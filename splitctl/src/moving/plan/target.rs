@@ -1,4 +1,5 @@
-//! What the target must have: the source's encoding, extensions and roles, and either none of the tables or all of them, empty.
+//! What the target must have: the source's encoding, extensions and roles, and either none of the tables or all of them,
+//! empty.
 
 use anyhow::Result;
 use sqlx::{FromRow, query_as, query_scalar};

@@ -75,7 +75,8 @@ pub async fn has_rules(connection: &mut PgConnection, tables: &[Qualified]) -> R
     Ok(list_rules(connection, tables).await?.iter().any(|rule| rule.moves))
 }
 
-/// Builds the statements that drop the tables, the owner's views, and the sequences that stand alone and that the tables use.
+/// Builds the statements that drop the tables, the owner's views, and the sequences that stand alone and that the tables
+/// use.
 pub async fn dropping(connection: &mut PgConnection, tables: &[Qualified], views: &[Qualified]) -> Result<String> {
     let mut statements = Vec::new();
     if !views.is_empty() {

@@ -22,8 +22,8 @@ pub struct Sum {
     hash: String,
 }
 
-/// The 64-bit hash of a row of `t`. Postgres does not change its hash functions between versions, because hash partitions depend
-/// on them. Hashing by type is four times as fast as hashing the text of the row.
+/// The 64-bit hash of a row of `t`. Postgres does not change its hash functions between versions, because hash partitions
+/// depend on them. Hashing by type is four times as fast as hashing the text of the row.
 pub fn row_hash(table: &Table) -> String {
     format!("hash_record_extended(row({}), 0)", table.hashed.join(", "))
 }
@@ -54,8 +54,8 @@ impl<'a> Chunks<'a> {
         Self { table, size: size.max(1), after: None, done: false }
     }
 
-    /// The next chunk. Its borders come from the side where the tables live. The first and the last chunk have no outer border,
-    /// so they include rows that only the other side has.
+    /// The next chunk. Its borders come from the side where the tables live. The first and the last chunk have no outer
+    /// border, so they include rows that only the other side has.
     pub async fn next(&mut self, connection: &mut PgConnection) -> Result<Option<Chunk>> {
         if self.done {
             return Ok(None);

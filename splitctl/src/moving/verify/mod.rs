@@ -1,9 +1,9 @@
 //! Compares the rows of both sides while writes go on.
 //!
-//! Rows are compared in chunks, by a hash that does not depend on their order. Chunks that differ are compared row by row: read
-//! the side where the tables live, wait for a marker in the stream, read the other side, and read the first side again. A row
-//! that was the same in both reads of the first side has arrived, or it never will: its difference is proven. A row that changed
-//! meanwhile is compared again.
+//! Rows are compared in chunks, by a hash that does not depend on their order. Chunks that differ are compared row by row:
+//! read the side where the tables live, wait for a marker in the stream, read the other side, and read the first side
+//! again. A row that was the same in both reads of the first side has arrived, or it never will: its difference is proven.
+//! A row that changed meanwhile is compared again.
 
 mod chunk;
 mod rows;
@@ -42,7 +42,7 @@ pub struct Options {
 }
 
 /// The result of a comparison.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The owner.
     pub owner: String,
@@ -91,18 +91,8 @@ impl Report {
 pub async fn run(the_move: &mut Move, options: &Options) -> Result<Report> {
     the_move.check_open()?;
     check_stream(the_move).await?;
-    let mut report = Report {
-        owner: the_move.owner_name.clone(),
-        lives: the_move.state.switch.lives,
-        rows: 0,
-        looked_again: 0,
-        rate: 0.0,
-        different: 0,
-        unproven: 0,
-        differences: Vec::new(),
-        broken_keys: Vec::new(),
-        definitions: Vec::new(),
-    };
+    let (owner, lives) = (the_move.owner_name.clone(), the_move.state.switch.lives);
+    let mut report = Report { owner, lives, ..Report::default() };
     compare_definitions(&mut report, the_move).await?;
     if report.definitions.is_empty() {
         compare_rows(&mut report, the_move, options).await?;

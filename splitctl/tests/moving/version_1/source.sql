@@ -80,14 +80,14 @@ commit;
 insert into splitctl.journal (move, owner, step, event, detail) values
 (1, 'shop', 'copy', 'intent', '{
     "shape": [
-        "column public.notes of epoch is bigint not null default public.log_epoch()",
-        "column public.notes of id is bigint not null identity a default none",
-        "column public.notes of tenant_id is integer not null default none",
-        "column public.notes of token is text not null default none",
-        "constraint notes_pkey on public.notes is PRIMARY KEY (id)",
-        "constraint notes_token_key on public.notes is UNIQUE (token)",
-        "unique index notes_pkey on public.notes is CREATE UNIQUE INDEX notes_pkey ON public.notes USING btree (id)",
-        "unique index notes_token_key on public.notes is CREATE UNIQUE INDEX notes_token_key ON public.notes USING btree (token)"
+  "column public.notes of epoch is bigint not null default public.log_epoch()",
+  "column public.notes of id is bigint not null identity a default none",
+  "column public.notes of tenant_id is integer not null default none",
+  "column public.notes of token is text not null default none",
+  "constraint notes_pkey on public.notes is PRIMARY KEY (id)",
+  "constraint notes_token_key on public.notes is UNIQUE (token)",
+  "unique index notes_pkey on public.notes is CREATE UNIQUE INDEX notes_pkey ON public.notes USING btree (id)",
+  "unique index notes_token_key on public.notes is CREATE UNIQUE INDEX notes_token_key ON public.notes USING btree (token)"
     ],
     "tables": ["notes"],
     "target": {"system": "{target_system}", "database": {target_database}},
@@ -97,9 +97,11 @@ insert into splitctl.journal (move, owner, step, event, detail) values
 (1, 'shop', 'copy', 'record', '{}'),
 (1, 'shop', 'verify', 'record', '{"rows": 2000, "generation": 0}'),
 (1, 'shop', 'detach', 'intent',
-    '[{"name": "notes_tenant_id_fkey", "table": "notes", "definition": "FOREIGN KEY (tenant_id) REFERENCES public.tenants(id)"}]'),
+    '[{"name": "notes_tenant_id_fkey", "table": "notes",
+       "definition": "FOREIGN KEY (tenant_id) REFERENCES public.tenants(id)"}]'),
 (1, 'shop', 'detach', 'record',
-    '[{"name": "notes_tenant_id_fkey", "table": "notes", "definition": "FOREIGN KEY (tenant_id) REFERENCES public.tenants(id)"}]');
+    '[{"name": "notes_tenant_id_fkey", "table": "notes",
+       "definition": "FOREIGN KEY (tenant_id) REFERENCES public.tenants(id)"}]');
 
 -- A slot must be created by a transaction of its own.
 -- next
