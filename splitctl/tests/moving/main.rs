@@ -7,4 +7,5 @@ mod fixture;
 mod hardships;
 mod losses;
 mod not_ours;
+mod plans;
 mod releases;
