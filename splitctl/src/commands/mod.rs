@@ -1,9 +1,19 @@
 //! One file a command: its flags, and what it prints. What it does stands beside this folder.
 
+mod abort;
+mod arguments;
+mod attach;
 mod audit;
+mod complete;
+mod copy;
+mod cutover;
+mod detach;
 mod grants;
 mod init;
-mod moving;
+mod plan;
+mod rollback;
+mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +22,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::exit;
-use crate::moving::Place;
+use crate::moving::Side;
+use arguments::{Act, Look};
 
 /// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
 /// of their own, online, verified, and with a way back.
@@ -40,26 +51,26 @@ enum Command {
     ///
     /// Exit code 1 if the database has drifted from them, unless --apply mends it.
     Grants(grants::Grants),
-    /// Looks for everything that would stop or surprise a move; changes nothing
-    Plan(moving::Look),
-    /// Copies an owner's tables to its target, and has every change follow
-    Copy(moving::Act),
+    /// Prints everything that would stop or surprise a move; changes nothing
+    Plan(Look),
+    /// Copies an owner's tables to its target; from then on every change follows
+    Copy(Act),
     /// Compares the rows of both sides while writes go on
-    Verify(moving::Verify),
-    /// Takes the foreign keys off that join what moves and what stays
-    Detach(moving::Act),
-    /// Puts them back
-    Attach(moving::Act),
-    /// Has the tables live in the target: writers wait for some milliseconds
-    Cutover(moving::Switch),
-    /// Has them live in the source again: any time before `complete`
-    Rollback(moving::Switch),
-    /// Drops the old tables: the only step without a way back
-    Complete(moving::Complete),
-    /// Takes a move back that has not been completed
-    Abort(moving::Abort),
-    /// Tells where a move stands, and what comes next
-    Status(moving::Look),
+    Verify(verify::Verify),
+    /// Drops the foreign keys between the tables that move and those that stay
+    Detach(Act),
+    /// Creates those foreign keys again
+    Attach(Act),
+    /// Switches to the target; writers wait for some milliseconds
+    Cutover(cutover::Switch),
+    /// Switches back to the source, any time before `complete`
+    Rollback(cutover::Switch),
+    /// Drops the old tables; this step cannot be undone
+    Complete(complete::Complete),
+    /// Undoes a move that is not complete
+    Abort(abort::Abort),
+    /// Prints how far a move is, and the next command
+    Status(Look),
 }
 
 /// Reads the arguments and `.env`, and does what they say.
@@ -93,16 +104,16 @@ async fn dispatch(arguments: Arguments) -> Result<u8> {
         Command::Init(init) => init::run(init).await,
         Command::Audit(audit) => audit::run(audit, manifest).await,
         Command::Grants(grants) => grants::run(grants, manifest).await,
-        Command::Plan(command) => moving::plan(manifest, &command).await,
-        Command::Copy(command) => moving::copy(manifest, &command).await,
-        Command::Verify(command) => moving::verify(manifest, &command).await,
-        Command::Detach(command) => moving::foreign_keys(manifest, &command, false).await,
-        Command::Attach(command) => moving::foreign_keys(manifest, &command, true).await,
-        Command::Cutover(command) => moving::switch(manifest, &command, Place::Target).await,
-        Command::Rollback(command) => moving::switch(manifest, &command, Place::Source).await,
-        Command::Complete(command) => moving::complete(manifest, &command).await,
-        Command::Abort(command) => moving::abort(manifest, &command).await,
-        Command::Status(command) => moving::status(manifest, &command).await,
+        Command::Plan(plan) => plan::run(plan, manifest).await,
+        Command::Copy(copy) => copy::run(copy, manifest).await,
+        Command::Verify(verify) => verify::run(verify, manifest).await,
+        Command::Detach(detach) => detach::run(detach, manifest).await,
+        Command::Attach(attach) => attach::run(attach, manifest).await,
+        Command::Cutover(cutover) => cutover::run(cutover, manifest, Side::Target).await,
+        Command::Rollback(rollback) => rollback::run(rollback, manifest).await,
+        Command::Complete(complete) => complete::run(complete, manifest).await,
+        Command::Abort(abort) => abort::run(abort, manifest).await,
+        Command::Status(status) => status::run(status, manifest).await,
     }
 }
 

@@ -9,18 +9,18 @@ use dev::wait::block_on;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tempfile::TempDir;
 
-/// Whose tables move, in all tests here.
+/// The owner whose tables move.
 pub const OWNER: &str = "shop";
 
-/// A source and a target, and what is needed to run the program on them.
-pub struct Place {
+/// A source and a target, with a manifest to run the program on them.
+pub struct Fixture {
     pub folder: TempDir,
     pub source: String,
     pub target: String,
     pub clusters: Vec<Cluster>,
 }
 
-impl Place {
+impl Fixture {
     /// Two databases in one cluster.
     pub fn one_cluster(schema: &str, manifest: &str) -> Self {
         Self::new(vec![cluster()], schema, manifest)
@@ -39,7 +39,7 @@ impl Place {
             execute(&cluster.url("postgres"), "create role shop_svc login; create role other_svc login");
         }
         let (source, target) = (clusters[0].url("before"), last.url("after"));
-        // An extension that not every package of Postgres has.
+        // Not every package of Postgres has this extension.
         let citext = strings(&source, "select name::text from pg_available_extensions where name = 'citext'");
         let schema = if citext.is_empty() {
             schema.replace("create extension if not exists citext;", "").replace("citext", "text")
@@ -60,19 +60,19 @@ impl Place {
         command
     }
 
-    /// What it says, and its exit code.
+    /// The exit code, and the text of both outputs.
     pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         said(&self.command(arguments).output().expect("it runs"))
     }
 
-    /// It must be done.
+    /// Runs a command that must succeed.
     pub fn done(&self, arguments: &[&str]) -> String {
         let (code, said) = self.run(arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {said}");
         said
     }
 
-    /// It must be refused, and say this.
+    /// Runs a command that must be refused, with this in its message.
     pub fn refused(&self, arguments: &[&str], reason: &str) -> String {
         let (code, said) = self.run(arguments);
         assert_eq!(code, Some(1), "{arguments:?}: {said}");
@@ -80,17 +80,18 @@ impl Place {
         said
     }
 
-    /// Copied and compared.
+    /// Copies and compares.
     pub fn copied(&self) {
         self.done(&["copy", OWNER]);
         self.done(&["verify", OWNER]);
     }
 
-    /// Nothing of a move is left on either side: no slot, publication, subscription, trigger, lock, process.
+    /// Checks that no slot, publication, subscription, trigger or session of a move is left on either side.
     pub fn assert_clean(&self) {
         let left = "select 'slot ' || slot_name from pg_replication_slots
              union all select 'publication ' || pubname from pg_publication
-             union all select 'subscription ' || subname from pg_subscription where subdbid = (select oid from pg_database where datname = current_database())
+             union all select 'subscription ' || subname from pg_subscription
+                 where subdbid = (select oid from pg_database where datname = current_database())
              union all select 'trigger ' || tgname from pg_trigger where tgname like 'splitctl%'
              union all select 'event trigger ' || evtname from pg_event_trigger where evtname like 'splitctl%'
              union all select 'session ' || pid from pg_stat_activity where application_name like 'splitctl%'
@@ -117,7 +118,7 @@ pub fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-/// Runs statements.
+/// Runs statements, which must succeed.
 pub fn execute(url: &str, statements: &str) {
     let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statements.to_owned())).await);
     done.unwrap_or_else(|error| panic!("{statements}: {error}"));
@@ -141,7 +142,7 @@ pub fn strings(url: &str, query: &str) -> Vec<String> {
     .unwrap_or_else(|error: sqlx::Error| panic!("{error}"))
 }
 
-/// Waits for what another process does.
+/// Waits until another process makes the claim true.
 pub fn until(claim: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
