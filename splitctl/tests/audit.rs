@@ -4,6 +4,8 @@
 
 mod program;
 
+use std::process::Stdio;
+
 use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, connect, with_role};
 use program::{Foreign, Program, Ran, execute, finding, ids, write};
 use serde_json::json;
@@ -26,6 +28,19 @@ fn the_shared_schema_has_five_crossings_and_its_manifest_explains_each() {
     assert_eq!(finding(&document, "view:customers")["to"], "users");
     let notes = document["notes"].to_string();
     assert!(!notes.contains("could not be looked at"), "every statement is understood: {notes}");
+}
+
+#[test]
+fn a_closed_pipe_ends_the_program_quietly_with_the_audits_exit_code() {
+    let database = TestDatabase::create();
+    let program = Program::ours(database.url());
+    for format in ["text", "json"] {
+        let mut command = program.command(&["audit", "--format", format]);
+        let mut audit = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        drop(audit.stdout.take());
+        let output = audit.wait_with_output().expect("it ends");
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(0), "".into()));
+    }
 }
 
 #[test]

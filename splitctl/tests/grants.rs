@@ -21,7 +21,7 @@ fn the_migrations_give_what_the_manifest_implies() {
 }
 
 #[test]
-fn drift_is_told_with_what_mends_it_and_mended_in_one_transaction() {
+fn drift_is_shown_with_the_statements_that_repair_it_and_repaired_in_one_transaction() {
     let database = TestDatabase::create();
     let program = Program::ours(database.url());
     execute(
@@ -49,7 +49,7 @@ fn drift_is_told_with_what_mends_it_and_mended_in_one_transaction() {
     execute(database.url(), "grant delete on orders to orders_svc");
     let ran = program.run(&["grants", "--apply"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.contains("-- applied: 1 taken away, 0 given, 0 absent"), "{}", ran.out);
+    assert!(ran.out.contains("-- applied: 1 revoked, 0 granted, 0 absent"), "{}", ran.out);
     assert_eq!(program.run(&["grants"]).code, 0);
 }
 

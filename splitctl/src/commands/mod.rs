@@ -1,4 +1,4 @@
-//! One file a command: its flags, and what it prints. What it does stands beside this folder.
+//! One file for each command: its flags, and what it prints. The work is done in the modules beside this folder.
 
 mod audit;
 mod grants;
@@ -13,15 +13,16 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::moving::Place;
+use crate::output::note;
 
-/// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
-/// of their own, online, verified, and with a way back.
+/// The way out of a shared Postgres: shows what couples the owners of its tables, replaces what can be replaced, and moves one
+/// owner's tables to a database of their own – online, verified, and with a way back.
 ///
-/// Exit codes: 0 done; 1 looked at, and the answer is no; 2 it could not be done, or nobody knows.
+/// Exit codes: 0 done; 1 the check failed or the step was refused; 2 an error, or the outcome is unknown.
 #[derive(Debug, Parser)]
 #[command(name = "splitctl", version)]
 struct Arguments {
-    /// The manifest
+    /// The manifest's file
     #[arg(long, global = true, default_value = "split.toml")]
     manifest: PathBuf,
     #[command(subcommand)]
@@ -34,47 +35,47 @@ enum Command {
     Init(init::Init),
     /// Shows what couples the owners: in the catalog, in their statements, in their transactions
     ///
-    /// Exit code 1 if anything couples them that no borrowing of the manifest explains.
+    /// Exit code 1 if the manifest's borrowings do not explain every coupling.
     Audit(audit::Audit),
     /// Shows or applies the roles and grants that the manifest implies
     ///
-    /// Exit code 1 if the database has drifted from them, unless --apply mends it.
+    /// Exit code 1 if the database differs from them, unless --apply repairs it.
     Grants(grants::Grants),
-    /// Looks for everything that would stop or surprise a move; changes nothing
+    /// Checks everything that would stop a move; changes nothing
     Plan(moving::Look),
-    /// Copies an owner's tables to its target, and has every change follow
+    /// Copies an owner's tables to its target, and replicates every change to it
     Copy(moving::Act),
     /// Compares the rows of both sides while writes go on
     Verify(moving::Verify),
-    /// Takes the foreign keys off that join what moves and what stays
+    /// Drops the foreign keys between what moves and what stays
     Detach(moving::Act),
-    /// Puts them back
+    /// Restores these foreign keys
     Attach(moving::Act),
-    /// Has the tables live in the target: writers wait for some milliseconds
+    /// Switches to the target: writers wait for some milliseconds
     Cutover(moving::Switch),
-    /// Has them live in the source again: any time before `complete`
+    /// Switches back to the source: any time before `complete`
     Rollback(moving::Switch),
     /// Drops the old tables: the only step without a way back
     Complete(moving::Complete),
-    /// Takes a move back that has not been completed
+    /// Undoes a move that is not complete
     Abort(moving::Abort),
-    /// Tells where a move stands, and what comes next
+    /// Shows how far a move is, and the next command
     Status(moving::Look),
 }
 
-/// Reads the arguments and `.env`, and does what they say.
+/// Reads `.env` and the arguments, and runs the command.
 pub async fn run() -> ExitCode {
     let done = match load_variables() {
         Ok(()) => dispatch(Arguments::parse()).await,
         Err(error) => Err(error),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
-        eprintln!("error: {}", chain(&error));
+        note(format_args!("error: {}", chain(&error)));
         exit::code(&error)
     }))
 }
 
-/// An error and its causes. The driver's errors repeat theirs.
+/// An error and its causes in one line. The driver's errors repeat their cause, so a repeated one is left out.
 fn chain(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {

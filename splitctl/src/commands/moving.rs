@@ -79,7 +79,7 @@ pub async fn plan(manifest: &Path, command: &Look) -> Result<u8> {
     let mut moving = Move::look(manifest, &command.owner).await?;
     let plan = plan::make(&mut moving).await?;
     let errors = plan.errors().count();
-    command.output.tell(&plan, || {
+    command.output.print(&plan, || {
         let lines = plan.findings.iter().map(|finding| {
             let weight = match finding.weight {
                 Weight::Error => "error",
@@ -101,7 +101,7 @@ pub async fn plan(manifest: &Path, command: &Look) -> Result<u8> {
 pub async fn copy(manifest: &Path, command: &Act) -> Result<u8> {
     let mut moving = Move::open(manifest, &command.owner).await?;
     let copied = copy::run(&mut moving, command.locking).await?;
-    command.output.tell(&copied, || {
+    command.output.print(&copied, || {
         format!(
             "{} tables, {} rows are on the target after {:.1} s, and every change follows; next: `splitctl verify {}`",
             copied.tables, copied.rows, copied.seconds, copied.owner
@@ -115,7 +115,7 @@ pub async fn verify(manifest: &Path, command: &Verify) -> Result<u8> {
     let mut moving = Move::open(manifest, &command.owner).await?;
     let report = verify::run(&mut moving, &command.options).await?;
     let equal = report.is_equal();
-    command.output.tell(&report, || {
+    command.output.print(&report, || {
         let mut lines = report.definitions.clone();
         lines.extend(report.differences.iter().map(|d| format!("{} of {} is {}", d.key, d.table, d.difference)));
         lines.extend(report.broken_keys.iter().map(|key| format!("rows break the foreign key {key}")));
@@ -146,7 +146,7 @@ pub async fn foreign_keys(manifest: &Path, command: &Act, on: bool) -> Result<u8
     } else {
         (crossings::detach(&mut moving, command.locking).await?, "is taken off")
     };
-    command.output.tell(&keys, || {
+    command.output.print(&keys, || {
         let lines = keys.iter().map(|key| format!("the foreign key {} on {} {what}\n", key.name, key.table));
         let lines: String = lines.collect();
         if lines.is_empty() { "no foreign key crosses".to_owned() } else { lines }
@@ -158,7 +158,7 @@ pub async fn foreign_keys(manifest: &Path, command: &Act, on: bool) -> Result<u8
 pub async fn switch(manifest: &Path, command: &Switch, to: Place) -> Result<u8> {
     let mut moving = Move::open(manifest, &command.owner).await?;
     let switched = switch::run(&mut moving, to, &command.options).await?;
-    command.output.tell(&switched, || {
+    command.output.print(&switched, || {
         let Switched { owner, lives, pause, .. } = &switched;
         let next = match lives {
             Place::Target => format!("back with `splitctl rollback {owner}`, on with `splitctl verify {owner}` and `splitctl complete {owner}`"),
@@ -180,7 +180,7 @@ pub async fn complete(manifest: &Path, command: &Complete) -> Result<u8> {
     let Complete { act: command, give_up_way_back } = command;
     let mut moving = Move::open(manifest, &command.owner).await?;
     let completed = complete::run(&mut moving, command.locking, *give_up_way_back).await?;
-    command.output.tell(&completed, || {
+    command.output.print(&completed, || {
         format!(
             "{} old tables are dropped, the move of {} is complete; {}",
             completed.dropped.len(),
@@ -199,7 +199,7 @@ pub async fn abort(manifest: &Path, command: &Abort) -> Result<u8> {
     } else {
         abort::run(&mut Move::open_to_abort(manifest, &command.owner).await?, command.locking).await?
     };
-    command.output.tell(&aborted, || {
+    command.output.print(&aborted, || {
         format!(
             "the move of {} is taken back; the target's tables are {}, {} foreign keys are back{}",
             aborted.owner,
@@ -215,7 +215,7 @@ pub async fn abort(manifest: &Path, command: &Abort) -> Result<u8> {
 pub async fn status(manifest: &Path, command: &Look) -> Result<u8> {
     let mut moving = Move::look(manifest, &command.owner).await?;
     let status = status::read(&mut moving).await?;
-    command.output.tell(&status, || {
+    command.output.print(&status, || {
         let Some(lives) = status.lives else { return format!("no move of {} is open\nnext: {}", status.owner, status.next) };
         let yes = |known: bool| if known { "yes" } else { "no" };
         let mut lines = vec![
