@@ -13,6 +13,7 @@ mod manifest;
 mod moving;
 mod names;
 mod output;
+mod replacement;
 
 use std::process::ExitCode;
 

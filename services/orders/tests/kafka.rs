@@ -83,7 +83,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     const USERS: usize = 40;
     let service = Service::start().await;
     // Users looks at a replica that nobody brings on, and so deactivates whom it likes: what is left is what the events do.
-    service.execute(include_str!("../../../xtask/src/replica/open_orders.use.sql")).await;
+    service.execute(include_str!("../../../migrations/replicas/open_orders.replace.sql")).await;
     let app = users::App::new(
         Database::new(&service.database.url_as(USERS_ROLE), &settings(10)).expect("a URL"),
         OpenOrders::local(),

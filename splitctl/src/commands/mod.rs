@@ -1,9 +1,12 @@
 //! One file for each command: its flags, and what it prints. The work is done in the modules beside this folder.
 
 mod audit;
+mod compare;
 mod grants;
 mod init;
 mod moving;
+mod replace;
+mod restore;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +44,16 @@ enum Command {
     ///
     /// Exit code 1 if the database differs from them, unless --apply repairs it.
     Grants(grants::Grants),
+    /// Compares borrowed objects with their replacements, row by row
+    ///
+    /// Exit code 1 if rows still differ after --patience.
+    Compare(compare::Compare),
+    /// Ends a borrowing with the manifest's SQL, and copies what changes meanwhile
+    ///
+    /// Refused unless the borrowing's requirements hold and all rows are equal.
+    Replace(replace::Replace),
+    /// Undoes `replace`
+    Restore(restore::Restore),
     /// Checks everything that would stop a move; changes nothing
     Plan(moving::Look),
     /// Copies an owner's tables to its target, and replicates every change to it
@@ -94,6 +107,9 @@ async fn dispatch(arguments: Arguments) -> Result<u8> {
         Command::Init(init) => init::run(init).await,
         Command::Audit(audit) => audit::run(audit, manifest).await,
         Command::Grants(grants) => grants::run(grants, manifest).await,
+        Command::Compare(compare) => compare::run(compare, manifest).await,
+        Command::Replace(replace) => replace::run(replace, manifest).await,
+        Command::Restore(restore) => restore::run(restore, manifest).await,
         Command::Plan(command) => moving::plan(manifest, &command).await,
         Command::Copy(command) => moving::copy(manifest, &command).await,
         Command::Verify(command) => moving::verify(manifest, &command).await,

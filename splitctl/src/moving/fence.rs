@@ -122,7 +122,7 @@ pub async fn patiently<T>(
     .into())
 }
 
-/// Who holds locks on the tables that keep a writer's lock off.
+/// Who holds locks on the tables that keep a writer's lock off, or on views, which readers hold off as well.
 async fn in_the_way(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>> {
     let statement = format!(
         "select distinct format('process %s (%s, role %s), %s for %s, holds %s on %s', a.pid, coalesce(nullif(a.application_name, ''), a.backend_type),
@@ -132,7 +132,7 @@ async fn in_the_way(connection: &mut PgConnection, tables: &[Qualified]) -> Resu
          join pg_stat_activity a on a.pid = l.pid
          where l.granted and l.locktype = 'relation' and l.database = (select oid from pg_database where datname = current_database())
            and l.pid <> pg_backend_pid() and l.relation in ({})
-           and l.mode not in ('AccessShareLock', 'RowShareLock')
+           and (l.mode not in ('AccessShareLock', 'RowShareLock') or (select c.relkind from pg_class c where c.oid = l.relation) = 'v')
          order by 1",
         oids(tables)
     );

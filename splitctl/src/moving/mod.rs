@@ -34,7 +34,7 @@ use sqlx::PgConnection;
 use crate::database::connect;
 use crate::exit::require;
 use crate::manifest::{Manifest, Owner};
-pub use fence::Locking;
+pub use fence::{Locking, patiently};
 use journal::State;
 pub use side::{Place, Side};
 
