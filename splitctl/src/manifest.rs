@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::names::Qualified;
 
@@ -12,23 +12,22 @@ use crate::names::Qualified;
 const RIGHTS: [&str; 9] = ["select", "insert", "update", "delete", "truncate", "references", "trigger", "maintain", "usage"];
 
 /// The manifest as its file spells it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The shared database as an operator: a URL, or `$NAME` of the variable that holds it.
     pub source: Url,
     /// The address by which the targets' servers reach the source, if it differs from `source`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_from_target: Option<Url>,
     /// Owners by name.
     pub owners: BTreeMap<String, Owner>,
     /// Couplings that the audit tolerates until a day.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub borrowings: Vec<Borrowing>,
 }
 
 /// A service or a team that changes these tables.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
     /// The role that it logs in with.
@@ -36,31 +35,28 @@ pub struct Owner {
     /// Its tables. A partitioned table is listed by its root.
     pub tables: Vec<Qualified>,
     /// Its views. They move with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub views: Vec<Qualified>,
     /// The role's rights on a table that are not select, insert, update and delete.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub rights: BTreeMap<Qualified, Vec<String>>,
     /// Functions without parameters that return the epoch of an event log, with the column (`table.column`) whose default
     /// they are. Each switch raises the epoch above every stored one.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub epochs: BTreeMap<Qualified, String>,
     /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statements: Option<PathBuf>,
     /// The database that its tables will move to, as an operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Url>,
     /// The address by which the source's server reaches the target, if it differs from `target`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_from_source: Option<Url>,
 }
 
 /// An owner's use of another owner's object, and the SQL files that replace the object. Paths are relative to the manifest.
 ///
-/// In `require` and `compare` stands one query each, in `copy` one statement. `replace` and `restore` may hold several
-/// statements, and none of them begins or commits a transaction.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// `require` and `compare` hold one query each, `copy` holds one statement. `replace` and `restore` may hold several
+/// statements. No file begins or commits a transaction.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Borrowing {
     /// The owner that borrows.
@@ -68,35 +64,30 @@ pub struct Borrowing {
     /// The borrowed object, named as the audit's finding names it.
     pub what: String,
     /// The columns that the borrowing is limited to; empty for all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub columns: Vec<String>,
     /// The rights that the role needs on the object; `splitctl grants` gives them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub rights: Vec<String>,
     /// The reason, for people.
     pub why: String,
     /// The last day, as 2027-01-31.
     pub until: String,
     /// What must hold before `replace`: returns a row `message` for each condition that does not hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require: Option<PathBuf>,
     /// Compares the object with its replacement: returns a row for each key, with `difference` null where both agree.
     /// `$1` limits the query to an array of keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<PathBuf>,
     /// Copies into the replacement what transactions from `$1` on have changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<PathBuf>,
     /// Puts the replacement in the object's place, so that the coupling ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace: Option<PathBuf>,
     /// Undoes `replace`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<PathBuf>,
 }
 
 /// A database URL, or `$NAME` of the variable that holds it. A URL is never shown, because it holds a password.
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Url(pub String);
 

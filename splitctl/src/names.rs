@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const DEFAULT_SCHEMA: &str = "public";
 
 /// A relation or function with its schema, each part as the catalog has it (unquoted).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::FromRow)]
 pub struct Qualified {
     /// The schema.
     pub schema: String,

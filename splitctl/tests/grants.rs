@@ -1,4 +1,4 @@
-//! The rights that a manifest implies, and how the database is made to have them.
+//! The rights that a manifest implies, and how `--apply` grants them.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
 
@@ -60,10 +60,13 @@ async fn sequences_borrowings_and_missing_roles_are_given_and_a_role_that_exists
     execute(
         foreign.url(),
         &format!(
-            r#"revoke all on all tables in schema public from "{billing}", "{crm}"; drop owned by "{billing}"; drop role "{billing}""#
+            r#"revoke all on all tables in schema public from "{billing}", "{crm}";
+               drop owned by "{billing}";
+               drop role "{billing}""#
         ),
     );
-    let borrowing = "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = ['id']\nrights = ['select']\nwhy = 'a test'\nuntil = '9999-12-31'\n";
+    let borrowing = "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = ['id']\nrights = ['select']\n\
+                     why = 'a test'\nuntil = '9999-12-31'\n";
     let program = Program::new(foreign.url(), &foreign.manifest(borrowing));
     assert_eq!(program.run(&["grants"]).code, 1);
     let password = format!("select rolcanlogin and rolpassword is not null from pg_authid where rolname = '{crm}'");

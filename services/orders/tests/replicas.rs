@@ -1,5 +1,5 @@
-//! `splitctl compare`, `replace` and `restore` on the manifest's two replicas, and the rule that spans both services while each
-//! service knows the other's data from events alone.
+//! `splitctl compare`, `replace` and `restore` on the manifest's two replicas, and the rule that spans both services while
+//! each service knows the other's data from events alone.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what no service would")]
 
@@ -109,7 +109,13 @@ impl Pair {
             consumer.abort();
             let _ = consumer.await;
         }
-        self.until("select count(*) = 0 from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())").await;
+        self.until(
+            "select count(*) = 0
+             from pg_locks l
+             join pg_database d on d.oid = l.database and d.datname = current_database()
+             where l.locktype = 'advisory'",
+        )
+        .await;
     }
 
     /// Runs `splitctl` in a folder without a file `.env`, and returns its exit code and all that it prints.

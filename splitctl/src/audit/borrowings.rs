@@ -35,12 +35,12 @@ pub fn apply(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, note
         } else if what.contains(TOGETHER) {
             // A transaction that one watch missed may still exist.
             notes.push(format!(
-                "whether {who} still writes {what} in one transaction was not seen: watch longer, or ask {who}"
+                "no transaction of {who} wrote {what} while it was watched: watch longer, or ask {who} whether it still does"
             ));
         } else if findings.iter().any(|finding| finding.kind == Kind::Role && finding.from == *who) {
-            notes.push(format!("whether {who} still needs {what} cannot be told while no grant holds its role back"));
+            notes.push(format!("whether {who} still needs {what} is unknown, because grants do not limit its role"));
         } else {
-            let detail = format!("nothing that {who} uses is called {what}, or {who} owns all that it needs for it");
+            let detail = format!("{who} uses no {what} of another owner");
             findings.push(Finding::new(Kind::UnusedBorrowing, what, who, "", detail).by());
         }
     }

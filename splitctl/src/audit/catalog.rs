@@ -28,11 +28,15 @@ macro_rules! in_user_schemas {
 pub(super) use in_user_schemas;
 
 /// A table, view, materialised view or sequence.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Relation {
+    /// Its oid.
+    pub oid: i64,
     /// Its name.
+    #[sqlx(flatten)]
     pub name: Qualified,
     /// Its kind.
+    #[sqlx(try_from = "String")]
     pub kind: RelationKind,
     /// The partitioned table at the top, if it is a partition; else itself.
     pub root: i64,
@@ -51,6 +55,17 @@ pub enum RelationKind {
     View,
     /// A sequence.
     Sequence,
+}
+
+/// From `pg_class.relkind`.
+impl From<String> for RelationKind {
+    fn from(kind: String) -> Self {
+        match kind.as_str() {
+            "S" => Self::Sequence,
+            "v" | "m" => Self::View,
+            _ => Self::Table,
+        }
+    }
 }
 
 /// A default that takes numbers from a sequence.
@@ -80,7 +95,9 @@ pub struct Catalog {
 impl Catalog {
     /// Reads the catalog.
     pub async fn read(connection: &mut PgConnection) -> Result<Self> {
-        let mut catalog = Self { relations: relations(connection).await?, ..Self::default() };
+        let relations: Vec<Relation> = query_as(RELATIONS).bind(&BOOKKEEPING[..]).fetch_all(&mut *connection).await?;
+        let relations = relations.into_iter().map(|relation| (relation.oid, relation)).collect();
+        let mut catalog = Self { relations, ..Self::default() };
         let known = |oid: &i64| catalog.relations.contains_key(oid);
         for (reader, read) in query_as::<_, (i64, i64)>(READS).fetch_all(&mut *connection).await? {
             if known(&reader) && known(&read) {
@@ -132,31 +149,6 @@ impl Catalog {
     pub fn shown(&self, relation: i64) -> String {
         self.relations.get(&relation).map_or_else(|| "?".to_owned(), |relation| relation.name.to_string())
     }
-}
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    oid: i64,
-    schema: String,
-    name: String,
-    kind: String,
-    root: i64,
-    role: String,
-    columns: Vec<String>,
-}
-
-async fn relations(connection: &mut PgConnection) -> Result<BTreeMap<i64, Relation>> {
-    let rows: Vec<Row> = query_as(RELATIONS).bind(&BOOKKEEPING[..]).fetch_all(connection).await?;
-    let relation = |row: Row| {
-        let kind = match row.kind.as_str() {
-            "S" => RelationKind::Sequence,
-            "v" | "m" => RelationKind::View,
-            _ => RelationKind::Table,
-        };
-        let name = Qualified::new(row.schema, row.name);
-        (row.oid, Relation { name, kind, root: row.root, role: row.role, columns: row.columns })
-    };
-    Ok(rows.into_iter().map(relation).collect())
 }
 
 const RELATIONS: &str = in_user_schemas!(

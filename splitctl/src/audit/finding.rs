@@ -1,6 +1,7 @@
 //! The audit's findings, and the report that lists them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -85,31 +86,14 @@ pub enum Kind {
     UnusedBorrowing,
 }
 
-impl Kind {
-    /// The name in ids and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ForeignKey => "foreign-key",
-            Self::View => "view",
-            Self::PublishedView => "published-view",
-            Self::Trigger => "trigger",
-            Self::Function => "function",
-            Self::DefinerFunction => "definer-function",
-            Self::Default => "default",
-            Self::Policy => "policy",
-            Self::Inheritance => "inheritance",
-            Self::Grant => "grant",
-            Self::Role => "role",
-            Self::SharedType => "shared-type",
-            Self::SharedFunction => "shared-function",
-            Self::UnlistedTable => "unlisted-table",
-            Self::Missing => "missing",
-            Self::Statement => "statement",
-            Self::Transaction => "transaction",
-            Self::UnusedBorrowing => "unused-borrowing",
-        }
+/// The name in ids and JSON.
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
+}
 
+impl Kind {
     /// What can replace such a coupling, or what to do.
     fn replace_by(self) -> &'static str {
         match self {
@@ -128,10 +112,10 @@ impl Kind {
             Self::Inheritance => "Split it into two tables.",
             Self::Grant => "Revoke it (`splitctl grants` shows how); read a published view or a replica, or call the owner.",
             Self::Role => {
-                "Give each owner a role that is not a superuser, owns no table of another owner, and is not a member of a role that does."
+                "Give each owner a role that is not a superuser, owns no other owner's table, and is in no role that does."
             }
             Self::SharedType => {
-                "Nothing now. When an owner moves, each database gets a copy of the type, and the copies change independently."
+                "Nothing now. When an owner moves, each database gets a copy, and the copies change independently."
             }
             Self::SharedFunction => "Nothing now. Each database needs a copy of the function when an owner moves.",
             Self::UnlistedTable => "List it in the manifest under the owner that changes it.",
@@ -150,7 +134,7 @@ impl Finding {
     pub fn new(kind: Kind, object: impl Into<String>, from: &str, to: &str, detail: impl Into<String>) -> Self {
         let object = object.into();
         Self {
-            id: format!("{}:{object}", kind.name()),
+            id: format!("{kind}:{object}"),
             kind,
             object,
             from: from.to_owned(),
@@ -165,7 +149,7 @@ impl Finding {
 
     /// Adds the owner to the id, for kinds where several owners can have a finding on one object.
     pub fn by(mut self) -> Self {
-        self.id = format!("{}:{}:{}", self.kind.name(), self.from, self.object);
+        self.id = format!("{}:{}:{}", self.kind, self.from, self.object);
         self
     }
 

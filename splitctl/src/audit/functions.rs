@@ -16,8 +16,8 @@ use crate::names::Qualified;
 #[derive(sqlx::FromRow)]
 struct Row {
     oid: i64,
-    schema: String,
-    name: String,
+    #[sqlx(flatten)]
+    name: Qualified,
     arguments: String,
     body: String,
     /// The dependencies that Postgres records: all of them for a body of `begin atomic`, none for a body that is a text.
@@ -88,7 +88,7 @@ pub async fn findings(
 }
 
 fn shown(function: &Row) -> String {
-    format!("{}({})", Qualified::new(&function.schema, &function.name), function.arguments)
+    format!("{}({})", function.name, function.arguments)
 }
 
 /// The relations that each function uses, itself or through functions that it calls.
@@ -123,30 +123,30 @@ fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>>
 struct Names<'a> {
     schemas: BTreeSet<&'a str>,
     columns: BTreeSet<&'a str>,
-    /// Relations by their names without schemas.
-    relations: BTreeMap<&'a str, Vec<(i64, Qualified)>>,
-    /// Functions by their names without schemas.
-    functions: BTreeMap<&'a str, Vec<(i64, Qualified)>>,
+    relations: ByName<'a>,
+    functions: ByName<'a>,
 }
+
+/// Objects by their names without schemas.
+type ByName<'a> = BTreeMap<&'a str, Vec<(i64, &'a Qualified)>>;
 
 impl<'a> Names<'a> {
     fn of(functions: &'a [Row], catalog: &'a Catalog) -> Self {
-        let mut names = Self {
-            schemas: BTreeSet::new(),
-            columns: BTreeSet::new(),
-            relations: BTreeMap::new(),
-            functions: BTreeMap::new(),
+        let by_name = |objects: &[(i64, &'a Qualified)]| {
+            let mut by_name = ByName::new();
+            for (oid, name) in objects {
+                by_name.entry(&name.name).or_default().push((*oid, *name));
+            }
+            by_name
         };
-        for (oid, relation) in &catalog.relations {
-            names.schemas.insert(&relation.name.schema);
-            names.columns.extend(relation.columns.iter().map(String::as_str));
-            names.relations.entry(&relation.name.name).or_default().push((*oid, relation.name.clone()));
+        let relations: Vec<_> = catalog.relations.values().map(|relation| (relation.oid, &relation.name)).collect();
+        let functions: Vec<_> = functions.iter().map(|function| (function.oid, &function.name)).collect();
+        Self {
+            schemas: relations.iter().chain(&functions).map(|(_, name)| name.schema.as_str()).collect(),
+            columns: catalog.relations.values().flat_map(|relation| &relation.columns).map(String::as_str).collect(),
+            relations: by_name(&relations),
+            functions: by_name(&functions),
         }
-        for Row { oid, schema, name, .. } in functions {
-            names.schemas.insert(schema);
-            names.functions.entry(name).or_default().push((*oid, Qualified::new(schema, name)));
-        }
-        names
     }
 
     /// The oids of relations and of functions that a function uses. Its recorded dependencies are in both.
@@ -168,7 +168,7 @@ impl<'a> Names<'a> {
 }
 
 /// The oids of the objects that a name in a body may mean.
-fn meant(objects: &BTreeMap<&str, Vec<(i64, Qualified)>>, name: &body::Name) -> impl Iterator<Item = i64> {
+fn meant(objects: &ByName<'_>, name: &body::Name) -> impl Iterator<Item = i64> {
     let candidates = objects.get(name.name()).into_iter().flatten();
     candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| *oid)
 }

@@ -135,7 +135,7 @@ fn text(svg: &mut String, x: usize, y: usize, class: &str, text: &str) {
 }
 
 fn label(finding: &Finding) -> String {
-    let label = format!("{}: {}", finding.kind.name(), finding.object);
+    let label = format!("{}: {}", finding.kind, finding.object);
     if label.chars().count() <= LABEL { label } else { label.chars().take(LABEL - 1).chain(['…']).collect() }
 }
 

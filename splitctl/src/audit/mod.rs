@@ -51,8 +51,8 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     Ok(Report::new(findings, notes))
 }
 
-/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another's, whether a borrowing
-/// explains them or not. Foreign keys and views are left out.
+/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or without
+/// a borrowing. Foreign keys and views are left out.
 pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
     let mut findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
     let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::catalog::{Catalog, RelationKind};
 use crate::manifest::Manifest;
 
-/// Owners by the oid of a relation. An owner has its listed tables with their partitions and sequences, and its listed views.
+/// Owners by the oid of a relation. An owner has its listed tables, with their partitions and sequences, and its listed views.
 /// A view that no owner lists belongs to an owner of the tables that it reads.
 #[derive(Debug)]
 pub struct Ownership {
@@ -31,7 +31,7 @@ impl Ownership {
             let owner = ownership.all(catalog.tables_read(view)).into_iter().next();
             owner.and_then(|owner| ownership.owners.insert(view, owner));
         }
-        // A sequence belongs with the table that it is dropped with, or else with the first table that takes numbers from it.
+        // A sequence belongs to the table that it is dropped with, or else to the first table that takes numbers from it.
         let takers = catalog.sequence_defaults.iter().map(|default| (default.sequence, default.table));
         for (sequence, table) in catalog.sequence_tables.iter().map(|(sequence, table)| (*sequence, *table)).chain(takers) {
             if let Some(owner) = ownership.get(table).map(str::to_owned) {

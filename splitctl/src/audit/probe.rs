@@ -1,5 +1,5 @@
-//! What a statement uses, as Postgres resolves it. The statement becomes the body of a temporary function, whose dependencies
-//! the catalog then holds by column, and its plan shows the relations that it writes. Nothing runs, and nothing stays.
+//! What a statement uses, as Postgres resolves it. The statement becomes the body of a temporary function, and the catalog
+//! then holds its dependencies by column. The plan shows the relations that it writes. Nothing runs, and nothing stays.
 //!
 //! A parser would have to repeat Postgres' name resolution, with `search_path`, views and quoting.
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, query, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, Error, PgConnection, query, query_as, query_scalar};
 
 use super::catalog::Catalog;
 use crate::names::Qualified;
@@ -52,17 +52,12 @@ pub async fn probe(
         query("deallocate splitctl_probe").execute(connection).await?;
     }
     match used {
-        Err(error) if error.as_database_error().is_some() => Ok(Err(refusal(&error))),
-        Err(error) => Err(error.into()),
-        Ok(used) => Ok(Ok(used)),
+        Err(Error::Database(error)) => Ok(Err(error.message().to_owned())),
+        used => Ok(Ok(used?)),
     }
 }
 
-fn refusal(error: &sqlx::Error) -> String {
-    error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default()
-}
-
-async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str) -> Result<BTreeMap<i64, Use>, sqlx::Error> {
+async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str) -> Result<BTreeMap<i64, Use>, Error> {
     let types: Vec<String> = query_scalar(PARAMETERS).fetch_one(&mut *connection).await?;
     let nulls = vec!["null"; types.len()].join(", ");
     let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
@@ -86,7 +81,7 @@ async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str)
     Ok(used)
 }
 
-async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+async fn run(connection: &mut PgConnection, statement: String) -> Result<(), Error> {
     query(AssertSqlSafe(statement)).persistent(false).execute(connection).await.map(drop)
 }
 

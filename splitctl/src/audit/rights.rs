@@ -94,7 +94,7 @@ fn unbounded(role: &Role, from: &str, catalog: &Catalog, owners: &Ownership) -> 
         let to = owners.others(from, catalog.relations.keys().copied().filter(owns));
         (to, "owns relations of another owner, or is a member of the role that does".to_owned())
     };
-    let detail = format!("the role {} {reason}: no grant holds it back", role.name);
+    let detail = format!("the role {} {reason}: grants do not limit it", role.name);
     to.map(|to| Finding::new(Kind::Role, format!("role {}", role.name), from, &to, detail))
 }
 

@@ -113,11 +113,7 @@ async fn crossings(
         }
     }
     if let Some(first) = refused.first() {
-        notes.push(format!(
-            "{} of {} statements of {owner} could not be looked at: {first}",
-            refused.len(),
-            statements.len()
-        ));
+        notes.push(format!("{} of {} statements of {owner} could not be checked: {first}", refused.len(), statements.len()));
     }
     Ok(crossings)
 }
@@ -167,29 +163,25 @@ async fn run_by_roles(
 ) -> Result<BTreeMap<String, Vec<Statement>>> {
     let roles: Vec<&str> = manifest.owners.values().map(|owner| owner.role.as_str()).collect();
     query("begin").execute(&mut *connection).await?;
-    let schema = query(EXTENSION).fetch_optional(&mut *connection).await?;
-    let rows = match schema {
-        Some(_) => query_as(RUN).persistent(false).bind(&roles).fetch_all(&mut *connection).await.map(Some),
-        None => Ok(None),
+    let rows = if query(EXTENSION).fetch_optional(&mut *connection).await?.is_some() {
+        query_as(RUN).persistent(false).bind(&roles).fetch_all(&mut *connection).await
+    } else {
+        notes.push("pg_stat_statements is not installed here: it would show what each role has run".to_owned());
+        Ok(Vec::new())
     };
     query("rollback").execute(connection).await?;
+    let mut run: BTreeMap<String, Vec<Statement>> = BTreeMap::new();
     let rows: Vec<(String, i64, String)> = match rows {
-        Ok(Some(rows)) => rows,
-        Ok(None) => {
-            notes.push("pg_stat_statements is not installed here: it would show what each role has run".to_owned());
-            return Ok(BTreeMap::new());
-        }
         Err(Error::Database(error)) => {
             notes.push(format!("pg_stat_statements does not answer: {}", error.message()));
-            return Ok(BTreeMap::new());
+            return Ok(run);
         }
-        Err(error) => return Err(error.into()),
+        rows => rows?,
     };
-    let mut run: BTreeMap<String, Vec<Statement>> = BTreeMap::new();
     for (role, id, text) in rows {
         let first = tokens(&text).next();
         if !matches!(first, Some(Token::Word(word)) if USE_NOTHING.contains(&word.as_str())) {
-            // The label leaves out the text: under memory pressure the extension keeps constants in it, which are personal data.
+            // Under memory pressure the extension keeps constants in the text. They are personal data, so no label shows it.
             run.entry(role).or_default().push(Statement { text, label: format!("pg_stat_statements {id}") });
         }
     }

@@ -18,8 +18,8 @@ use crate::exit;
 use crate::moving::Place;
 use crate::output::note;
 
-/// The way out of a shared Postgres: shows what couples the owners of its tables, replaces what can be replaced, and moves one
-/// owner's tables to a database of their own – online, verified, and with a way back.
+/// The way out of a shared Postgres: shows what couples the owners of its tables, ends borrowings, and moves one owner's
+/// tables to a database of their own – online, verified, and with a way back.
 ///
 /// Exit codes: 0 done; 1 the check failed or the step was refused; 2 an error, or the outcome is unknown.
 #[derive(Debug, Parser)]

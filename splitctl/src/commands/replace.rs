@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::json;
 
 use crate::database::connect;
 use crate::exit;
@@ -33,10 +34,12 @@ pub async fn run(arguments: Replace, manifest: &Path) -> Result<u8> {
     let manifest = Manifest::read(manifest)?;
     let borrowing = manifest.borrowing(&what)?;
     let mut connection = connect(&manifest.source.resolve("source")?).await?;
-    let state = replace(&mut connection, &manifest, borrowing, patience, locking).await?;
-    output.print(&state, || match state.changed {
+    let changed = replace(&mut connection, &manifest, borrowing, patience, locking).await?;
+    let who = &borrowing.who;
+    let document = json!({ "what": what, "who": who, "replaced": true, "changed": changed });
+    output.print(&document, || match changed {
         true => {
-            format!("{what}: replaced, it couples {} to no other owner. `splitctl restore {what}` undoes this", state.who)
+            format!("{what}: replaced, it couples {who} to no other owner. `splitctl restore {what}` undoes this")
         }
         false => format!("{what}: already replaced"),
     });

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::json;
 
 use crate::database::connect;
 use crate::exit;
@@ -29,9 +30,11 @@ pub async fn run(arguments: Restore, manifest: &Path) -> Result<u8> {
     let manifest = Manifest::read(manifest)?;
     let borrowing = manifest.borrowing(&what)?;
     let mut connection = connect(&manifest.source.resolve("source")?).await?;
-    let state = restore(&mut connection, &manifest, borrowing, locking).await?;
-    output.print(&state, || match state.changed {
-        true => format!("{what}: restored. Leave the consumer of {} running until it has read all events so far", state.who),
+    let changed = restore(&mut connection, &manifest, borrowing, locking).await?;
+    let who = &borrowing.who;
+    let document = json!({ "what": what, "who": who, "replaced": false, "changed": changed });
+    output.print(&document, || match changed {
+        true => format!("{what}: restored. Leave the consumer of {who} running until it has read all events so far"),
         false => format!("{what}: not replaced, nothing to restore"),
     });
     Ok(exit::DONE)

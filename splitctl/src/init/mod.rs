@@ -30,7 +30,11 @@ pub async fn draft(connection: &mut PgConnection, source: &str) -> Result<String
     let mut manifest = Manifest {
         source: Url(source.to_owned()),
         source_from_target: None,
-        owners: guesses.owners.iter().map(|(name, role)| (name.clone(), empty(role))).collect(),
+        owners: guesses
+            .owners
+            .iter()
+            .map(|(name, role)| (name.clone(), Owner { role: role.clone(), ..Owner::default() }))
+            .collect(),
         borrowings: Vec::new(),
     };
     let mut reasons: BTreeMap<Qualified, Reason> = BTreeMap::new();
@@ -51,19 +55,6 @@ pub async fn draft(connection: &mut PgConnection, source: &str) -> Result<String
         query_scalar("select (current_date + interval '1 year')::date::text").fetch_one(&mut *connection).await?;
     manifest.borrowings = borrowings(&report, &manifest, &rights, &catalog, &until);
     Ok(draft::text(&manifest, &reasons))
-}
-
-fn empty(role: &str) -> Owner {
-    Owner {
-        role: role.to_owned(),
-        tables: Vec::new(),
-        views: Vec::new(),
-        rights: BTreeMap::new(),
-        epochs: BTreeMap::new(),
-        statements: None,
-        target: None,
-        target_from_source: None,
-    }
 }
 
 /// Lists a relation under its owner, with the role's rights if they differ from the usual rights.

@@ -1,20 +1,19 @@
 //! Ends a borrowing with the SQL files that the manifest names for it, and undoes that.
 //!
-//! A borrowing is replaced when the audit no longer finds its coupling in the catalog. The database alone decides that: it is
-//! checked before anything runs, and again before the commit.
+//! A borrowing is replaced when the audit no longer finds its coupling in the catalog. That is read from the database before
+//! anything runs, and again before the commit.
 
 mod compare;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, query, query_scalar};
 
 use crate::audit::{Kind, coupling};
 use crate::database::execute;
-use crate::exit::require;
+use crate::exit::{Refused, require};
 use crate::manifest::{Borrowing, Manifest};
 use crate::moving::{Locking, patiently};
 use crate::names::Qualified;
@@ -28,40 +27,35 @@ const END_OF_FILE: &str = "set local search_path = pg_catalog, pg_temp";
 /// Every transaction below this one has ended.
 const HORIZON: &str = "select pg_snapshot_xmin(pg_current_snapshot())::text";
 
-/// What a command left.
-#[derive(Debug, Serialize)]
-pub struct State<'a> {
-    /// The borrowed object.
-    pub what: &'a str,
-    /// The owner that borrows it.
-    pub who: &'a str,
-    /// Whether the replacement is in its place.
-    pub replaced: bool,
-    /// Whether this run put it there, or took it away.
-    pub changed: bool,
+/// What runs while the object is locked.
+struct Script {
+    switch: Switch,
+    statements: String,
+    /// A statement, and the transaction from which on it copies.
+    copy: Option<(String, String)>,
 }
 
-/// What a switch does to the coupling.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a script does to the coupling.
+#[derive(PartialEq, Eq)]
 enum Switch {
     End,
     Restore,
 }
 
-/// Puts the replacement in place, if all requirements hold and all rows agree. What commits after the comparison is copied
-/// while the object is locked, so no reader is taken back in time.
+/// Puts the replacement in place if all requirements hold and all rows agree; returns false if it is there already. What
+/// commits after the comparison is copied while the object is locked, so that no reader sees older rows than before.
 ///
 /// # Errors
-/// [`Refused`](crate::exit::Refused), with nothing changed; or what failed.
-pub async fn replace<'a>(
+/// [`Refused`], with nothing changed; or the error of a file or the database.
+pub async fn replace(
     connection: &mut PgConnection,
     manifest: &Manifest,
-    borrowing: &'a Borrowing,
+    borrowing: &Borrowing,
     patience: Duration,
     locking: Locking,
-) -> Result<State<'a>> {
+) -> Result<bool> {
     if !couples(connection, manifest, borrowing).await? {
-        return Ok(State::of(borrowing, true, false));
+        return Ok(false);
     }
     let what = &borrowing.what;
     let statements = read(borrowing, "replace", borrowing.replace.as_deref())?;
@@ -72,37 +66,33 @@ pub async fn replace<'a>(
         let Comparison { rows, different, .. } = compare(connection, borrowing, patience).await?;
         require!(
             different == 0,
-            "{what}: {different} of {rows} rows still differ after {}; nothing was changed. `splitctl compare {what}` lists them",
+            "{what}: {different} of {rows} rows still differ after {}; nothing was changed. \
+             `splitctl compare {what}` lists them",
             humantime::format_duration(patience)
         );
     }
-    let copy = copy.as_deref().map(|copy| (copy, horizon.as_str()));
-    switch(connection, manifest, borrowing, Switch::End, &statements, copy, locking).await?;
-    Ok(State::of(borrowing, true, true))
+    let script = Script { switch: Switch::End, statements, copy: copy.map(|copy| (copy, horizon)) };
+    run(connection, manifest, borrowing, &script, locking).await?;
+    Ok(true)
 }
 
-/// Takes the replacement away again.
+/// Takes the replacement away again; returns false if it is not in place.
 ///
 /// # Errors
 /// As [`replace`].
-pub async fn restore<'a>(
+pub async fn restore(
     connection: &mut PgConnection,
     manifest: &Manifest,
-    borrowing: &'a Borrowing,
+    borrowing: &Borrowing,
     locking: Locking,
-) -> Result<State<'a>> {
+) -> Result<bool> {
     if couples(connection, manifest, borrowing).await? {
-        return Ok(State::of(borrowing, false, false));
+        return Ok(false);
     }
     let statements = read(borrowing, "restore", borrowing.restore.as_deref())?;
-    switch(connection, manifest, borrowing, Switch::Restore, &statements, None, locking).await?;
-    Ok(State::of(borrowing, false, true))
-}
-
-impl<'a> State<'a> {
-    fn of(borrowing: &'a Borrowing, replaced: bool, changed: bool) -> Self {
-        Self { what: &borrowing.what, who: &borrowing.who, replaced, changed }
-    }
+    let script = Script { switch: Switch::Restore, statements, copy: None };
+    run(connection, manifest, borrowing, &script, locking).await?;
+    Ok(true)
 }
 
 /// Whether the catalog shows the coupling.
@@ -124,40 +114,35 @@ async fn check_requirements(connection: &mut PgConnection, borrowing: &Borrowing
     Ok(())
 }
 
-/// Runs the statements in one transaction, which commits only if the coupling is then what it should be.
-async fn switch(
+/// Runs the script in one transaction, which commits only if the coupling is then as it should be. The audit's queries take
+/// some milliseconds while the object is locked.
+async fn run(
     connection: &mut PgConnection,
     manifest: &Manifest,
     borrowing: &Borrowing,
-    switch: Switch,
-    statements: &str,
-    copy: Option<(&str, &str)>,
+    script: &Script,
     locking: Locking,
 ) -> Result<()> {
-    let what = &borrowing.what;
+    let (what, Script { switch, statements, copy }) = (&borrowing.what, script);
     let act = async |connection: &mut PgConnection| {
         execute(connection, BEGIN).await?;
         execute(connection, statements).await?;
         if let Some((copy, horizon)) = copy {
-            query(AssertSqlSafe(copy.to_owned())).persistent(false).bind(horizon).execute(&mut *connection).await?;
+            query(AssertSqlSafe(copy.as_str())).persistent(false).bind(horizon).execute(&mut *connection).await?;
         }
         execute(connection, END_OF_FILE).await?;
         let left = coupling(connection, manifest, borrowing).await;
-        let is_right = left.as_ref().is_ok_and(|left| left.is_none() == (switch == Switch::End));
+        let is_right = left.as_ref().is_ok_and(|left| left.is_none() == (*switch == Switch::End));
         execute(connection, if is_right { "commit" } else { "rollback" }).await?;
         Ok(left)
     };
     let left = patiently(connection, &relations(what), locking, act).await.with_context(|| what.clone())??;
-    match (switch, left) {
-        (Switch::End, Some(left)) => {
-            require!(false, "{what}: nothing was changed, because the file of `replace` leaves a coupling: {}", left.detail)
-        }
-        (Switch::Restore, None) => {
-            require!(false, "{what}: nothing was changed, because the audit finds no coupling after the file of `restore`")
-        }
-        _ => {}
-    }
-    Ok(())
+    let reason = match (switch, left) {
+        (Switch::End, Some(left)) => format!("the file of `replace` leaves a coupling: {}", left.detail),
+        (Switch::Restore, None) => "the audit finds no coupling after the file of `restore`".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Refused(format!("{what}: nothing was changed, because {reason}")).into())
 }
 
 /// The relations that may be locked: the object itself, or the table that it is a part of (`orders.orders_user_id_fkey`).
@@ -168,6 +153,6 @@ fn relations(what: &str) -> Vec<Qualified> {
 
 /// The text of a file that the borrowing names.
 fn read(borrowing: &Borrowing, key: &str, path: Option<&Path>) -> Result<String> {
-    let path: &PathBuf = &path.with_context(|| format!("the borrowing of {} names no `{key}`", borrowing.what))?.into();
+    let path = path.with_context(|| format!("the borrowing of {} names no `{key}`", borrowing.what))?;
     std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
