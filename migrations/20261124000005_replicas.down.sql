@@ -1,4 +1,4 @@
--- Take the views back first (`cargo xtask replica release`); while one of them reads a replica, this fails and changes nothing.
+-- Take the views back first (`splitctl restore`); while one of them reads a replica, this fails and changes nothing.
 drop table users_parked_events;
 drop table orders_parked_events;
 drop table users_cursors;

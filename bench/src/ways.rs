@@ -197,13 +197,13 @@ impl Pair {
         if way == Way::Replica {
             pair.until("select count(*) > 0 from orders_cursors").await?;
             pair.owner.execute("vacuum analyze customers_replica").await?;
-            pair.owner.execute(include_str!("../../xtask/src/replica/customers.use.sql")).await?;
+            pair.owner.execute(include_str!("../../migrations/replicas/customers.replace.sql")).await?;
         }
         Ok(pair)
     }
 
     async fn end(mut self) -> Result<()> {
-        self.owner.execute(include_str!("../../xtask/src/replica/customers.release.sql")).await?;
+        self.owner.execute(include_str!("../../migrations/replicas/customers.restore.sql")).await?;
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl Pair {
 
 async fn release(cluster: &Cluster) -> Result<()> {
     let mut owner = connect(&cluster.url(seed::DATABASE)).await?;
-    owner.execute(include_str!("../../xtask/src/replica/customers.release.sql")).await?;
+    owner.execute(include_str!("../../migrations/replicas/customers.restore.sql")).await?;
     Ok(())
 }
 

@@ -33,8 +33,8 @@ async fn execute(connection: &mut PgConnection, statement: String) {
 async fn part_without(other: &str, role: &str) -> Vec<String> {
     let shared = TestDatabase::create();
     let mut owner = shared.owner().await;
-    owner.execute(include_str!("../../xtask/src/replica/customers.use.sql")).await.expect("the replica is used");
-    owner.execute(include_str!("../../xtask/src/replica/open_orders.use.sql")).await.expect("the replica is used");
+    owner.execute(include_str!("../../migrations/replicas/customers.replace.sql")).await.expect("the replica is used");
+    owner.execute(include_str!("../../migrations/replicas/open_orders.replace.sql")).await.expect("the replica is used");
     let tables = strings(&mut TestDatabase::own(other).owner().await, TABLES).await;
     assert!(tables.len() > 3, "{tables:?}");
     // The foreign key and the other's view go with them.

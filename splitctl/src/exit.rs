@@ -1,15 +1,15 @@
-//! What the program's exit codes say.
+//! The program's exit codes, and the refusals behind code 1.
 
 use std::fmt;
 
-/// It is done, and nothing stands against going on.
+/// The command is done, and the next one may run.
 pub const DONE: u8 = 0;
-/// It was looked at, and the answer is no: the audit has errors, rights have drifted, rows differ, a step was refused.
+/// The check failed or the step was refused: the audit has errors, rights or rows differ.
 pub const NO: u8 = 1;
-/// It could not be done, or nobody knows: a database that does not answer, a wrong argument, a manifest that cannot be read.
+/// An error, or an unknown outcome: a database does not answer, an argument is wrong, the manifest cannot be read.
 pub const FAILED: u8 = 2;
 
-/// A step that was refused: what stands against it, and what to do. Nothing was changed, or everything was taken back.
+/// A refused step: the reason, and what to do. Nothing was changed, or every change was undone.
 #[derive(Debug)]
 pub struct Refused(pub String);
 
@@ -21,7 +21,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Refuses unless it holds.
+/// Returns [`Refused`] with the message unless the condition holds.
 macro_rules! require {
     ($holds:expr, $($why:tt)+) => {
         if !$holds {

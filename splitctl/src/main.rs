@@ -1,7 +1,7 @@
-//! `splitctl`: the way out of a shared Postgres. It knows a manifest of owners, shows what couples them, and moves one owner's
-//! tables to a database of their own: online, verified, and with a way back.
+//! `splitctl`: the way out of a shared Postgres. It reads a manifest of owners, shows what couples them, ends borrowings, and
+//! moves one owner's tables to a database of their own: online, verified, and with a way back.
 
-#![allow(clippy::disallowed_methods, reason = "it works on any schema, which no compiler has seen")]
+#![allow(clippy::disallowed_methods, reason = "it works on any schema, so no statement can be checked at compile time")]
 
 mod audit;
 mod commands;
@@ -13,6 +13,7 @@ mod manifest;
 mod moving;
 mod names;
 mod output;
+mod replacement;
 
 use std::process::ExitCode;
 

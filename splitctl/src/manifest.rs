@@ -1,83 +1,93 @@
-//! `split.toml`: who owns what, where it will live, and which borrowings are tolerated.
+//! `split.toml`: who owns what, where it will live, which borrowings are tolerated, and the SQL that ends them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::names::Qualified;
 
-/// The rights that tables, views and sequences have.
+/// The rights on tables, views and sequences that Postgres 15 to 18 have.
 const RIGHTS: [&str; 9] = ["select", "insert", "update", "delete", "truncate", "references", "trigger", "maintain", "usage"];
 
-/// The file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The manifest as its file spells it.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The shared database for an operator: a URL, or `$NAME` of the variable that holds it.
+    /// The shared database as an operator: a URL, or `$NAME` of the variable that holds it.
     pub source: Url,
-    /// The same as the servers of the targets reach it, if that is another address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The address by which the targets' servers reach the source, if it differs from `source`.
     pub source_from_target: Option<Url>,
-    /// Who owns what.
+    /// Owners by name.
     pub owners: BTreeMap<String, Owner>,
-    /// What is tolerated, each for a reason and for a while.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Couplings that the audit tolerates until a day.
+    #[serde(default)]
     pub borrowings: Vec<Borrowing>,
 }
 
-/// A service, or a team: whoever changes these tables.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A service or a team that changes these tables.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
-    /// The role it logs in with.
+    /// The role that it logs in with.
     pub role: String,
-    /// Its tables; of a partitioned one, the root.
+    /// Its tables. A partitioned table is listed by its root.
     pub tables: Vec<Qualified>,
-    /// Its own views over its own tables; they go along when it moves.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Its views. They move with it.
+    #[serde(default)]
     pub views: Vec<Qualified>,
-    /// What the role may do with a table, where that is not select, insert, update and delete.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// The role's rights on a table that are not select, insert, update and delete.
+    #[serde(default)]
     pub rights: BTreeMap<Qualified, Vec<String>>,
-    /// Functions without parameters that give the epoch of an event log, and the column which has it as its default
-    /// (`table.column`): raised above every stored one at each switch.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Functions without parameters that return the epoch of an event log, with the column (`table.column`) whose default
+    /// they are. Each switch raises the epoch above every stored one.
+    #[serde(default)]
     pub epochs: BTreeMap<Qualified, String>,
-    /// The folder of its sqlx offline data (`.sqlx`), as seen from the manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
     pub statements: Option<PathBuf>,
-    /// The database its tables will move to, for an operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The database that its tables will move to, as an operator.
     pub target: Option<Url>,
-    /// The same as the source's server reaches it, if that is another address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The address by which the source's server reaches the target, if it differs from `target`.
     pub target_from_source: Option<Url>,
 }
 
-/// A use of what another one owns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// An owner's use of another owner's object, and the SQL files that replace the object. Paths are relative to the manifest.
+///
+/// `require` and `compare` hold one query each, `copy` holds one statement. `replace` and `restore` may hold several
+/// statements. No file begins or commits a transaction.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Borrowing {
     /// The owner that borrows.
     pub who: String,
-    /// What it uses: the object of the finding that it explains.
+    /// The borrowed object, named as the audit's finding names it.
     pub what: String,
-    /// Only these columns, if any are named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The columns that the borrowing is limited to; empty for all.
+    #[serde(default)]
     pub columns: Vec<String>,
-    /// The rights on it that the role needs; `grants` gives them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The rights that the role needs on the object; `splitctl grants` gives them.
+    #[serde(default)]
     pub rights: Vec<String>,
-    /// Why.
+    /// The reason, for people.
     pub why: String,
     /// The last day, as 2027-01-31.
     pub until: String,
+    /// What must hold before `replace`: returns a row `message` for each condition that does not hold.
+    pub require: Option<PathBuf>,
+    /// Compares the object with its replacement: returns a row for each key, with `difference` null where both agree.
+    /// `$1` limits the query to an array of keys.
+    pub compare: Option<PathBuf>,
+    /// Copies into the replacement what transactions from `$1` on have changed.
+    pub copy: Option<PathBuf>,
+    /// Puts the replacement in the object's place, so that the coupling ends.
+    pub replace: Option<PathBuf>,
+    /// Undoes `replace`.
+    pub restore: Option<PathBuf>,
 }
 
-/// A database URL, or the name of the variable that holds it. Its text is never shown: it holds a password.
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+/// A database URL, or `$NAME` of the variable that holds it. A URL is never shown, because it holds a password.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Url(pub String);
 
@@ -88,10 +98,10 @@ impl std::fmt::Debug for Url {
 }
 
 impl Url {
-    /// The URL itself.
+    /// The URL, read from the variable if there is one. `place` is its key in the manifest.
     ///
     /// # Errors
-    /// If the variable is not set, or what is there is no Postgres URL. The message names the variable or `place`, not the URL.
+    /// The variable is not set, or the text is not a Postgres URL. The message names the variable or `place`, not the URL.
     pub fn resolve(&self, place: &str) -> Result<String> {
         let (url, name) = match self.0.strip_prefix('$') {
             Some(variable) => {
@@ -110,26 +120,57 @@ impl Url {
 }
 
 impl Owner {
-    /// All that goes along when it moves: its tables and its views.
+    fn check(&self, name: &str) -> Result<()> {
+        let plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
+        ensure!(
+            !name.is_empty() && name.len() <= 20 && name.chars().all(plain),
+            "the owner `{name}` needs a name of at most 20 lower-case letters, digits and underscores"
+        );
+        ensure!(!self.tables.is_empty(), "{name} owns no tables");
+        let unlisted = self.rights.keys().find(|relation| !self.tables.contains(relation) && !self.views.contains(relation));
+        if let Some(relation) = unlisted {
+            bail!("{name} has rights on {relation}, which is not in its lists");
+        }
+        check_rights(name, self.rights.values().flatten())
+    }
+
+    /// The tables and views that move with it.
     pub fn relations(&self) -> Vec<Qualified> {
         [&self.tables[..], &self.views].concat()
     }
 }
 
+impl Borrowing {
+    fn check(&self, owners: &BTreeMap<String, Owner>) -> Result<()> {
+        let Self { who, what, until, .. } = self;
+        ensure!(owners.contains_key(who), "a borrowing of {what} is by {who}, which is no owner");
+        ensure!(is_day(until), "the borrowing of {what} by {who} ends on `{until}`: write a day as 2027-01-31");
+        ensure!(
+            self.replace.is_some() == self.restore.is_some(),
+            "the borrowing of {what} by {who} names only one of `replace` and `restore`: name both, so that it can be undone"
+        );
+        check_rights(&format!("the borrowing of {what} by {who}"), self.rights.iter())
+    }
+
+    fn files(&mut self) -> [&mut Option<PathBuf>; 5] {
+        [&mut self.require, &mut self.compare, &mut self.copy, &mut self.replace, &mut self.restore]
+    }
+}
+
 impl Manifest {
-    /// Reads and checks the file.
+    /// Reads and checks the file. Its paths become relative to the current folder.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The file's path, and what is wrong in it.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read; `splitctl init` drafts one", path.display()))?;
         let mut manifest: Self = toml::from_str(&text).with_context(|| format!("{} is not a manifest", path.display()))?;
         manifest.check().with_context(|| path.display().to_string())?;
-        // Folders are as seen from the manifest.
         let folder = path.parent().unwrap_or(Path::new(""));
-        for owner in manifest.owners.values_mut() {
-            owner.statements = owner.statements.take().map(|statements| folder.join(statements));
+        let folders = manifest.owners.values_mut().map(|owner| &mut owner.statements);
+        for path in folders.chain(manifest.borrowings.iter_mut().flat_map(Borrowing::files)).flatten() {
+            *path = folder.join(&*path);
         }
         Ok(manifest)
     }
@@ -138,30 +179,18 @@ impl Manifest {
         ensure!(!self.owners.is_empty(), "there is no [owners.<name>]");
         let mut owners_of: BTreeMap<&Qualified, &str> = BTreeMap::new();
         for (name, owner) in &self.owners {
-            let plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
-            ensure!(
-                !name.is_empty() && name.len() <= 20 && name.chars().all(plain),
-                "the owner `{name}` needs a name of at most 20 lower-case letters, digits and underscores"
-            );
-            ensure!(!owner.tables.is_empty(), "{name} owns no tables");
+            owner.check(name)?;
             for relation in owner.tables.iter().chain(&owner.views) {
                 if let Some(other) = owners_of.insert(relation, name) {
                     bail!("{relation} is listed twice, by {other} and by {name}");
                 }
             }
-            for table in owner.rights.keys() {
-                ensure!(
-                    owner.tables.contains(table) || owner.views.contains(table),
-                    "{name} has rights on {table}, which is not in its lists"
-                );
-            }
-            check_rights(name, owner.rights.values().flatten())?;
         }
+        let mut compared = BTreeSet::new();
         for borrowing in &self.borrowings {
-            let Borrowing { who, what, until, .. } = borrowing;
-            ensure!(self.owners.contains_key(who), "a borrowing of {what} is by {who}, which is no owner");
-            ensure!(is_day(until), "the borrowing of {what} by {who} ends on `{until}`: write a day as 2027-01-31");
-            check_rights(&format!("the borrowing of {what} by {who}"), borrowing.rights.iter())?;
+            borrowing.check(&self.owners)?;
+            let is_first = (borrowing.replace.is_none() && borrowing.compare.is_none()) || compared.insert(&borrowing.what);
+            ensure!(is_first, "two borrowings of {0} name SQL files: `splitctl replace {0}` would have two", borrowing.what);
         }
         Ok(())
     }
@@ -169,20 +198,32 @@ impl Manifest {
     /// The owner of this name.
     ///
     /// # Errors
-    /// If there is none: which ones there are.
+    /// The manifest has no such owner; the message lists the names that it has.
     pub fn owner(&self, name: &str) -> Result<&Owner> {
         let known = || self.owners.keys().cloned().collect::<Vec<_>>().join(", ");
-        self.owners.get(name).with_context(|| format!("the manifest knows no owner {name}, but {}", known()))
+        self.owners.get(name).with_context(|| format!("the manifest has no owner {name}; it has {}", known()))
     }
 
-    /// Who owns a table or view.
+    /// The borrowing of this object that names SQL files.
+    ///
+    /// # Errors
+    /// The manifest has no such borrowing; the message lists the objects that it has.
+    pub fn borrowing(&self, what: &str) -> Result<&Borrowing> {
+        let mut named =
+            self.borrowings.iter().filter(|borrowing| borrowing.replace.is_some() || borrowing.compare.is_some());
+        let known = || named.clone().map(|borrowing| borrowing.what.as_str()).collect::<Vec<_>>().join(", ");
+        let none = format!("the manifest names no SQL files for a borrowing of {what}; it names some for: {}", known());
+        named.find(|borrowing| borrowing.what == what).context(none)
+    }
+
+    /// The owner that lists a table or view.
     pub fn owner_of(&self, relation: &Qualified) -> Option<&str> {
         let owns = |owner: &Owner| owner.tables.contains(relation) || owner.views.contains(relation);
         self.owners.iter().find(|(_, owner)| owns(owner)).map(|(name, _)| name.as_str())
     }
 }
 
-/// Only rights that Postgres knows: they become part of statements.
+/// Refuses rights that Postgres does not have, because rights become part of statements.
 fn check_rights<'a>(whose: &str, mut rights: impl Iterator<Item = &'a String>) -> Result<()> {
     match rights.find(|right| !RIGHTS.contains(&right.to_lowercase().as_str())) {
         Some(wrong) => bail!("{whose}: `{wrong}` is no right; there are {}", RIGHTS.join(", ")),
@@ -190,7 +231,7 @@ fn check_rights<'a>(whose: &str, mut rights: impl Iterator<Item = &'a String>) -
     }
 }
 
-/// Whether it has the shape of a day.
+/// Whether the text has the shape of a day.
 fn is_day(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let number = |part: &str, digits: usize, most: u32| {
@@ -242,6 +283,12 @@ mod tests {
                 "[owners.users]",
                 "borrowings = [{ who = 'users', what = 'y', why = 'z', until = 'soon' }]\n[owners.users]",
                 "write a day",
+            ),
+            (
+                "[owners.users]",
+                "borrowings = [{ who = 'users', what = 'y', why = 'z', until = '2027-01-31', replace = 'y.sql' }]\n\
+                 [owners.users]",
+                "only one of `replace` and `restore`",
             ),
         ] {
             let text = TWO.replacen(from, to, 1);

@@ -1,9 +1,14 @@
-//! How results look: lines for people, or JSON for scripts. Progress and errors go to standard error.
+//! All that the program prints: results go to standard output, progress and errors to standard error.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stderr, stdout};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-/// The choice.
+use crate::exit;
+
+/// How results look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Lines for people.
@@ -12,7 +17,7 @@ pub enum Format {
     Json,
 }
 
-/// The option that every command which tells something has.
+/// The flag of every command that prints a result.
 #[derive(Debug, Clone, Args)]
 pub struct Output {
     /// Lines for people, or one JSON document
@@ -21,16 +26,29 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prints the one or the other.
-    pub fn tell(&self, document: &impl Serialize, text: impl FnOnce() -> String) {
-        match self.format {
-            Format::Text => {
-                let text = text();
-                if !text.is_empty() {
-                    println!("{}", text.trim_end());
-                }
+    /// Prints the document as JSON, or the text that stands for it.
+    ///
+    /// A closed pipe (`splitctl audit | head`) is no error: the reader has seen enough. The program exits if standard output
+    /// fails in another way, because a script would take a missing document for an empty one.
+    pub fn print(&self, document: &impl Serialize, text: impl FnOnce() -> String) {
+        let text = match self.format {
+            Format::Text => text(),
+            Format::Json => serde_json::to_string(document).expect("strings and numbers are JSON"),
+        };
+        if text.is_empty() {
+            return;
+        }
+        match writeln!(stdout().lock(), "{}", text.trim_end()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                note(format_args!("error: the result cannot be written: {error}"));
+                std::process::exit(exit::FAILED.into());
             }
-            Format::Json => println!("{}", serde_json::to_string(document).expect("strings and numbers are JSON")),
+            _ => {}
         }
     }
+}
+
+/// Prints a line of progress, or an error. A closed standard error stops nothing.
+pub fn note(line: impl Display) {
+    let _ = writeln!(stderr().lock(), "{line}");
 }

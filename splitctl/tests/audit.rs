@@ -1,8 +1,10 @@
-//! What the audit finds, and what it takes to satisfy it.
+//! What the audit finds, and when it passes.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
 
 mod program;
+
+use std::process::Stdio;
 
 use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, USERS_ROLE, connect, with_role};
 use program::{Foreign, Program, Ran, execute, finding, ids, write};
@@ -25,7 +27,20 @@ fn the_shared_schema_has_five_crossings_and_its_manifest_explains_each() {
     assert_eq!((code, &document["errors"]), (0, &json!(0)), "{document:#}");
     assert_eq!(finding(&document, "view:customers")["to"], "users");
     let notes = document["notes"].to_string();
-    assert!(!notes.contains("could not be looked at"), "every statement is understood: {notes}");
+    assert!(!notes.contains("could not be checked"), "every statement is understood: {notes}");
+}
+
+#[test]
+fn a_closed_pipe_ends_the_program_quietly_with_the_audits_exit_code() {
+    let database = TestDatabase::create();
+    let program = Program::ours(database.url());
+    for format in ["text", "json"] {
+        let mut command = program.command(&["audit", "--format", format]);
+        let mut audit = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        drop(audit.stdout.take());
+        let output = audit.wait_with_output().expect("it ends");
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(0), "".into()));
+    }
 }
 
 #[test]
@@ -74,7 +89,8 @@ fn a_borrowing_tolerates_what_it_names_until_its_day() {
     let foreign = Foreign::create();
     let audit = |columns: &str, rights: &str, until: &str| {
         let borrowing = format!(
-            "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = {columns}\nrights = {rights}\nwhy = 'a test'\nuntil = '{until}'\n"
+            "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = {columns}\nrights = {rights}\n\
+             why = 'a test'\nuntil = '{until}'\n"
         );
         let (_, document) = Program::new(foreign.url(), &foreign.manifest(&borrowing)).audit(&[]);
         let unused = ids(&document, "error").iter().any(|id| id.starts_with("unused"));
@@ -137,7 +153,7 @@ fn statements_are_resolved_to_relations_columns_and_rights_and_none_is_run() {
     assert_eq!(users["rights"], json!(["select"]));
     assert!(users["columns"].as_array().is_some_and(|columns| columns.len() == 7), "a whole row is all columns: {users}");
     let notes = document["notes"].to_string();
-    assert!(notes.contains("2 of 7 statements of orders could not be looked at"), "{notes}");
+    assert!(notes.contains("2 of 7 statements of orders could not be checked"), "{notes}");
     let (_, after) = program.audit(&[]);
     assert_eq!(ids(&after, "error"), Vec::<&str>::new(), "nothing was run");
 }

@@ -1,4 +1,4 @@
-//! The rights that a manifest implies, and how the database is made to have them.
+//! The rights that a manifest implies, and how `--apply` grants them.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
 
@@ -21,7 +21,7 @@ fn the_migrations_give_what_the_manifest_implies() {
 }
 
 #[test]
-fn drift_is_told_with_what_mends_it_and_mended_in_one_transaction() {
+fn drift_is_shown_with_the_statements_that_repair_it_and_repaired_in_one_transaction() {
     let database = TestDatabase::create();
     let program = Program::ours(database.url());
     execute(
@@ -49,7 +49,7 @@ fn drift_is_told_with_what_mends_it_and_mended_in_one_transaction() {
     execute(database.url(), "grant delete on orders to orders_svc");
     let ran = program.run(&["grants", "--apply"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.contains("-- applied: 1 taken away, 0 given, 0 absent"), "{}", ran.out);
+    assert!(ran.out.contains("-- applied: 1 revoked, 0 granted, 0 absent"), "{}", ran.out);
     assert_eq!(program.run(&["grants"]).code, 0);
 }
 
@@ -60,10 +60,13 @@ async fn sequences_borrowings_and_missing_roles_are_given_and_a_role_that_exists
     execute(
         foreign.url(),
         &format!(
-            r#"revoke all on all tables in schema public from "{billing}", "{crm}"; drop owned by "{billing}"; drop role "{billing}""#
+            r#"revoke all on all tables in schema public from "{billing}", "{crm}";
+               drop owned by "{billing}";
+               drop role "{billing}""#
         ),
     );
-    let borrowing = "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = ['id']\nrights = ['select']\nwhy = 'a test'\nuntil = '9999-12-31'\n";
+    let borrowing = "[[borrowings]]\nwho = 'billing'\nwhat = 'clients'\ncolumns = ['id']\nrights = ['select']\n\
+                     why = 'a test'\nuntil = '9999-12-31'\n";
     let program = Program::new(foreign.url(), &foreign.manifest(borrowing));
     assert_eq!(program.run(&["grants"]).code, 1);
     let password = format!("select rolcanlogin and rolpassword is not null from pg_authid where rolname = '{crm}'");

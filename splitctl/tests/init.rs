@@ -1,4 +1,4 @@
-//! What a draft says, and that it can be worked with at once.
+//! What a draft contains, and that the other commands accept it.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
 
@@ -51,7 +51,7 @@ fn tables_are_given_to_owners_by_grants_then_foreign_keys_then_names() {
 }
 
 #[test]
-fn a_manifest_that_exists_is_left_as_it_is() {
+fn a_manifest_that_exists_is_not_overwritten() {
     let database = TestDatabase::create();
     let program = Program::new(database.url(), "mine");
     let ran = program.run(&["init", "--database", database.url()]);

@@ -5,7 +5,6 @@
 mod bench;
 mod fuzz;
 mod prepare;
-mod replica;
 mod services;
 mod split_demo;
 mod up;
@@ -29,9 +28,6 @@ enum Command {
     Up(up::UpOptions),
     /// Stops an `up` that runs elsewhere, and can delete its data
     Down(up::DownOptions),
-    /// Compares the services' replicas of each other's data, and puts them behind their views
-    #[command(subcommand)]
-    Replica(replica::Command),
     /// Renews the services' offline query data, asking a database as each service's role
     Prepare(prepare::Options),
     /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
@@ -46,7 +42,6 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up(options) => up::up(&options).map(|()| ExitCode::SUCCESS),
         Command::Down(options) => up::down(&options).map(|()| ExitCode::SUCCESS),
-        Command::Replica(command) => replica::run(&command),
         Command::Prepare(options) => prepare::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::SplitDemo(options) => split_demo::run(&options),

@@ -18,7 +18,7 @@ fn the_whole_way_is_walked_under_load_and_no_write_is_lost_doubled_or_invented()
     assert_eq!(report["pauses_ms"].as_array().map(Vec::len), Some(3), "{report}");
     assert!(report["verdict"]["acknowledged"].as_u64().is_some_and(|writes| writes > 400), "{report}");
     let steps: Vec<_> = report["marks"].as_array().expect("steps").iter().filter_map(|mark| mark["step"].as_str()).collect();
-    for step in ["use customers", "copy", "verify", "detach", "cutover", "rollback", "complete"] {
+    for step in ["replace customers", "copy", "verify", "detach", "cutover", "rollback", "complete"] {
         assert!(steps.contains(&step), "{steps:?}");
     }
     let picture = std::fs::read_to_string(&picture).expect("a picture");

@@ -250,14 +250,6 @@ impl Cluster {
         }
     }
 
-    /// The URL of a database of the cluster in `folder`, for the superuser, if some process has it running.
-    pub fn url_of_running(folder: &Path, database: &str) -> Option<String> {
-        let read = |name| fs::read_to_string(folder.join(name)).ok();
-        read("postgres/postmaster.pid")?;
-        let (password, port) = (read(PASSWORD)?, read("port")?);
-        Some(format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", password.trim(), port.trim()))
-    }
-
     /// The URL of a database for the superuser.
     pub fn url(&self, database: &str) -> String {
         self.url_as(SUPERUSER, database)

@@ -82,7 +82,7 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     const USERS: usize = 40;
     let service = Service::start().await;
     // Users reads a replica that nothing updates, so it deactivates any user. The events alone must cancel the orders.
-    service.execute(include_str!("../../../xtask/src/replica/open_orders.use.sql")).await;
+    service.execute(include_str!("../../../migrations/replicas/open_orders.replace.sql")).await;
     let app = users::App::new(
         Database::new(&service.database.url_as(USERS_ROLE), &settings(10)).expect("a URL"),
         OpenOrders::local(),

@@ -30,7 +30,10 @@ impl Move {
     pub async fn begin() -> Self {
         let (source, target) = (TestDatabase::create(), TestDatabase::own("orders"));
         let mut owner = source.owner().await;
-        owner.execute(include_str!("../../../xtask/src/replica/customers.use.sql")).await.expect("the replica is used");
+        owner
+            .execute(include_str!("../../../migrations/replicas/customers.replace.sql"))
+            .await
+            .expect("the replica is used");
         owner.execute("alter table orders drop constraint orders_user_id_fkey").await.expect("dropped");
         owner.execute(SWITCHES).await.expect("a table");
         target.owner().await.execute(SWITCHES).await.expect("a table");

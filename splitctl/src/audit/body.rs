@@ -1,26 +1,27 @@
-//! Which relations and functions the text of a function mentions. PL/pgSQL keeps no record of it, so this reads words:
-//! rather one coupling too many than one too few, but not those that only a comment or a message names.
+//! The relations and functions that the text of a function mentions. PL/pgSQL records no dependencies, so this reads words.
+//! It prefers a coupling too many to one too few, and leaves out names in comments and messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lexer::{Token, tokens};
 use crate::names::Qualified;
 
-/// Words after which a name is one of a table.
+/// Words that stand before the name of a table.
 const BEFORE_TABLES: [&str; 8] = ["from", "join", "into", "update", "only", "table", "using", "truncate"];
 /// Words that end a list of tables.
 const AFTER_TABLES: [&str; 11] =
     ["where", "group", "having", "order", "limit", "on", "set", "values", "select", "returning", "loop"];
 
-/// What a body mentions.
+/// The names that a body mentions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mentions {
-    /// Names that may be relations, and whether one stands where only a relation can.
+    /// Names that may be relations, and whether the name stands where only a relation can.
     pub relations: BTreeMap<Name, bool>,
-    /// Names that are called.
+    /// Names before an opening bracket.
     pub functions: BTreeSet<Name>,
 }
 
-/// A name as it is written, with its schema or without.
+/// A name as the body writes it, with or without its schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     schema: Option<String>,
@@ -28,34 +29,27 @@ pub struct Name {
 }
 
 impl Name {
-    /// Without the schema.
+    /// The name without its schema.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it may mean this one. Without a schema it may mean one in any: the search path is the caller's.
+    /// Whether it may mean this object. Without a schema it may mean one in any, since the caller sets the search path.
     pub fn may_mean(&self, other: &Qualified) -> bool {
         self.name == other.name && self.schema.as_ref().is_none_or(|schema| *schema == other.schema)
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Word(String),
-    Literal(String),
-    Other(char),
-}
-
-/// Reads a body. `is_schema` tells a schema's name from that of a table or variable before a dot.
+/// Reads a body. `is_schema` distinguishes a schema before a dot from a table or variable.
 pub fn read(body: &str, is_schema: &dyn Fn(&str) -> bool) -> Mentions {
-    let tokens = tokens(body);
+    let tokens: Vec<Token> = tokens(body).collect();
     let mut mentions = Mentions::default();
     collect(&tokens, is_schema, false, &mut mentions);
-    // Only a body that executes texts has SQL in them; elsewhere they are messages and values.
+    // Literals hold SQL only in a body that executes them; elsewhere they are messages and values.
     if tokens.iter().any(|token| matches!(token, Token::Word(word) if word == "execute")) {
         for token in &tokens {
             if let Token::Literal(text) = token {
-                collect(&self::tokens(text), is_schema, true, &mut mentions);
+                collect(&self::tokens(text).collect::<Vec<_>>(), is_schema, true, &mut mentions);
             }
         }
     }
@@ -100,84 +94,6 @@ fn collect(tokens: &[Token], is_schema: &dyn Fn(&str) -> bool, in_text: bool, me
             }
         }
     }
-}
-
-/// Words as the catalog has them, texts, and other characters; without comments and white space.
-fn tokens(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = if rest.starts_with("--") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            comment(rest)
-        } else if first == '\'' || first == '"' {
-            let (content, length) = quoted(rest, first);
-            tokens.push(if first == '"' { Token::Word(content) } else { Token::Literal(content) });
-            length
-        } else if let Some(tag) = dollar_tag(rest) {
-            let body = &rest[tag.len()..];
-            let end = body.find(tag).unwrap_or(body.len());
-            tokens.push(Token::Literal(body[..end].to_owned()));
-            (tag.len() + end + tag.len()).min(rest.len())
-        } else if first.is_alphabetic() || first == '_' {
-            let part = |character: char| character.is_alphanumeric() || character == '_' || character == '$';
-            let end = rest.find(|character| !part(character)).unwrap_or(rest.len());
-            tokens.push(Token::Word(rest[..end].to_lowercase()));
-            end
-        } else {
-            if !first.is_whitespace() {
-                tokens.push(Token::Other(first));
-            }
-            first.len_utf8()
-        };
-        rest = &rest[length..];
-    }
-    tokens
-}
-
-/// The length of a comment, with those inside it.
-fn comment(text: &str) -> usize {
-    let (mut depth, mut at) = (0, 0);
-    while at < text.len() {
-        let rest = &text[at..];
-        if rest.starts_with("/*") {
-            (depth, at) = (depth + 1, at + 2);
-        } else if rest.starts_with("*/") {
-            (depth, at) = (depth - 1, at + 2);
-            if depth == 0 {
-                return at;
-            }
-        } else {
-            at += rest.chars().next().map_or(1, char::len_utf8);
-        }
-    }
-    text.len()
-}
-
-/// What is between two quotes, a doubled one being one, and how long it is with them.
-fn quoted(text: &str, quote: char) -> (String, usize) {
-    let mut content = String::new();
-    let mut characters = text.char_indices().skip(1).peekable();
-    while let Some((at, character)) = characters.next() {
-        if character != quote {
-            content.push(character);
-        } else if characters.next_if(|(_, next)| *next == quote).is_some() {
-            content.push(quote);
-        } else {
-            return (content, at + 1);
-        }
-    }
-    (content, text.len())
-}
-
-/// `$tag$`, if one starts here.
-fn dollar_tag(text: &str) -> Option<&str> {
-    let end = text.strip_prefix('$')?.find('$')? + 1;
-    let tag = &text[1..end];
-    let valid = tag.chars().all(|character| character.is_alphanumeric() || character == '_')
-        && !tag.starts_with(|first: char| first.is_ascii_digit());
-    valid.then(|| &text[..=end])
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
-//! Which findings the manifest's borrowings explain, which are over, and which nothing needs any more.
+//! The manifest's borrowings: which findings they explain, which have ended, and which nothing needs any more.
 
 use std::collections::BTreeSet;
 
 use super::finding::{Finding, Kind, Severity};
 use crate::manifest::{Borrowing, Manifest};
 
-/// Between the tables of a transaction's finding.
+/// The separator between the tables of a transaction's finding.
 pub const TOGETHER: &str = " + ";
 
-/// Applies them to what was found. `today` is the database's, as 2027-01-31.
-pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, notes: &mut Vec<String>) {
+/// Applies the borrowings to the findings. `today` is the database's day, as 2027-01-31.
+pub fn apply(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, notes: &mut Vec<String>) {
     let mut used = vec![false; manifest.borrowings.len()];
-    // What is missing is nothing that could be borrowed.
+    // A relation that is missing cannot be borrowed.
     for finding in findings.iter_mut().filter(|finding| finding.kind != Kind::Missing) {
         for (borrowing, used) in manifest.borrowings.iter().zip(&mut used) {
-            if borrowing.who != finding.from || borrowing.what != finding.object {
+            if !explains(borrowing, finding) {
                 continue;
             }
             *used = true;
@@ -33,20 +33,25 @@ pub fn settle(manifest: &Manifest, today: &str, findings: &mut Vec<Finding>, not
         let Borrowing { who, what, .. } = borrowing;
         if used {
         } else if what.contains(TOGETHER) {
-            // That a transaction was not seen for a minute does not say that there is none.
+            // A transaction that one watch missed may still exist.
             notes.push(format!(
-                "whether {who} still writes {what} in one transaction was not seen: watch longer, or ask {who}"
+                "no transaction of {who} wrote {what} while it was watched: watch longer, or ask {who} whether it still does"
             ));
         } else if findings.iter().any(|finding| finding.kind == Kind::Role && finding.from == *who) {
-            notes.push(format!("whether {who} still needs {what} cannot be told while no grant holds its role back"));
+            notes.push(format!("whether {who} still needs {what} is unknown, because grants do not limit its role"));
         } else {
-            let detail = format!("nothing that {who} uses is called {what}, or {who} owns all that it needs for it");
+            let detail = format!("{who} uses no {what} of another owner");
             findings.push(Finding::new(Kind::UnusedBorrowing, what, who, "", detail).by());
         }
     }
 }
 
-/// What of the finding the borrowing does not allow. An empty list allows all.
+/// Whether the borrowing names the finding's object and the owner that depends on it.
+pub fn explains(borrowing: &Borrowing, finding: &Finding) -> bool {
+    borrowing.who == finding.from && borrowing.what == finding.object
+}
+
+/// The rights or columns of the finding that the borrowing does not allow. An empty list allows all.
 fn beyond(borrowing: &Borrowing, finding: &Finding) -> Option<String> {
     let lacks = |allowed: &[String], used: &Option<BTreeSet<String>>, matches: fn(&str, &str) -> bool| {
         let used = used.iter().flatten().filter(|_| !allowed.is_empty());

@@ -1,5 +1,5 @@
-//! What the database's catalog says of the relations that somebody may own: no system schema, no member of an extension,
-//! no bookkeeping of a migration tool, nothing of `splitctl` itself.
+//! The relations that an owner can list, as the catalog has them. System schemas, members of extensions, bookkeeping of
+//! migration tools and the schema `splitctl` are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use sqlx::{PgConnection, query_as};
 
 use crate::names::Qualified;
 
-/// Tables of migration tools: each database has its own, so no owner lists them.
+/// Tables of migration tools. Each database has its own, so no owner lists them.
 pub const BOOKKEEPING: [&str; 7] = [
     "_sqlx_migrations",
     "schema_migrations",
@@ -19,33 +19,53 @@ pub const BOOKKEEPING: [&str; 7] = [
     "goose_db_version",
 ];
 
-/// The condition that a schema `n` is the user's.
-pub const USER_SCHEMA: &str = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'splitctl')";
+/// A statement, then the condition that its schema `n` is a user's, then its end.
+macro_rules! in_user_schemas {
+    ($statement:literal, $end:literal) => {
+        concat!($statement, " and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'splitctl')", $end)
+    };
+}
+pub(super) use in_user_schemas;
 
 /// A table, view, materialised view or sequence.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Relation {
+    /// Its oid.
+    pub oid: i64,
     /// Its name.
+    #[sqlx(flatten)]
     pub name: Qualified,
-    /// What it is.
+    /// Its kind.
+    #[sqlx(try_from = "String")]
     pub kind: RelationKind,
-    /// Of a partition, the partitioned table at the top; else itself.
+    /// The partitioned table at the top, if it is a partition; else itself.
     pub root: i64,
     /// The role that owns it.
     pub role: String,
-    /// Its columns, in their order.
+    /// Its columns, in order.
     pub columns: Vec<String>,
 }
 
-/// What a relation is.
+/// The kinds of relations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
-    /// With rows of its own, partitioned or not.
+    /// A table, partitioned or not.
     Table,
     /// A view, materialised or not.
     View,
     /// A sequence.
     Sequence,
+}
+
+/// From `pg_class.relkind`.
+impl From<String> for RelationKind {
+    fn from(kind: String) -> Self {
+        match kind.as_str() {
+            "S" => Self::Sequence,
+            "v" | "m" => Self::View,
+            _ => Self::Table,
+        }
+    }
 }
 
 /// A default that takes numbers from a sequence.
@@ -59,23 +79,25 @@ pub struct SequenceDefault {
     pub sequence: i64,
 }
 
-/// The catalog, by oid.
+/// What the audit reads of the catalog.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// All relations.
+    /// All relations by oid.
     pub relations: BTreeMap<i64, Relation>,
-    /// What each view reads directly; also tables with rules.
+    /// The relations that each view, or table with rules, reads directly.
     pub reads: BTreeMap<i64, BTreeSet<i64>>,
-    /// Defaults from sequences that are no identity columns.
+    /// Defaults that take numbers from sequences, without identity columns.
     pub sequence_defaults: Vec<SequenceDefault>,
-    /// The table that a sequence goes with.
+    /// The table that each sequence is dropped with.
     pub sequence_tables: BTreeMap<i64, i64>,
 }
 
 impl Catalog {
-    /// Reads it.
+    /// Reads the catalog.
     pub async fn read(connection: &mut PgConnection) -> Result<Self> {
-        let mut catalog = Self { relations: relations(connection).await?, ..Self::default() };
+        let relations: Vec<Relation> = query_as(RELATIONS).bind(&BOOKKEEPING[..]).fetch_all(&mut *connection).await?;
+        let relations = relations.into_iter().map(|relation| (relation.oid, relation)).collect();
+        let mut catalog = Self { relations, ..Self::default() };
         let known = |oid: &i64| catalog.relations.contains_key(oid);
         for (reader, read) in query_as::<_, (i64, i64)>(READS).fetch_all(&mut *connection).await? {
             if known(&reader) && known(&read) {
@@ -94,19 +116,19 @@ impl Catalog {
         self.relations.iter().find(|(_, relation)| relation.name == *name).map(|(oid, relation)| (*oid, relation))
     }
 
-    /// Tables that are no partitions.
+    /// The tables, without partitions.
     pub fn tables(&self) -> impl Iterator<Item = (i64, &Relation)> {
         let whole = |(oid, relation): &(&i64, &Relation)| relation.kind == RelationKind::Table && relation.root == **oid;
         self.relations.iter().filter(whole).map(|(oid, relation)| (*oid, relation))
     }
 
-    /// Views.
+    /// The views, materialised or not.
     pub fn views(&self) -> impl Iterator<Item = (i64, &Relation)> {
         let view = |(_, relation): &(&i64, &Relation)| relation.kind == RelationKind::View;
         self.relations.iter().filter(view).map(|(oid, relation)| (*oid, relation))
     }
 
-    /// The tables that a view reads, through whatever other views.
+    /// The tables that a view reads, directly or through other views.
     pub fn tables_read(&self, view: i64) -> BTreeSet<i64> {
         let (mut tables, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), vec![view]);
         while let Some(reader) = left.pop() {
@@ -123,39 +145,14 @@ impl Catalog {
         tables
     }
 
-    /// For people.
+    /// The relation's name, for people.
     pub fn shown(&self, relation: i64) -> String {
         self.relations.get(&relation).map_or_else(|| "?".to_owned(), |relation| relation.name.to_string())
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    oid: i64,
-    schema: String,
-    name: String,
-    kind: String,
-    root: i64,
-    role: String,
-    columns: Vec<String>,
-}
-
-async fn relations(connection: &mut PgConnection) -> Result<BTreeMap<i64, Relation>> {
-    let statement = format!("{RELATIONS} and {USER_SCHEMA}");
-    let rows: Vec<Row> = query_as(sqlx::AssertSqlSafe(statement)).bind(&BOOKKEEPING[..]).fetch_all(connection).await?;
-    let relation = |row: Row| {
-        let kind = match row.kind.as_str() {
-            "S" => RelationKind::Sequence,
-            "v" | "m" => RelationKind::View,
-            _ => RelationKind::Table,
-        };
-        let name = Qualified::new(row.schema, row.name);
-        (row.oid, Relation { name, kind, root: row.root, role: row.role, columns: row.columns })
-    };
-    Ok(rows.into_iter().map(relation).collect())
-}
-
-const RELATIONS: &str = r"
+const RELATIONS: &str = in_user_schemas!(
+    r"
     select
         c.oid::int8,
         n.nspname::text as schema,
@@ -182,7 +179,9 @@ const RELATIONS: &str = r"
           where d.classid = 'pg_class'::regclass
             and d.objid = c.oid
             and d.deptype = 'e'
-      )";
+      )",
+    ""
+);
 
 const READS: &str = r"
     select distinct r.ev_class::int8, d.refobjid::int8

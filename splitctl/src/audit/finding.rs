@@ -1,43 +1,44 @@
-//! What the audit says: findings, and the document they make.
+//! The audit's findings, and the report that lists them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::Serialize;
 
-/// One coupling, or one thing that keeps couplings from being known.
+/// A coupling, or a condition that hides couplings.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
-    /// The same at each run, as long as it is the same coupling.
+    /// Identifies the coupling from run to run.
     pub id: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What a borrowing's `what` names.
+    /// The object, as a borrowing's `what` names it.
     pub object: String,
     /// The owner that depends on the other.
     pub from: String,
-    /// The owner depended on; several with commas between.
+    /// The owners that it depends on, separated by commas.
     pub to: String,
     /// Whether it blocks.
     pub severity: Severity,
-    /// What was seen.
+    /// What the audit saw.
     pub detail: String,
-    /// What takes its place, or what to do.
+    /// What can replace the coupling, or what to do.
     pub replace_by: &'static str,
-    /// The columns used, where they are known.
+    /// The columns that are used, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<BTreeSet<String>>,
-    /// The rights used, where they are known.
+    /// The rights that are used, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rights: Option<BTreeSet<String>>,
 }
 
-/// How much a finding weighs.
+/// What a finding means for the exit code and for a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// It blocks.
+    /// No borrowing explains it: the audit fails.
     Error,
-    /// It has to be known when an owner moves.
+    /// It matters when an owner moves.
     Warning,
     /// A borrowing of the manifest explains it.
     Tolerated,
@@ -49,7 +50,7 @@ pub enum Severity {
 pub enum Kind {
     /// A constraint between two owners' tables.
     ForeignKey,
-    /// A view that reads what another owner has.
+    /// A view that reads another owner's relation.
     View,
     /// A view that another owner's role may use.
     PublishedView,
@@ -57,7 +58,7 @@ pub enum Kind {
     Trigger,
     /// A function that uses tables of several owners.
     Function,
-    /// A function with its owner's rights that another owner's role may call.
+    /// A function that runs with its owner's rights, and that another owner's role may call.
     DefinerFunction,
     /// A default that takes another owner's sequence, or calls a function that uses another's tables.
     Default,
@@ -65,11 +66,11 @@ pub enum Kind {
     Policy,
     /// A table that inherits from another owner's.
     Inheritance,
-    /// A right of one owner's role on what another has.
+    /// A right of an owner's role on another owner's relation.
     Grant,
-    /// A role that no grant can hold back.
+    /// A role that grants do not limit.
     Role,
-    /// A type of columns of several owners.
+    /// A type that columns of several owners have.
     SharedType,
     /// A function that expressions or triggers of several owners' tables call.
     SharedFunction,
@@ -77,7 +78,7 @@ pub enum Kind {
     UnlistedTable,
     /// A relation of the manifest that the database does not have.
     Missing,
-    /// Statements of one owner that use what another has.
+    /// Statements of an owner that use another owner's relation.
     Statement,
     /// A transaction that wrote tables of several owners.
     Transaction,
@@ -85,68 +86,55 @@ pub enum Kind {
     UnusedBorrowing,
 }
 
-impl Kind {
-    /// As in ids and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ForeignKey => "foreign-key",
-            Self::View => "view",
-            Self::PublishedView => "published-view",
-            Self::Trigger => "trigger",
-            Self::Function => "function",
-            Self::DefinerFunction => "definer-function",
-            Self::Default => "default",
-            Self::Policy => "policy",
-            Self::Inheritance => "inheritance",
-            Self::Grant => "grant",
-            Self::Role => "role",
-            Self::SharedType => "shared-type",
-            Self::SharedFunction => "shared-function",
-            Self::UnlistedTable => "unlisted-table",
-            Self::Missing => "missing",
-            Self::Statement => "statement",
-            Self::Transaction => "transaction",
-            Self::UnusedBorrowing => "unused-borrowing",
-        }
+/// The name in ids and JSON.
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
+}
 
-    /// What takes its place, or what to do.
+impl Kind {
+    /// What can replace such a coupling, or what to do.
     fn replace_by(self) -> &'static str {
         match self {
             Self::ForeignKey => "Keep the id without the constraint, and check it by a call or against a replica.",
-            Self::View => "Let the view read a replica: a table of its own, fed from the other's events.",
-            Self::PublishedView => "Call the owner, or read a replica fed from its events.",
-            Self::Trigger => "Check against a replica or by a call, and settle afterwards what slips through.",
-            Self::Function => "One function for each owner, with a call or an event between them.",
+            Self::View => "Let the view read a replica: the owner's own table, filled from the other owner's events.",
+            Self::PublishedView => "Call the owner, or read a replica that is filled from its events.",
+            Self::Trigger => "Check against a replica or by a call, and compensate afterwards for what passed the check.",
+            Self::Function => "Write one function for each owner, with a call or an event between them.",
             Self::DefinerFunction => {
                 "Revoke execute from the role and from PUBLIC, and offer a call of the service instead."
             }
             Self::Default => "Use a sequence or a key of its own.",
-            Self::Policy => "Keep what the policy or rule needs in a table of its own, fed from the other's events.",
-            Self::Inheritance => "Make two tables of it.",
+            Self::Policy => {
+                "Keep what the policy or rule needs in the owner's own table, filled from the other owner's events."
+            }
+            Self::Inheritance => "Split it into two tables.",
             Self::Grant => "Revoke it (`splitctl grants` shows how); read a published view or a replica, or call the owner.",
             Self::Role => {
-                "Give each owner a role that is no superuser, owns no table of another, and is no member of one that does."
+                "Give each owner a role that is not a superuser, owns no other owner's table, and is in no role that does."
             }
             Self::SharedType => {
-                "Nothing now; each database gets a copy of it when an owner moves, and they part from then on."
+                "Nothing now. When an owner moves, each database gets a copy, and the copies change independently."
             }
-            Self::SharedFunction => "Nothing now; each database needs a copy of it when an owner moves.",
+            Self::SharedFunction => "Nothing now. Each database needs a copy of the function when an owner moves.",
             Self::UnlistedTable => "List it in the manifest under the owner that changes it.",
             Self::Missing => "Delete it from the manifest, or create it.",
-            Self::Statement => "Call the owner, or read a replica fed from its events.",
-            Self::Transaction => "Commit for one owner with an event in its outbox, and let the other follow.",
+            Self::Statement => "Call the owner, or read a replica that is filled from its events.",
+            Self::Transaction => {
+                "Commit the tables of one owner with an event in its outbox; the other owner applies the event."
+            }
             Self::UnusedBorrowing => "Delete it from the manifest: the list only shrinks.",
         }
     }
 }
 
 impl Finding {
-    /// A coupling: an error until a borrowing explains it. Its id ends with its object.
+    /// A coupling, which is an error until a borrowing explains it. Its id ends with its object.
     pub fn new(kind: Kind, object: impl Into<String>, from: &str, to: &str, detail: impl Into<String>) -> Self {
         let object = object.into();
         Self {
-            id: format!("{}:{object}", kind.name()),
+            id: format!("{kind}:{object}"),
             kind,
             object,
             from: from.to_owned(),
@@ -159,35 +147,35 @@ impl Finding {
         }
     }
 
-    /// For kinds of which several owners may have one with the same object.
+    /// Adds the owner to the id, for kinds where several owners can have a finding on one object.
     pub fn by(mut self) -> Self {
-        self.id = format!("{}:{}:{}", self.kind.name(), self.from, self.object);
+        self.id = format!("{}:{}:{}", self.kind, self.from, self.object);
         self
     }
 
-    /// The same as a warning.
+    /// The same finding as a warning.
     pub fn warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 }
 
-/// The whole answer.
+/// The audit's result.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Errors first, then warnings, then what is tolerated.
+    /// Errors first, then warnings, then tolerated findings.
     pub findings: Vec<Finding>,
-    /// How many errors.
+    /// The number of errors.
     pub errors: usize,
-    /// How many warnings.
+    /// The number of warnings.
     pub warnings: usize,
-    /// How many are tolerated.
+    /// The number of tolerated findings.
     pub tolerated: usize,
-    /// What was not looked at, and why.
+    /// What the audit left out, and why.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Sorts and counts.
+    /// Sorts and counts the findings.
     pub fn new(mut findings: Vec<Finding>, notes: Vec<String>) -> Self {
         findings.sort_by(|a, b| (a.severity, a.kind, &a.id).cmp(&(b.severity, b.kind, &b.id)));
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();

@@ -1,12 +1,13 @@
-//! Couplings by functions: triggers, expressions of tables, functions across owners, and those that lend their owner's rights.
+//! Couplings by functions: triggers, expressions of tables, functions across owners, and functions that run with their
+//! owner's rights.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, PgConnection, query_as};
+use sqlx::{PgConnection, query_as};
 
 use super::body;
-use super::catalog::{Catalog, RelationKind, USER_SCHEMA};
+use super::catalog::{Catalog, RelationKind, in_user_schemas};
 use super::finding::{Finding, Kind};
 use super::ownership::Ownership;
 use super::references::{part, shared};
@@ -15,29 +16,29 @@ use crate::names::Qualified;
 #[derive(sqlx::FromRow)]
 struct Row {
     oid: i64,
-    schema: String,
-    name: String,
+    #[sqlx(flatten)]
+    name: Qualified,
     arguments: String,
     body: String,
-    /// What Postgres knows that it uses: all of it for a body of `begin atomic`, nothing for a text.
+    /// The dependencies that Postgres records: all of them for a body of `begin atomic`, none for a body that is a text.
     depends: Vec<i64>,
     definer: bool,
     is_trigger: bool,
-    /// Those of the manifest's roles that may call it.
+    /// The manifest's roles that may call it.
     callers: Vec<String>,
 }
 
-/// A use of a function by a table.
+/// A table's use of a function.
 #[derive(sqlx::FromRow)]
 struct Use {
     function: i64,
     table: i64,
-    /// The trigger, column, constraint … that calls it.
+    /// The trigger, column, constraint or other part of the table that calls it.
     name: String,
     is_trigger: bool,
 }
 
-/// All of them. `roles` are owners by role.
+/// All couplings by functions. `roles` holds owners by role.
 pub async fn findings(
     connection: &mut PgConnection,
     catalog: &Catalog,
@@ -45,8 +46,7 @@ pub async fn findings(
     roles: &BTreeMap<&str, &str>,
 ) -> Result<Vec<Finding>> {
     let names: Vec<&str> = roles.keys().copied().collect();
-    let statement = format!("{FUNCTIONS} and {USER_SCHEMA} order by p.oid");
-    let functions: Vec<Row> = query_as(AssertSqlSafe(statement)).bind(&names).fetch_all(&mut *connection).await?;
+    let functions: Vec<Row> = query_as(FUNCTIONS).bind(&names).fetch_all(&mut *connection).await?;
     let uses: Vec<Use> = query_as(USES).fetch_all(connection).await?;
     let touched = touched(&functions, catalog);
     let mut findings = Vec::new();
@@ -69,67 +69,41 @@ pub async fn findings(
     }
     for function in &functions {
         let touched = &touched[&function.oid];
-        // Trigger functions are told of at their triggers.
+        // The findings of triggers cover their functions.
         if !called_by_triggers.contains(&function.oid) {
             findings.extend(across(function, touched, catalog, owners, roles));
         }
         if function.definer && !function.is_trigger {
-            findings.extend(lent(function, touched, owners, roles));
+            findings.extend(with_owners_rights(function, touched, owners, roles));
         }
         if let Some((from, to)) = tables_of.get(&function.oid).and_then(|tables| shared(owners, tables)) {
             let detail = format!("tables of {from} and {to} call {}", shown(function));
             findings.push(Finding::new(Kind::SharedFunction, shown(function), &from, &to, detail).warning());
         }
     }
-    // The same function may stand behind a column twice.
+    // A default may call the same function twice.
     findings.sort_by(|a, b| a.id.cmp(&b.id));
     findings.dedup_by(|a, b| a.id == b.id);
     Ok(findings)
 }
 
 fn shown(function: &Row) -> String {
-    format!("{}({})", Qualified::new(&function.schema, &function.name), function.arguments)
+    format!("{}({})", function.name, function.arguments)
 }
 
-/// The relations that each function uses, itself or through those it calls.
+/// The relations that each function uses, itself or through functions that it calls.
 fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>> {
-    let schemas: BTreeSet<&str> = catalog.relations.values().map(|relation| relation.name.schema.as_str()).collect();
-    let schemas: BTreeSet<&str> = functions.iter().map(|function| function.schema.as_str()).chain(schemas).collect();
-    let columns: BTreeSet<&str> =
-        catalog.relations.values().flat_map(|relation| relation.columns.iter().map(String::as_str)).collect();
-    let mut relations_named: BTreeMap<&str, Vec<(i64, &Qualified)>> = BTreeMap::new();
-    for (oid, relation) in &catalog.relations {
-        relations_named.entry(&relation.name.name).or_default().push((*oid, &relation.name));
-    }
-    let mut functions_named: BTreeMap<&str, Vec<(i64, Qualified)>> = BTreeMap::new();
+    let names = Names::of(functions, catalog);
+    let known: BTreeSet<i64> = functions.iter().map(|function| function.oid).collect();
+    let (mut touched, mut calls) = (BTreeMap::new(), BTreeMap::new());
     for function in functions {
-        let name = Qualified::new(&function.schema, &function.name);
-        functions_named.entry(&function.name).or_default().push((function.oid, name));
-    }
-    let mut touched = BTreeMap::new();
-    let mut calls = BTreeMap::new();
-    for function in functions {
-        let mentions = body::read(&function.body, &|schema| schemas.contains(schema));
-        let mut relations: BTreeSet<i64> = function.depends.iter().copied().collect();
-        let mut called = relations.clone();
-        for (name, certain) in &mentions.relations {
-            // Many a table is called as some column is: `status`, `positions`.
-            if !certain && columns.contains(name.name()) {
-                continue;
-            }
-            let candidates = relations_named.get(name.name()).into_iter().flatten();
-            relations.extend(candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| oid));
-        }
-        for name in &mentions.functions {
-            let candidates = functions_named.get(name.name()).into_iter().flatten();
-            called.extend(candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| oid));
-        }
+        let (mut relations, mut called) = names.used_by(function);
         relations.retain(|oid| catalog.relations.contains_key(oid));
-        called.retain(|oid| functions.iter().any(|other| other.oid == *oid));
-        calls.insert(function.oid, called);
+        called.retain(|oid| known.contains(oid));
         touched.insert(function.oid, relations);
+        calls.insert(function.oid, called);
     }
-    // Until nothing is added: functions may call each other.
+    // Repeated until no function gains a relation, since functions may call each other.
     loop {
         let mut grown = false;
         for (caller, called) in &calls {
@@ -145,7 +119,61 @@ fn touched(functions: &[Row], catalog: &Catalog) -> BTreeMap<i64, BTreeSet<i64>>
     }
 }
 
-/// A function of several owners' tables.
+/// The names that a body may mention.
+struct Names<'a> {
+    schemas: BTreeSet<&'a str>,
+    columns: BTreeSet<&'a str>,
+    relations: ByName<'a>,
+    functions: ByName<'a>,
+}
+
+/// Objects by their names without schemas.
+type ByName<'a> = BTreeMap<&'a str, Vec<(i64, &'a Qualified)>>;
+
+impl<'a> Names<'a> {
+    fn of(functions: &'a [Row], catalog: &'a Catalog) -> Self {
+        let by_name = |objects: &[(i64, &'a Qualified)]| {
+            let mut by_name = ByName::new();
+            for (oid, name) in objects {
+                by_name.entry(&name.name).or_default().push((*oid, *name));
+            }
+            by_name
+        };
+        let relations: Vec<_> = catalog.relations.values().map(|relation| (relation.oid, &relation.name)).collect();
+        let functions: Vec<_> = functions.iter().map(|function| (function.oid, &function.name)).collect();
+        Self {
+            schemas: relations.iter().chain(&functions).map(|(_, name)| name.schema.as_str()).collect(),
+            columns: catalog.relations.values().flat_map(|relation| &relation.columns).map(String::as_str).collect(),
+            relations: by_name(&relations),
+            functions: by_name(&functions),
+        }
+    }
+
+    /// The oids of relations and of functions that a function uses. Its recorded dependencies are in both.
+    fn used_by(&self, function: &Row) -> (BTreeSet<i64>, BTreeSet<i64>) {
+        let mentions = body::read(&function.body, &|schema| self.schemas.contains(schema));
+        let mut relations: BTreeSet<i64> = function.depends.iter().copied().collect();
+        let mut called = relations.clone();
+        for (name, certain) in &mentions.relations {
+            // Columns often have the name of a table, such as `status` or `positions`.
+            if *certain || !self.columns.contains(name.name()) {
+                relations.extend(meant(&self.relations, name));
+            }
+        }
+        for name in &mentions.functions {
+            called.extend(meant(&self.functions, name));
+        }
+        (relations, called)
+    }
+}
+
+/// The oids of the objects that a name in a body may mean.
+fn meant(objects: &ByName<'_>, name: &body::Name) -> impl Iterator<Item = i64> {
+    let candidates = objects.get(name.name()).into_iter().flatten();
+    candidates.filter(|(_, known)| name.may_mean(known)).map(|(oid, _)| *oid)
+}
+
+/// A function that uses tables of several owners.
 fn across(
     function: &Row,
     touched: &BTreeSet<i64>,
@@ -154,7 +182,7 @@ fn across(
     roles: &BTreeMap<&str, &str>,
 ) -> Option<Finding> {
     let all = owners.all(touched.iter().copied());
-    // Whose it is: that of the only role that may call it, and else of the first by name.
+    // It belongs to the owner whose role alone may call it, or else to the first owner by name.
     let callers: BTreeSet<&str> = function.callers.iter().map(|role| roles[role.as_str()]).collect();
     let only = callers.first().filter(|_| callers.len() == 1).copied().filter(|owner| all.contains(*owner));
     let from = only.or(all.first().map(String::as_str))?;
@@ -163,8 +191,8 @@ fn across(
     Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")))
 }
 
-/// A function by which other owners' roles use tables with rights that are not theirs.
-fn lent(
+/// A function that runs with its owner's rights, so that other owners' roles use tables without rights of their own.
+fn with_owners_rights(
     function: &Row,
     touched: &BTreeSet<i64>,
     owners: &Ownership,
@@ -185,7 +213,8 @@ fn foreign(catalog: &Catalog, owners: &Ownership, owner: &str, relations: &BTree
     relations.iter().filter(other).map(|&relation| catalog.shown(relation)).collect::<Vec<_>>().join(", ")
 }
 
-const FUNCTIONS: &str = r"
+const FUNCTIONS: &str = in_user_schemas!(
+    r"
     select
         p.oid::int8,
         n.nspname::text as schema,
@@ -218,9 +247,11 @@ const FUNCTIONS: &str = r"
           where d.classid = 'pg_proc'::regclass
             and d.objid = p.oid
             and d.deptype = 'e'
-      )";
+      )",
+    " order by p.oid"
+);
 
-/// What of a table calls a function. Of partitions, only what stands at the root.
+/// The parts of tables that call functions. Partitions repeat the parts of their root, so they are left out.
 const USES: &str = r#"
     select t.tgfoid::int8 as function, t.tgrelid::int8 as "table", t.tgname::text as name, true as is_trigger
     from pg_trigger t

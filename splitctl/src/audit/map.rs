@@ -1,34 +1,34 @@
-//! The couplings as a picture: an SVG that needs nothing but a browser. Owners stand side by side with a line below each;
-//! every coupling is an arrow at a height of its own, so that no two overlap however many there are.
+//! The couplings as an SVG for a browser. Owners stand side by side, each above a line. Every coupling is an arrow between
+//! two lines, at its own height, so that no two arrows overlap.
 
 use std::fmt::Write;
 
 use super::finding::{Finding, Report, Severity};
 use crate::manifest::{Manifest, Owner};
 
-/// The width of a character of the font, in pixels; labels are in a monospaced one so that this is known.
+/// The width of a character in pixels. The font is monospaced, so that the width of a label is known.
 const CHARACTER: usize = 7;
-/// The space around and between things.
+/// The space around and between elements.
 const GAP: usize = 16;
 /// The height of a line of text.
 const LINE: usize = 18;
-/// The height that one arrow takes, its label included.
+/// The height of an arrow with its label.
 const ARROW: usize = 44;
 /// The least distance between two owners' lines.
 const LANE: usize = 300;
-/// Labels longer than this are cut.
+/// The longest label, in characters; a longer one is cut.
 const LABEL: usize = 64;
 
-/// An owner's place.
+/// An owner's column in the picture.
 struct Lane<'a> {
     name: &'a str,
     owner: &'a Owner,
-    /// The middle.
+    /// The middle of the column.
     x: usize,
     width: usize,
 }
 
-/// The whole document.
+/// The SVG document.
 pub fn svg(manifest: &Manifest, report: &Report) -> String {
     let lanes = lanes(manifest);
     let middle = |name: &str| lanes.iter().find(|lane| lane.name == name).map(|lane| lane.x);
@@ -48,12 +48,13 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
     let legend = arrows_end + 2 * GAP;
     let height = legend + 2 * GAP + others().count() * LINE + GAP;
     let longest = report.findings.iter().map(|finding| label(finding).chars().count()).max().unwrap_or(0) * CHARACTER;
-    // A label stands over the middle of its arrow, and may be wider than that; room for the longest at both ends.
+    // A label may be wider than its arrow, so there is room for the longest one.
     let lanes_end = lanes.last().map_or(0, |lane| lane.x + lane.width / 2);
     let width = (lanes_end + GAP).max(longest + 4 * GAP).max(880);
 
     let mut svg = String::new();
-    let _ = write!(svg, "{}", HEAD.replace("{width}", &width.to_string()).replace("{height}", &height.to_string()));
+    let head = HEAD.replace("{width}", &width.to_string()).replace("{height}", &height.to_string());
+    svg.push_str(&head.replace("{marker}", MARKER));
     text(&mut svg, GAP, GAP + LINE, "title", &format!("What couples the owners: {}", report.summary()));
     for lane in &lanes {
         draw_owner(&mut svg, lane, top, arrows_end);
@@ -69,7 +70,7 @@ pub fn svg(manifest: &Manifest, report: &Report) -> String {
         text(&mut svg, x + 48, legend + 4, "label", words);
         x += 48 + words.len() * CHARACTER + 2 * GAP;
     }
-    text(&mut svg, x, legend + 4, "quiet", "an arrow goes from who depends to whom it depends on");
+    text(&mut svg, x, legend + 4, "quiet", "an arrow goes from an owner to the owner that it depends on");
     for (at, finding) in others().enumerate() {
         text(&mut svg, GAP, legend + 2 * GAP + at * LINE, class(finding.severity), &label(finding));
     }
@@ -106,7 +107,7 @@ fn draw_owner(svg: &mut String, lane: &Lane, top: usize, bottom: usize) {
 }
 
 fn draw_arrow(svg: &mut String, finding: &Finding, from: usize, to: usize, y: usize, width: usize) {
-    // Short of the line it points at, so that the head touches it.
+    // The arrow ends before the line, so that its head touches it.
     let end = if to > from { to - 2 } else { to + 2 };
     let _ = writeln!(svg, "<g><title>{}</title>", escape(&finding.detail));
     line(svg, finding.severity, from, end, y);
@@ -134,7 +135,7 @@ fn text(svg: &mut String, x: usize, y: usize, class: &str, text: &str) {
 }
 
 fn label(finding: &Finding) -> String {
-    let label = format!("{}: {}", finding.kind.name(), finding.object);
+    let label = format!("{}: {}", finding.kind, finding.object);
     if label.chars().count() <= LABEL { label } else { label.chars().take(LABEL - 1).chain(['…']).collect() }
 }
 
@@ -146,7 +147,7 @@ fn class(severity: Severity) -> &'static str {
     }
 }
 
-/// Text for XML. Control characters have no place in it, not even escaped.
+/// Text for XML, which allows no control characters, even escaped.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -162,7 +163,12 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-const HEAD: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">
+/// The attributes of an arrow's head.
+const MARKER: &str =
+    r#"viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto""#;
+
+const HEAD: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"
+    viewBox="0 0 {width} {height}">
 <style>
     text { font: 11.5px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2937; }
     .title { font-size: 14px; font-weight: bold; }
@@ -179,9 +185,9 @@ const HEAD: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" h
     .tolerated-line { stroke: #9ca3af; stroke-width: 2; stroke-dasharray: 6 4; }
 </style>
 <defs>
-    <marker id="error-head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 8 4 0 8z" fill="#dc2626"/></marker>
-    <marker id="warning-head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 8 4 0 8z" fill="#f97316"/></marker>
-    <marker id="tolerated-head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 8 4 0 8z" fill="#9ca3af"/></marker>
+    <marker id="error-head" {marker}><path d="M0 0 8 4 0 8z" fill="#dc2626"/></marker>
+    <marker id="warning-head" {marker}><path d="M0 0 8 4 0 8z" fill="#f97316"/></marker>
+    <marker id="tolerated-head" {marker}><path d="M0 0 8 4 0 8z" fill="#9ca3af"/></marker>
 </defs>
 <rect width="100%" height="100%" fill="#ffffff"/>
 "##;

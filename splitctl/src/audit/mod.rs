@@ -1,10 +1,11 @@
-//! What couples the owners: everything the catalog, their statements and their transactions say, in one list.
+//! What couples the owners: the couplings in the catalog, in their statements and in their transactions, in one list.
 
 mod body;
 mod borrowings;
 pub mod catalog;
 mod finding;
 mod functions;
+mod lexer;
 pub mod map;
 mod ownership;
 mod probe;
@@ -22,36 +23,23 @@ use sqlx::{PgConnection, query_scalar};
 
 pub use self::finding::{Finding, Kind, Report, Severity};
 pub use self::ownership::Ownership;
-use crate::manifest::{Manifest, Owner};
+use crate::manifest::{Borrowing, Manifest, Owner};
 use catalog::{Catalog, RelationKind};
 use rights::Rights;
 
-/// Where to look besides the catalog.
+/// The sources besides the catalog.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// Folders of sqlx offline data, by owner; they take the place of the manifest's.
+    /// Folders of sqlx offline data, by owner; they take precedence over the manifest's.
     pub statements: BTreeMap<String, PathBuf>,
     /// How long to watch transactions.
     pub watch: Option<Duration>,
 }
 
-/// Looks, and judges what it found by the manifest's borrowings.
+/// Reads all sources, and judges the findings by the manifest's borrowings.
 pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: &Sources) -> Result<Report> {
     let mut notes = Vec::new();
-    let catalog = Catalog::read(connection).await?;
-    let owners = Ownership::of(manifest, &catalog);
-    // Of two owners with one role, which `lists` refuses, either will do.
-    let roles: BTreeMap<&str, &str> =
-        manifest.owners.iter().map(|(name, owner)| (owner.role.as_str(), name.as_str())).collect();
-    let names: Vec<&str> = roles.keys().copied().collect();
-    let rights = Rights::read(connection, &names).await?;
-    let mut findings = lists(manifest, &catalog, &owners);
-    findings.extend(references::findings(connection, &catalog, &owners).await?);
-    findings.extend(functions::findings(connection, &catalog, &owners, &roles).await?);
-    findings.extend(rights::findings(&rights, &catalog, &owners, &roles));
-    for role in names.iter().filter(|name| rights.roles.iter().all(|role| role.name != **name)) {
-        notes.push(format!("the role {role} does not exist here, so nothing is known of its rights"));
-    }
+    let Survey { catalog, owners, mut findings } = Survey::of(connection, manifest, &mut notes).await?;
     findings.extend(statements::findings(connection, manifest, sources, &catalog, &owners, &mut notes).await?);
     match sources.watch {
         Some(duration) => findings.extend(transactions::findings(connection, duration, manifest, &mut notes).await?),
@@ -59,24 +47,54 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
             .push("transactions were not watched: --watch 60s shows which of them write tables of two owners".to_owned()),
     }
     let today: String = query_scalar("select current_date::text").fetch_one(connection).await?;
-    borrowings::settle(manifest, &today, &mut findings, &mut notes);
+    borrowings::apply(manifest, &today, &mut findings, &mut notes);
     Ok(Report::new(findings, notes))
 }
 
-/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another's, borrowings or not.
-/// Foreign keys and views are not among them.
+/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or without
+/// a borrowing. Foreign keys and views are left out.
 pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
-    let catalog = Catalog::read(connection).await?;
-    let owners = Ownership::of(manifest, &catalog);
-    let mut findings = references::findings(connection, &catalog, &owners).await?;
-    findings.extend(functions::findings(connection, &catalog, &owners, &BTreeMap::new()).await?);
+    let mut findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
     let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];
     let of_owner = |finding: &Finding| finding.from == owner || finding.to.split(", ").any(|to| to == owner);
     findings.retain(|finding| kinds.contains(&finding.kind) && of_owner(finding));
     Ok(findings)
 }
 
-/// Whether the manifest and the database know the same tables.
+/// The coupling that the borrowing names, if the catalog has it. Statements and transactions are left out.
+pub async fn coupling(connection: &mut PgConnection, manifest: &Manifest, borrowing: &Borrowing) -> Result<Option<Finding>> {
+    let findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
+    Ok(findings.into_iter().find(|finding| borrowings::explains(borrowing, finding)))
+}
+
+/// The catalog, who owns what in it, and the couplings that it shows.
+struct Survey {
+    catalog: Catalog,
+    owners: Ownership,
+    findings: Vec<Finding>,
+}
+
+impl Survey {
+    async fn of(connection: &mut PgConnection, manifest: &Manifest, notes: &mut Vec<String>) -> Result<Self> {
+        let catalog = Catalog::read(connection).await?;
+        let owners = Ownership::of(manifest, &catalog);
+        // Either owner will do where two have one role, which `lists` refuses.
+        let roles: BTreeMap<&str, &str> =
+            manifest.owners.iter().map(|(name, owner)| (owner.role.as_str(), name.as_str())).collect();
+        let names: Vec<&str> = roles.keys().copied().collect();
+        let rights = Rights::read(connection, &names).await?;
+        let mut findings = lists(manifest, &catalog, &owners);
+        findings.extend(references::findings(connection, &catalog, &owners).await?);
+        findings.extend(functions::findings(connection, &catalog, &owners, &roles).await?);
+        findings.extend(rights::findings(&rights, &catalog, &owners, &roles));
+        for role in names.iter().filter(|name| rights.roles.iter().all(|role| role.name != **name)) {
+            notes.push(format!("the role {role} does not exist here, so nothing is known of its rights"));
+        }
+        Ok(Self { catalog, owners, findings })
+    }
+}
+
+/// The tables and views in which the manifest and the database differ, and owners that share a role.
 fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (oid, table) in catalog.tables() {
@@ -88,7 +106,7 @@ fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Find
     for (name, owner) in &manifest.owners {
         let same = |(other, candidate): &(&String, &Owner)| *other < name && candidate.role == owner.role;
         if let Some((other, _)) = manifest.owners.iter().find(same) {
-            let detail = "both log in as this role, so nothing tells their rights and statements apart";
+            let detail = "both log in as this role, so their rights and statements cannot be distinguished";
             findings.push(Finding::new(Kind::Role, format!("role {}", owner.role), name, other, detail).by());
         }
         let tables = owner.tables.iter().map(|table| (table, RelationKind::Table, "table"));

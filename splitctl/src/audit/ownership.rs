@@ -1,19 +1,19 @@
-//! Which owner each relation of the database belongs to.
+//! The owner of each relation in the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalog::{Catalog, RelationKind};
 use crate::manifest::Manifest;
 
-/// Owners by the oid of what they own: listed tables with their partitions and sequences, listed views, and views that
-/// nobody lists by what they read.
+/// Owners by the oid of a relation. An owner has its listed tables, with their partitions and sequences, and its listed views.
+/// A view that no owner lists belongs to an owner of the tables that it reads.
 #[derive(Debug)]
 pub struct Ownership {
     owners: BTreeMap<i64, String>,
 }
 
 impl Ownership {
-    /// Works it out.
+    /// Assigns the catalog's relations to the manifest's owners.
     pub fn of(manifest: &Manifest, catalog: &Catalog) -> Self {
         let mut owners = BTreeMap::new();
         for (oid, relation) in &catalog.relations {
@@ -27,11 +27,11 @@ impl Ownership {
         let mut ownership = Self { owners };
         let unlisted: Vec<i64> = catalog.views().map(|(oid, _)| oid).filter(|oid| ownership.get(*oid).is_none()).collect();
         for view in unlisted {
-            // Of several, the first by name: any choice will do, as long as it is the same tomorrow.
+            // Any of several owners would do; the first by name stays the same from run to run.
             let owner = ownership.all(catalog.tables_read(view)).into_iter().next();
             owner.and_then(|owner| ownership.owners.insert(view, owner));
         }
-        // A sequence goes with the table that it is dropped with, and otherwise with the first that takes numbers from it.
+        // A sequence belongs to the table that it is dropped with, or else to the first table that takes numbers from it.
         let takers = catalog.sequence_defaults.iter().map(|default| (default.sequence, default.table));
         for (sequence, table) in catalog.sequence_tables.iter().map(|(sequence, table)| (*sequence, *table)).chain(takers) {
             if let Some(owner) = ownership.get(table).map(str::to_owned) {
@@ -41,17 +41,17 @@ impl Ownership {
         ownership
     }
 
-    /// Who owns it.
+    /// The relation's owner.
     pub fn get(&self, relation: i64) -> Option<&str> {
         self.owners.get(&relation).map(String::as_str)
     }
 
-    /// Who owns any of them.
+    /// The owners of these relations.
     pub fn all(&self, relations: impl IntoIterator<Item = i64>) -> BTreeSet<String> {
         relations.into_iter().filter_map(|relation| self.get(relation)).map(str::to_owned).collect()
     }
 
-    /// Who but `owner` owns any of them, with commas between; `None` if nobody.
+    /// The owners of these relations without `owner`, separated by commas; `None` if there are no others.
     pub fn others(&self, owner: &str, relations: impl IntoIterator<Item = i64>) -> Option<String> {
         let mut others = self.all(relations);
         others.remove(owner);

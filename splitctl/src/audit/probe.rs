@@ -1,40 +1,37 @@
-//! What a statement uses, as Postgres resolves it: the statement becomes the body of a temporary function, whose dependencies
-//! the catalog then holds column by column; its plan tells which relations it writes. Nothing is run, nothing is kept.
+//! What a statement uses, as Postgres resolves it. The statement becomes the body of a temporary function, and the catalog
+//! then holds its dependencies by column. The plan shows the relations that it writes. Nothing runs, and nothing stays.
 //!
-//! A parser of our own would have to repeat name resolution, and get `search_path`, views and quoting wrong somewhere.
+//! A parser would have to repeat Postgres' name resolution, with `search_path`, views and quoting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, query, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, Error, PgConnection, query, query_as, query_scalar};
 
 use super::catalog::Catalog;
 use crate::names::Qualified;
 
-/// What a statement does with one relation.
+/// A statement's use of one relation.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Use {
     /// The columns that it names.
     pub columns: BTreeSet<String>,
-    /// `select`, or what it writes.
+    /// `select`, or the rights to what it writes.
     pub rights: BTreeSet<String>,
 }
 
-/// Starts a transaction for probes, in which names are found as `role` finds them. The caller rolls it back.
+/// Begins a transaction for probes, with the role's search path. The caller rolls it back.
 pub async fn begin(connection: &mut PgConnection, role: &str) -> Result<()> {
     query("begin").execute(&mut *connection).await?;
     let path: Option<String> = query_scalar(SEARCH_PATH).bind(role).fetch_one(&mut *connection).await?;
     let path = path.unwrap_or_else(|| r#""$user", public"#.to_owned());
-    // A longer wait than this for somebody's lock would make others wait behind us.
-    query("select set_config('search_path', $1, true), set_config('lock_timeout', '2s', true), set_config('plan_cache_mode', 'force_generic_plan', true)")
-        .bind(path.replace("$user", role))
-        .execute(connection)
-        .await?;
+    // Other sessions wait behind a probe that waits for a lock.
+    query(SETTINGS).bind(path.replace("$user", role)).execute(connection).await?;
     Ok(())
 }
 
-/// What the statement uses, by relation. The inner error is the server's refusal: the statement is none that can be looked at.
+/// What the statement uses, by relation. The inner error is the server's reason why the statement cannot be prepared.
 pub async fn probe(
     connection: &mut PgConnection,
     catalog: &Catalog,
@@ -42,7 +39,7 @@ pub async fn probe(
 ) -> Result<Result<BTreeMap<i64, Use>, String>> {
     let statement = statement.trim().trim_end_matches(';');
     query("savepoint splitctl_probe").execute(&mut *connection).await?;
-    // The extended protocol takes one statement at a time, so nothing hidden behind a semicolon gets out of the transaction.
+    // The extended protocol takes one statement, so a second one behind a semicolon cannot end the transaction.
     let prepared = run(connection, format!("prepare splitctl_probe as {statement}")).await;
     let is_prepared = prepared.is_ok();
     let used = match prepared {
@@ -51,33 +48,24 @@ pub async fn probe(
     };
     query("rollback to splitctl_probe").execute(&mut *connection).await?;
     if is_prepared {
-        // A prepared statement outlives a rollback.
+        // A rollback leaves prepared statements.
         query("deallocate splitctl_probe").execute(connection).await?;
     }
     match used {
-        Err(error) if error.as_database_error().is_some() => Ok(Err(refusal(&error))),
-        Err(error) => Err(error.into()),
-        Ok(used) => Ok(Ok(used)),
+        Err(Error::Database(error)) => Ok(Err(error.message().to_owned())),
+        used => Ok(Ok(used?)),
     }
 }
 
-fn refusal(error: &sqlx::Error) -> String {
-    error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default()
-}
-
-async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str) -> Result<BTreeMap<i64, Use>, sqlx::Error> {
+async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str) -> Result<BTreeMap<i64, Use>, Error> {
     let types: Vec<String> = query_scalar(PARAMETERS).fetch_one(&mut *connection).await?;
     let nulls = vec!["null"; types.len()].join(", ");
     let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
     let explain = format!("explain (format json, verbose) execute splitctl_probe {nulls}");
     let plan: Value = query_scalar(AssertSqlSafe(explain)).persistent(false).fetch_one(&mut *connection).await?;
     // The line break ends a comment at the statement's end.
-    let types = types.join(", ");
-    run(
-        connection,
-        format!("create function pg_temp.splitctl_probe({types}) returns void language sql begin atomic {statement}\n; end"),
-    )
-    .await?;
+    let signature = format!("pg_temp.splitctl_probe({}) returns void language sql", types.join(", "));
+    run(connection, format!("create function {signature} begin atomic {statement}\n; end")).await?;
     let mut used: BTreeMap<i64, Use> = BTreeMap::new();
     for (relation, column) in query_as::<_, (i64, Option<String>)>(DEPENDENCIES).fetch_all(connection).await? {
         if catalog.relations.contains_key(&relation) {
@@ -93,11 +81,11 @@ async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str)
     Ok(used)
 }
 
-async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+async fn run(connection: &mut PgConnection, statement: String) -> Result<(), Error> {
     query(AssertSqlSafe(statement)).persistent(false).execute(connection).await.map(drop)
 }
 
-/// Adds what is written, and all columns of what is used as a whole row, which dependencies do not tell.
+/// Adds what dependencies lack: the rights to what is written, and all columns of whole rows.
 fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
     let text = plan.to_string();
     let mut left = vec![plan];
@@ -128,7 +116,7 @@ fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
                 let rights = || rights.iter().map(|&right| right.to_owned());
                 match used.get_mut(&root) {
                     Some(used) => used.rights.extend(rights()),
-                    // Written through a view: the plan tells its table, and the dependencies the view.
+                    // A write through a view: the plan has its table, and the dependencies have the view.
                     None => {
                         let through = used.iter_mut().filter(|(view, _)| catalog.tables_read(**view).contains(&root));
                         through.for_each(|(_, used)| used.rights.extend(rights()));
@@ -140,7 +128,13 @@ fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
     }
 }
 
-/// What is set for the role in this database, for the role, or for the database; else Postgres' own default.
+const SETTINGS: &str = r"
+    select
+        set_config('search_path', $1, true),
+        set_config('lock_timeout', '2s', true),
+        set_config('plan_cache_mode', 'force_generic_plan', true)";
+
+/// The setting for the role in this database, for the role, or for the database; else Postgres' default.
 const SEARCH_PATH: &str = r"
     select coalesce(
         (

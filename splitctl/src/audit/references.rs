@@ -1,16 +1,16 @@
-//! Couplings that the catalog records exactly: constraints, views, policies, defaults, inheritance, types.
+//! Couplings that the catalog records: constraints, views, policies, defaults, inheritance, types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, PgConnection, query_as};
+use sqlx::{PgConnection, query_as};
 
-use super::catalog::{Catalog, RelationKind, USER_SCHEMA};
+use super::catalog::{Catalog, RelationKind, in_user_schemas};
 use super::finding::{Finding, Kind};
 use super::ownership::Ownership;
 use crate::names::{Qualified, shown};
 
-/// All of them.
+/// All couplings that the catalog records.
 pub async fn findings(connection: &mut PgConnection, catalog: &Catalog, owners: &Ownership) -> Result<Vec<Finding>> {
     let mut findings = views(catalog, owners);
     findings.extend(sequence_defaults(catalog, owners));
@@ -33,12 +33,12 @@ pub async fn findings(connection: &mut PgConnection, catalog: &Catalog, owners: 
     Ok(findings)
 }
 
-/// `table.name`, as a borrowing writes it.
+/// `table.name`: the name of a part of a table, as a borrowing writes it.
 pub fn part(catalog: &Catalog, table: i64, name: &str) -> String {
     format!("{}.{}", catalog.shown(table), shown(name))
 }
 
-/// Views, and rules of tables, that read what another owner has: judged by what they read today, whoever lists them.
+/// Views, and rules of tables, that read another owner's relations today. Where the manifest lists them does not matter.
 fn views(catalog: &Catalog, owners: &Ownership) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (&reader, read) in &catalog.reads {
@@ -79,10 +79,9 @@ fn sequence_defaults(catalog: &Catalog, owners: &Ownership) -> Vec<Finding> {
     findings.into_values().collect()
 }
 
-/// Enumerations, domains, composite types and ranges that columns of several owners have.
+/// Enumerations, domains, composite types and ranges of several owners' columns.
 async fn shared_types(connection: &mut PgConnection, owners: &Ownership) -> Result<Vec<Finding>> {
-    let statement = format!("{TYPES} and {USER_SCHEMA} order by 1, 2, 3");
-    let rows: Vec<(String, String, i64)> = query_as(AssertSqlSafe(statement)).fetch_all(connection).await?;
+    let rows: Vec<(String, String, i64)> = query_as(TYPES).fetch_all(connection).await?;
     let mut users: BTreeMap<Qualified, BTreeSet<i64>> = BTreeMap::new();
     for (schema, name, table) in rows {
         users.entry(Qualified::new(schema, name)).or_default().insert(table);
@@ -97,14 +96,14 @@ async fn shared_types(connection: &mut PgConnection, owners: &Ownership) -> Resu
     Ok(findings)
 }
 
-/// The first of several owners, and the others; `None` if there are not several.
+/// The first owner of the relations, and the other owners; `None` if all have one owner.
 pub fn shared(owners: &Ownership, relations: &BTreeSet<i64>) -> Option<(String, String)> {
     let first = owners.all(relations.iter().copied()).into_iter().next()?;
     let others = owners.others(&first, relations.iter().copied())?;
     Some((first, others))
 }
 
-/// Of partitions, only what stands at the root.
+/// Partitions repeat the foreign keys of their root, so they are left out.
 const FOREIGN_KEYS: &str = r"
     select conrelid::int8, conname::text, confrelid::int8
     from pg_constraint
@@ -128,8 +127,9 @@ const INHERITANCE: &str = r"
       and c.relkind in ('r', 'p', 'f')
     order by 1, 3";
 
-/// A column of an array counts as one of its elements.
-const TYPES: &str = r"
+/// An array counts as the type of its elements.
+const TYPES: &str = in_user_schemas!(
+    r"
     select distinct n.nspname::text, t.typname::text, a.attrelid::int8
     from pg_attribute a
     join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p')
@@ -145,4 +145,6 @@ const TYPES: &str = r"
           where d.classid = 'pg_type'::regclass
             and d.objid = t.oid
             and d.deptype = 'e'
-      )";
+      )",
+    " order by 1, 2, 3"
+);

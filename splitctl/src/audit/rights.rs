@@ -1,5 +1,5 @@
-//! What the owners' roles may do with what another one owns: by a grant, by a role they are members of, by PUBLIC, or by
-//! being somebody whom no grant holds back.
+//! The rights of owners' roles on other owners' relations: by a grant, by membership in a role, by PUBLIC, or because grants
+//! do not limit the role.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,35 @@ use super::catalog::{Catalog, RelationKind};
 use super::finding::{Finding, Kind};
 use super::ownership::Ownership;
 
-/// A right that somebody was given. Those of a relation's owner are not among them.
+/// A granted right. Grants to a relation's owner are left out.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Granted {
-    /// On what.
+    /// The relation.
     pub relation: i64,
-    /// To whom: a role's oid, or 0 for PUBLIC.
+    /// The grantee's oid, or 0 for PUBLIC.
     pub grantee: i64,
-    /// Which, in lower case.
+    /// The right, in lower case.
     pub right: String,
-    /// On this column only.
+    /// The column that the right is limited to.
     pub column: Option<String>,
 }
 
-/// A role of the manifest, as it is in this cluster.
+/// A role of the manifest, as the cluster has it.
 #[derive(Debug, sqlx::FromRow)]
 pub struct Role {
     /// Its name.
     pub name: String,
     /// Its oid.
     pub oid: i64,
-    /// No right is refused to it.
+    /// Whether it is a superuser, which has every right.
     pub superuser: bool,
-    /// The roles that it can act as: itself, and those that it is a member of.
+    /// The roles that it can act as: itself, and the roles that it is a member of.
     pub acts_as: Vec<i64>,
     /// Their names.
     pub acts_as_names: Vec<String>,
 }
 
-/// What the database says of rights.
+/// The roles and grants of the database.
 #[derive(Debug)]
 pub struct Rights {
     /// The manifest's roles that exist.
@@ -47,11 +47,11 @@ pub struct Rights {
     pub granted: Vec<Granted>,
 }
 
-/// Members of these read or write every table.
+/// Roles whose members read or write every table.
 const EVERYWHERE: [&str; 2] = ["pg_read_all_data", "pg_write_all_data"];
 
 impl Rights {
-    /// Reads the rights, and the roles with these names.
+    /// Reads all grants, and the roles with these names.
     pub async fn read(connection: &mut PgConnection, roles: &[&str]) -> Result<Self> {
         let roles = query_as(ROLES).bind(roles).fetch_all(&mut *connection).await?;
         let granted = query_as(GRANTED).fetch_all(connection).await?;
@@ -59,7 +59,7 @@ impl Rights {
     }
 }
 
-/// All rights that cross. `roles` are owners by role.
+/// All rights that cross. `roles` holds owners by role.
 pub fn findings(rights: &Rights, catalog: &Catalog, owners: &Ownership, roles: &BTreeMap<&str, &str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for role in &rights.roles {
@@ -81,7 +81,7 @@ pub fn findings(rights: &Rights, catalog: &Catalog, owners: &Ownership, roles: &
     findings
 }
 
-/// Whether no grant holds the role back: one finding for all owners whom that concerns.
+/// A finding for a role that grants do not limit, for all owners whose relations it can use.
 fn unbounded(role: &Role, from: &str, catalog: &Catalog, owners: &Ownership) -> Option<Finding> {
     let everything = || owners.others(from, catalog.relations.keys().copied());
     let all_data = role.acts_as_names.iter().find(|name| EVERYWHERE.contains(&name.as_str()));
@@ -94,7 +94,7 @@ fn unbounded(role: &Role, from: &str, catalog: &Catalog, owners: &Ownership) -> 
         let to = owners.others(from, catalog.relations.keys().copied().filter(owns));
         (to, "owns relations of another owner, or is a member of the role that does".to_owned())
     };
-    let detail = format!("the role {} {reason}: no grant holds it back", role.name);
+    let detail = format!("the role {} {reason}: grants do not limit it", role.name);
     to.map(|to| Finding::new(Kind::Role, format!("role {}", role.name), from, &to, detail))
 }
 
@@ -128,14 +128,19 @@ fn grant(role: &Role, from: &str, oid: i64, granted: &[&Granted], catalog: &Cata
     Finding { columns, rights: Some(rights), ..finding }
 }
 
-/// Membership as the right to become that role; for a superuser it says nothing.
+/// A membership counts if the role may become the other role. A superuser may become every role.
 const ROLES: &str = r"
     select
         r.rolname::text as name,
         r.oid::int8 as oid,
         r.rolsuper as superuser,
         array(select g.oid::int8 from pg_roles g where pg_has_role(r.oid, g.oid, 'member') order by g.oid) as acts_as,
-        array(select g.rolname::text from pg_roles g where pg_has_role(r.oid, g.oid, 'member') order by g.oid) as acts_as_names
+        array(
+            select g.rolname::text
+            from pg_roles g
+            where pg_has_role(r.oid, g.oid, 'member')
+            order by g.oid
+        ) as acts_as_names
     from pg_roles r
     where r.rolname = any ($1)
     order by r.rolname";

@@ -1,26 +1,26 @@
-//! What each owner's statements use: those of its sqlx offline data, and those its role has run (`pg_stat_statements`).
+//! What each owner's statements use: those in its sqlx offline data, and those that its role ran (`pg_stat_statements`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use sqlx::{AssertSqlSafe, PgConnection, query, query_as, query_scalar};
+use sqlx::{Error, PgConnection, query, query_as};
 
 use super::Sources;
 use super::catalog::Catalog;
 use super::finding::{Finding, Kind};
+use super::lexer::{Token, tokens};
 use super::ownership::Ownership;
 use super::probe::{self, Use};
 use crate::manifest::Manifest;
-use crate::names::quote_ident;
 
 /// How many statements a finding names.
 const NAMED: usize = 3;
 /// How much of a statement's text it shows.
 const SHOWN: usize = 60;
 
-/// Commands that use no relation, with which every session's statistics are full.
+/// Commands that use no relation. Every session runs them.
 const USE_NOTHING: [&str; 14] = [
     "begin",
     "start",
@@ -40,18 +40,18 @@ const USE_NOTHING: [&str; 14] = [
 
 struct Statement {
     text: String,
-    /// How a finding names it.
+    /// Its name in findings.
     label: String,
 }
 
-/// What an owner's statements do with one relation of another.
+/// What an owner's statements do with one relation of another owner.
 #[derive(Default)]
 struct Crossing {
     used: Use,
     labels: BTreeSet<String>,
 }
 
-/// All uses of what another owner has, one finding for an owner and a relation.
+/// The owners' uses of each other's relations: one finding for each owner and relation.
 pub async fn findings(
     connection: &mut PgConnection,
     manifest: &Manifest,
@@ -113,11 +113,7 @@ async fn crossings(
         }
     }
     if let Some(first) = refused.first() {
-        notes.push(format!(
-            "{} of {} statements of {owner} could not be looked at: {first}",
-            refused.len(),
-            statements.len()
-        ));
+        notes.push(format!("{} of {} statements of {owner} could not be checked: {first}", refused.len(), statements.len()));
     }
     Ok(crossings)
 }
@@ -135,7 +131,7 @@ fn finding(owner: &str, relation: i64, crossing: Crossing, catalog: &Catalog, ow
     Finding { columns: Some(columns), rights: Some(rights), ..finding }
 }
 
-/// The statements of a folder of files `query-<hash>.json`.
+/// The statements of a folder's files `query-<hash>.json`.
 fn offline_data(folder: &Path) -> Result<Vec<Statement>> {
     let shown = || format!("the statements in {} cannot be read", folder.display());
     let mut statements = Vec::new();
@@ -165,47 +161,44 @@ async fn run_by_roles(
     manifest: &Manifest,
     notes: &mut Vec<String>,
 ) -> Result<BTreeMap<String, Vec<Statement>>> {
-    let schema: Option<String> = query_scalar(EXTENSION).fetch_optional(&mut *connection).await?;
-    let Some(schema) = schema else {
-        notes.push("pg_stat_statements is not installed here: it would show what each role has run".to_owned());
-        return Ok(BTreeMap::new());
-    };
     let roles: Vec<&str> = manifest.owners.values().map(|owner| owner.role.as_str()).collect();
-    let statement = RUN.replace("{schema}", &quote_ident(&schema));
-    let rows: Result<Vec<(String, i64, String)>, _> =
-        query_as(AssertSqlSafe(statement)).bind(&roles).fetch_all(connection).await;
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) if error.as_database_error().is_some() => {
-            notes.push(format!(
-                "pg_stat_statements does not answer: {}",
-                error.as_database_error().map_or("", |e| e.message())
-            ));
-            return Ok(BTreeMap::new());
-        }
-        Err(error) => return Err(error.into()),
+    query("begin").execute(&mut *connection).await?;
+    let rows = if query(EXTENSION).fetch_optional(&mut *connection).await?.is_some() {
+        query_as(RUN).persistent(false).bind(&roles).fetch_all(&mut *connection).await
+    } else {
+        notes.push("pg_stat_statements is not installed here: it would show what each role has run".to_owned());
+        Ok(Vec::new())
     };
+    query("rollback").execute(connection).await?;
     let mut run: BTreeMap<String, Vec<Statement>> = BTreeMap::new();
+    let rows: Vec<(String, i64, String)> = match rows {
+        Err(Error::Database(error)) => {
+            notes.push(format!("pg_stat_statements does not answer: {}", error.message()));
+            return Ok(run);
+        }
+        rows => rows?,
+    };
     for (role, id, text) in rows {
-        let first: String = text.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-        if !USE_NOTHING.contains(&first.to_lowercase().as_str()) {
-            // Not its text: under memory pressure the extension keeps constants in it, which may be anybody's data.
+        let first = tokens(&text).next();
+        if !matches!(first, Some(Token::Word(word)) if USE_NOTHING.contains(&word.as_str())) {
+            // Under memory pressure the extension keeps constants in the text. They are personal data, so no label shows it.
             run.entry(role).or_default().push(Statement { text, label: format!("pg_stat_statements {id}") });
         }
     }
     Ok(run)
 }
 
+/// Puts the extension's schema into the transaction's search path; returns a row if the extension is installed.
 const EXTENSION: &str = r"
-    select n.nspname::text
+    select set_config('search_path', quote_ident(n.nspname), true)
     from pg_extension e
     join pg_namespace n on n.oid = e.extnamespace
     where e.extname = 'pg_stat_statements'";
 
-/// What a function runs is told of at the function.
+/// Statements inside functions are left out, since the functions have findings of their own.
 const RUN: &str = r"
     select r.rolname::text, s.queryid, s.query
-    from {schema}.pg_stat_statements s
+    from pg_stat_statements s
     join pg_roles r on r.oid = s.userid
     join pg_database d on d.oid = s.dbid
     where d.datname = current_database()

@@ -1,5 +1,5 @@
-//! Which transactions write tables of several owners: read from the write-ahead log by a slot that ends with the session.
-//! Tables are told by the log whatever their replica identity, so nothing has to be changed for it.
+//! Transactions that write tables of several owners, read from the write-ahead log by a slot that ends with the session.
+//! The log names a change's table whatever its replica identity, so no table has to be changed for a watch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,19 +11,21 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use super::borrowings::TOGETHER;
 use super::catalog::Catalog;
 use super::finding::{Finding, Kind};
+use super::lexer::{Token, tokens};
 use super::ownership::Ownership;
 use crate::database::sqlstate;
 use crate::manifest::Manifest;
-use crate::names::{Qualified, parse_identifiers};
+use crate::names::Qualified;
+use crate::output::note;
 
-/// How long the slot may wait for open transactions before we give up.
+/// How long the slot may wait for open transactions before the watch fails.
 const SLOT_WAIT: Duration = Duration::from_secs(30);
-/// How often changes are fetched.
+/// The pause between two fetches of changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often a line is written where there is no terminal.
+/// The pause between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
-/// Watches for so long, and tells each set of tables of several owners that one transaction wrote.
+/// Watches for this long, and returns a finding for each set of several owners' tables that one transaction wrote.
 pub async fn findings(
     connection: &mut PgConnection,
     duration: Duration,
@@ -34,11 +36,11 @@ pub async fn findings(
         format!("splitctl_watch_{}", query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(&mut *connection).await?);
     create_slot(connection, &slot).await?;
     let watched = watch(connection, &slot, duration).await;
-    // The session goes on; the log should not be kept for it.
+    // The session goes on, and its slot would hold the log back.
     query("select pg_drop_replication_slot($1)").bind(&slot).execute(&mut *connection).await?;
     let (transactions, count) = watched?;
     notes.push(format!("{count} transactions wrote in the {} s of the watch", duration.as_secs_f32().round()));
-    // Tables may have come while we watched.
+    // Tables may have been created meanwhile.
     let catalog = Catalog::read(connection).await?;
     let owners = Ownership::of(manifest, &catalog);
     let mut crossings: BTreeMap<BTreeSet<i64>, u64> = BTreeMap::new();
@@ -55,7 +57,7 @@ pub async fn findings(
 fn finding(catalog: &Catalog, owners: &Ownership, tables: &BTreeSet<i64>, times: u64) -> Option<Finding> {
     let mut names: Vec<String> = tables.iter().map(|&table| catalog.shown(table)).collect();
     names.sort();
-    // The log does not say who wrote: the first by name stands for it.
+    // The log does not name the writer, so the first owner by name stands for it.
     let from = owners.all(tables.iter().copied()).into_iter().next()?;
     let to = owners.others(&from, tables.iter().copied())?;
     let detail = format!("one transaction wrote all of these, {times} times while we watched");
@@ -85,21 +87,21 @@ async fn create_slot(connection: &mut PgConnection, slot: &str) -> Result<()> {
     }
 }
 
-/// The sets of tables that transactions wrote, how often each, and how many transactions there were.
+/// The sets of tables that transactions wrote, with how many wrote each set, and the number of all transactions.
 async fn watch(
     connection: &mut PgConnection,
     slot: &str,
     duration: Duration,
 ) -> Result<(BTreeMap<BTreeSet<Qualified>, u64>, u64)> {
-    let (start, mut told) = (Instant::now(), Instant::now());
+    let (start, mut noted) = (Instant::now(), Instant::now());
     let bar = ProgressBar::new(duration.as_secs());
     bar.set_style(ProgressStyle::with_template("watching {bar:30} {pos}/{len} s, {msg}")?);
     if bar.is_hidden() {
-        eprintln!("watching transactions for {} s", duration.as_secs_f32());
+        note(format_args!("watching transactions for {} s", duration.as_secs_f32()));
     }
     let (mut sets, mut count) = (BTreeMap::new(), 0);
     loop {
-        // Asked before fetching: what was committed until the end is seen.
+        // Checked before the fetch, so that the last fetch sees what was committed until the end.
         let over = start.elapsed() >= duration;
         let mut transactions: BTreeMap<String, BTreeSet<Qualified>> = BTreeMap::new();
         for (xid, change) in query_as::<_, (String, String)>(CHANGES).bind(slot).fetch_all(&mut *connection).await? {
@@ -111,9 +113,9 @@ async fn watch(
         }
         let seen = format!("{count} transactions wrote");
         bar.set_position(start.elapsed().as_secs());
-        if bar.is_hidden() && told.elapsed() >= LINE_EVERY {
-            told = Instant::now();
-            eprintln!("watched {} of {} s, {seen}", start.elapsed().as_secs(), duration.as_secs());
+        if bar.is_hidden() && noted.elapsed() >= LINE_EVERY {
+            noted = Instant::now();
+            note(format_args!("watched {} of {} s, {seen}", start.elapsed().as_secs(), duration.as_secs()));
         }
         bar.set_message(seen);
         if over {
@@ -124,30 +126,15 @@ async fn watch(
     }
 }
 
-/// The tables of a change: `public.orders`, and for a truncation several of them.
+/// The tables of a change: `public.orders:`, and for a truncation several: `public.orders, public.users:`.
 fn tables(change: &str) -> Vec<Qualified> {
-    let mut names = Vec::new();
-    let (mut quoted, mut start) = (false, 0);
-    for (at, character) in change.char_indices().chain([(change.len(), ',')]) {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => {
-                names.push(&change[start..at]);
-                start = at + 1;
-            }
-            // The action and the values follow.
-            ':' if !quoted => {
-                names.push(&change[start..at]);
-                break;
-            }
-            _ => {}
-        }
-    }
-    let qualified = |name: &str| match parse_identifiers(name)?.as_slice() {
-        [schema, name] => Some(Qualified::new(schema, name)),
+    // The action and the values follow the colon.
+    let tokens: Vec<Token> = tokens(change).take_while(|token| *token != Token::Other(':')).collect();
+    let table = |name: &[Token]| match name {
+        [Token::Word(schema), Token::Other('.'), Token::Word(name)] => Some(Qualified::new(schema, name)),
         _ => None,
     };
-    names.into_iter().filter_map(qualified).collect()
+    tokens.split(|token| *token == Token::Other(',')).filter_map(table).collect()
 }
 
 const PRECONDITIONS: &str = r"
@@ -155,7 +142,7 @@ const PRECONDITIONS: &str = r"
     from pg_roles r
     where r.rolname = current_user";
 
-/// Values are cut off where they begin: they are people's data, and not needed.
+/// Cuts the values off, because they are personal data.
 const CHANGES: &str = r#"
     select distinct xid::text, substring(data from '^table ((?:"(?:[^"]|"")*"|[^":])*:)')
     from pg_logical_slot_get_changes($1, null, null, 'include-xids', '0', 'skip-empty-xacts', '1')
@@ -180,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_tells_its_tables_whatever_their_names() {
+    fn a_change_names_its_tables_whatever_their_names() {
         let tables = |change| tables(change).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(tables("public.orders:"), ["orders"]);
         assert_eq!(tables("shop.\"a, \"\"b: c\":"), ["shop.\"a, \"\"b: c\""]);

@@ -26,7 +26,7 @@ pub async fn run(Abort { act, without_target }: Abort, manifest: &Path) -> Resul
     } else {
         abort::run(&mut Move::open_to_abort(manifest, &act.owner).await?, act.locking).await?
     };
-    act.output.tell(&aborted, || {
+    act.output.print(&aborted, || {
         format!(
             "{}: the move is aborted; the target's tables are {}, {} foreign keys are there again{}",
             aborted.owner,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::audit::{Finding, Report, Severity, Sources, audit, map};
@@ -16,10 +16,10 @@ use crate::output::Output;
 /// Its flags.
 #[derive(Debug, Args)]
 pub struct Audit {
-    /// Watch transactions for so long (500ms, 60s, 5m, 1h): which of them write tables of two owners
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    /// Watch for this long (500ms, 60s, 5m) which transactions write tables of two owners
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     watch: Option<Duration>,
-    /// Draw the couplings into this file
+    /// Draw the couplings into this SVG file
     #[arg(long, value_name = "FILE.svg")]
     map: Option<PathBuf>,
     /// The sqlx offline data of an owner, instead of the manifest's
@@ -29,7 +29,7 @@ pub struct Audit {
     output: Output,
 }
 
-/// Looks, draws and tells.
+/// Audits, draws, and prints the report.
 pub async fn run(arguments: Audit, manifest: &Path) -> Result<u8> {
     let manifest = Manifest::read(manifest)?;
     let mut connection = database::connect(&manifest.source.resolve("source")?).await?;
@@ -39,7 +39,7 @@ pub async fn run(arguments: Audit, manifest: &Path) -> Result<u8> {
         std::fs::write(path, map::svg(&manifest, &report))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    arguments.output.tell(&report, || text(&report));
+    arguments.output.print(&report, || text(&report));
     Ok(if report.errors == 0 { exit::DONE } else { exit::NO })
 }
 
@@ -72,20 +72,6 @@ fn owners(finding: &Finding) -> String {
         (false, true) => format!("  ({from})"),
         (false, false) => format!("  ({from} → {to})"),
     }
-}
-
-fn parse_duration(text: &str) -> Result<Duration> {
-    let wrong = || anyhow!("write a duration as 500ms, 60s, 5m or 1h");
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let unit = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(unit).filter(|number| *number > 0).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 fn parse_statements(text: &str) -> Result<(String, PathBuf)> {

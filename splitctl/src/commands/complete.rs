@@ -27,7 +27,7 @@ pub async fn run(Complete { act, give_up_way_back }: Complete, manifest: &Path) 
     let mut the_move = Move::open(manifest, &act.owner).await?;
     let way_back = if give_up_way_back { WayBack::GivenUp } else { WayBack::Required };
     let completed = complete::run(&mut the_move, act.locking, way_back).await?;
-    act.output.tell(&completed, || {
+    act.output.print(&completed, || {
         format!(
             "{0}: the move is complete, {1} old tables are dropped. At its next restart, give the service {2} as its \
              database and remove its NEXT variable",

@@ -12,7 +12,7 @@ use crate::moving::{Move, copy};
 pub async fn run(command: Act, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let copied = copy::run(&mut the_move, command.locking).await?;
-    command.output.tell(&copied, || {
+    command.output.print(&copied, || {
         format!(
             "{} tables, {} rows are on the target after {:.1} s, and every change follows; next: `splitctl verify {}`",
             copied.tables, copied.rows, copied.seconds, copied.owner

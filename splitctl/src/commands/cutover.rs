@@ -25,7 +25,7 @@ pub struct Switch {
 pub async fn run(command: Switch, manifest: &Path, to: Side) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let switched = cutover::run(&mut the_move, to, &command.options).await?;
-    command.output.tell(&switched, || text(&switched));
+    command.output.print(&switched, || text(&switched));
     Ok(exit::DONE)
 }
 

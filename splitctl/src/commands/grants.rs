@@ -16,10 +16,10 @@ use crate::output::Output;
 /// Its flags.
 #[derive(Debug, Args)]
 pub struct Grants {
-    /// Take away and give what differs, in one transaction
+    /// Revoke and grant what differs, in one transaction
     #[arg(long)]
     apply: bool,
-    /// The database: `source`, the shared one; or an owner's name, the one that owner moves to
+    /// The database: `source`, the shared one, or an owner's name for the database that it moves to
     #[arg(long, value_name = "source|OWNER", default_value = SOURCE)]
     on: String,
     #[command(flatten)]
@@ -36,7 +36,7 @@ struct Document<'a> {
     details: &'a Drift,
 }
 
-/// Compares, applies if asked to, and tells.
+/// Compares, applies if `--apply` is given, and prints the result.
 pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
     let manifest = Manifest::read(manifest)?;
     let only = (arguments.on != SOURCE).then_some(arguments.on.as_str());
@@ -51,7 +51,8 @@ pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
     let mut connection = database::connect(&url).await?;
     let (drift, left) = if arguments.apply {
         let (mut done, left) = apply(&mut connection, &manifest, only).await?;
-        done.notes.extend(left.extra.iter().map(|revoke| format!("{revoke}: without effect, somebody else granted that")));
+        done.notes
+            .extend(left.extra.iter().map(|revoke| format!("{revoke}: without effect, because another role granted it")));
         (done, left.is_some())
     } else {
         let drift = compare(&mut connection, &manifest, only).await?;
@@ -59,23 +60,22 @@ pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
         (drift, differs)
     };
     let document = Document { applied: arguments.apply, drift: left, details: &drift };
-    arguments.output.tell(&document, || text(&drift, arguments.apply));
+    arguments.output.print(&document, || text(&drift, arguments.apply));
     Ok(if left { exit::NO } else { exit::DONE })
 }
 
-/// A script that psql takes; what is said besides stands in comments.
+/// A script for psql, with notes in comments.
 fn text(drift: &Drift, applied: bool) -> String {
     let Drift { extra, implied, absent, notes } = drift;
     let mut text = String::new();
     for revoke in extra {
-        let _ =
-            writeln!(text, "{revoke}; -- {}", if applied { "taken away" } else { "extra: the manifest does not give it" });
+        let _ = writeln!(text, "{revoke}; -- {}", if applied { "revoked" } else { "extra: the manifest does not give it" });
     }
     for step in implied {
         let mark = match (step.missing, applied) {
             (false, _) => "",
             (true, false) => " -- missing",
-            (true, true) => " -- given",
+            (true, true) => " -- granted",
         };
         let _ = writeln!(text, "{};{mark}", step.sql);
     }
@@ -85,10 +85,10 @@ fn text(drift: &Drift, applied: bool) -> String {
     let missing = implied.iter().filter(|step| step.missing).count();
     let _ = match (applied, drift.is_some()) {
         (_, false) => writeln!(text, "-- no drift"),
-        (true, true) => writeln!(text, "-- applied: {} taken away, {missing} given, {} absent", extra.len(), absent.len()),
+        (true, true) => writeln!(text, "-- applied: {} revoked, {missing} granted, {} absent", extra.len(), absent.len()),
         (false, true) => writeln!(
             text,
-            "-- drift: {} extra, {missing} missing, {} absent; --apply takes away and gives",
+            "-- drift: {} extra, {missing} missing, {} absent; --apply revokes and grants",
             extra.len(),
             absent.len()
         ),

@@ -11,22 +11,23 @@ use crate::database;
 use crate::exit;
 use crate::init::draft;
 use crate::manifest::Url;
+use crate::output::note;
 
-/// What a draft names where a URL was given: a manifest holds no passwords.
+/// Stands in the draft for a URL, because a manifest holds no passwords.
 const VARIABLE: &str = "$DATABASE_URL";
 
 /// Its flags.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The shared database for an operator: a URL, or `$NAME` of the variable that holds it
+    /// The shared database as an operator: a URL, or `$NAME` of the variable that holds it
     #[arg(long, default_value = VARIABLE)]
     database: String,
-    /// Where to write the manifest; a file that exists is left as it is
+    /// The manifest's file, which must not exist
     #[arg(long, value_name = "FILE", default_value = "split.toml")]
     output: PathBuf,
 }
 
-/// Looks and writes.
+/// Drafts the manifest and writes it.
 pub async fn run(arguments: Init) -> Result<u8> {
     let Init { database, output } = arguments;
     let refuse = || format!("{} exists: name another file with --output, or move it away", output.display());
@@ -42,6 +43,6 @@ pub async fn run(arguments: Init) -> Result<u8> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(refuse()),
         written => written.with_context(|| format!("{} cannot be written", output.display()))?,
     }
-    eprintln!("{} is a draft: read it, correct it, then `splitctl audit`", output.display());
+    note(format_args!("{} is a draft: read it, correct it, then run `splitctl audit`", output.display()));
     Ok(exit::DONE)
 }

@@ -1,9 +1,10 @@
-//! One file a command: its flags, and what it prints. What it does stands beside this folder.
+//! One file for each command: its flags, and what it prints. The work is done in the modules beside this folder.
 
 mod abort;
 mod arguments;
 mod attach;
 mod audit;
+mod compare;
 mod complete;
 mod copy;
 mod cutover;
@@ -11,6 +12,8 @@ mod detach;
 mod grants;
 mod init;
 mod plan;
+mod replace;
+mod restore;
 mod rollback;
 mod status;
 mod verify;
@@ -23,16 +26,17 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::moving::Side;
+use crate::output::note;
 use arguments::{Act, Look};
 
-/// The way out of a shared Postgres: shows what couples the owners of its tables, and moves one owner's tables to a database
-/// of their own, online, verified, and with a way back.
+/// The way out of a shared Postgres: shows what couples the owners of its tables, ends borrowings, and moves one owner's
+/// tables to a database of their own – online, verified, and with a way back.
 ///
-/// Exit codes: 0 done; 1 looked at, and the answer is no; 2 it could not be done, or nobody knows.
+/// Exit codes: 0 done; 1 the check failed or the step was refused; 2 an error, or the outcome is unknown.
 #[derive(Debug, Parser)]
 #[command(name = "splitctl", version)]
 struct Arguments {
-    /// The manifest
+    /// The manifest's file
     #[arg(long, global = true, default_value = "split.toml")]
     manifest: PathBuf,
     #[command(subcommand)]
@@ -45,12 +49,22 @@ enum Command {
     Init(init::Init),
     /// Shows what couples the owners: in the catalog, in their statements, in their transactions
     ///
-    /// Exit code 1 if anything couples them that no borrowing of the manifest explains.
+    /// Exit code 1 if the manifest's borrowings do not explain every coupling.
     Audit(audit::Audit),
     /// Shows or applies the roles and grants that the manifest implies
     ///
-    /// Exit code 1 if the database has drifted from them, unless --apply mends it.
+    /// Exit code 1 if the database differs from them, unless --apply repairs it.
     Grants(grants::Grants),
+    /// Compares borrowed objects with their replacements, row by row
+    ///
+    /// Exit code 1 if rows still differ after --patience.
+    Compare(compare::Compare),
+    /// Ends a borrowing with the manifest's SQL, and copies what changes meanwhile
+    ///
+    /// Refused unless the borrowing's requirements hold and all rows are equal.
+    Replace(replace::Replace),
+    /// Undoes `replace`
+    Restore(restore::Restore),
     /// Prints everything that would stop or surprise a move; changes nothing
     Plan(Look),
     /// Copies an owner's tables to its target; from then on every change follows
@@ -73,19 +87,19 @@ enum Command {
     Status(Look),
 }
 
-/// Reads the arguments and `.env`, and does what they say.
+/// Reads `.env` and the arguments, and runs the command.
 pub async fn run() -> ExitCode {
     let done = match load_variables() {
         Ok(()) => dispatch(Arguments::parse()).await,
         Err(error) => Err(error),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
-        eprintln!("error: {}", chain(&error));
+        note(format_args!("error: {}", chain(&error)));
         exit::code(&error)
     }))
 }
 
-/// An error and its causes. The driver's errors repeat theirs.
+/// An error and its causes in one line. The driver's errors repeat their cause, so a repeated one is left out.
 fn chain(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -104,6 +118,9 @@ async fn dispatch(arguments: Arguments) -> Result<u8> {
         Command::Init(init) => init::run(init).await,
         Command::Audit(audit) => audit::run(audit, manifest).await,
         Command::Grants(grants) => grants::run(grants, manifest).await,
+        Command::Compare(compare) => compare::run(compare, manifest).await,
+        Command::Replace(replace) => replace::run(replace, manifest).await,
+        Command::Restore(restore) => restore::run(restore, manifest).await,
         Command::Plan(plan) => plan::run(plan, manifest).await,
         Command::Copy(copy) => copy::run(copy, manifest).await,
         Command::Verify(verify) => verify::run(verify, manifest).await,

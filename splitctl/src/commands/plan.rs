@@ -14,7 +14,7 @@ pub async fn run(command: Look, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::look(manifest, &command.owner).await?;
     let plan = plan::make(&mut the_move).await?;
     let errors = plan.errors().count();
-    command.output.tell(&plan, || {
+    command.output.print(&plan, || {
         let lines = plan.findings.iter().map(|finding| {
             let weight = match finding.weight {
                 Weight::Error => "error",

@@ -13,7 +13,7 @@ use crate::moving::status;
 pub async fn run(command: Look, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::look(manifest, &command.owner).await?;
     let status = status::read(&mut the_move).await?;
-    command.output.tell(&status, || text(&status));
+    command.output.print(&status, || text(&status));
     Ok(exit::DONE)
 }
 

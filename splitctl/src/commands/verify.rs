@@ -25,7 +25,7 @@ pub struct Verify {
 pub async fn run(command: Verify, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let report = verify::run(&mut the_move, &command.options).await?;
-    command.output.tell(&report, || text(&report));
+    command.output.print(&report, || text(&report));
     Ok(if report.is_equal() { exit::DONE } else { exit::NO })
 }
 

@@ -1,4 +1,4 @@
-//! What the database has: who may do what, and what of it the manifest does not give.
+//! The rights that the database has, and those of them that the manifest does not give.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ use crate::audit::rights::{Granted, Rights};
 use crate::manifest::Manifest;
 use crate::names::{Qualified, quote_ident};
 
-/// The roles of the manifest, and all grants.
+/// The manifest's roles, and all grants.
 pub struct Actual {
-    /// Those that exist.
+    /// The manifest's roles that exist.
     pub roles: BTreeSet<String>,
     by_oid: BTreeMap<i64, String>,
     granted: Vec<Granted>,
@@ -24,7 +24,7 @@ pub struct Actual {
 }
 
 impl Actual {
-    /// Reads it.
+    /// Reads roles and grants.
     pub async fn read(connection: &mut PgConnection, manifest: &Manifest) -> Result<Self> {
         let names: Vec<&str> = manifest.owners.values().map(|owner| owner.role.as_str()).collect();
         let Rights { roles, granted } = Rights::read(connection, &names).await?;
@@ -34,7 +34,7 @@ impl Actual {
         Ok(Self { roles: by_oid.values().cloned().collect(), by_oid, granted, owners, listed })
     }
 
-    /// Whether the role may use the schema, however it comes to that.
+    /// Whether the role may use the schema, by any grant or membership.
     pub async fn may_use(&self, connection: &mut PgConnection, role: &str, schema: &str) -> Result<bool> {
         if !self.roles.contains(role) {
             return Ok(false);
@@ -43,7 +43,7 @@ impl Actual {
         may.fetch_one(connection).await.map_err(Into::into)
     }
 
-    /// Whether the role has the right, however it comes to that.
+    /// Whether the role has the right, by any grant or membership.
     pub async fn may(&self, connection: &mut PgConnection, target: &Target, right: &str) -> Result<bool> {
         if !self.roles.contains(&target.role) {
             return Ok(false);
@@ -53,7 +53,7 @@ impl Actual {
         may.with_context(|| format!("the manifest gives {} a right `{right}` that cannot be asked for", target.role))
     }
 
-    /// The statements that take away what the roles were given beyond the manifest, and notes on what everybody was given.
+    /// The statements that revoke what the manifest does not give, and notes on rights of PUBLIC.
     pub fn beyond(&self, implied: &Implied, catalog: &Catalog, owners: &Ownership) -> (Vec<String>, Vec<String>) {
         let mut extra: BTreeMap<(i64, &str, Option<&str>), BTreeSet<&str>> = BTreeMap::new();
         let mut public: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
@@ -79,26 +79,27 @@ impl Actual {
             let relation = &catalog.relations[&relation];
             let (word, name) = (word(relation.kind), relation.name.sql());
             format!(
-                "PUBLIC, so every role, may {rights} on {name}: if nobody else needs that, revoke {rights} on {word} {name} from public"
+                "PUBLIC, so every role, may {rights} on {name}: if no other role needs that, \
+                 revoke {rights} on {word} {name} from public"
             )
         };
         (extra.into_iter().map(sql).collect(), public.into_iter().map(note).collect())
     }
 
-    /// Whether the manifest gives a right, or it is one that goes along with what it gives.
+    /// Whether the manifest gives a right, or the right follows from what the manifest gives.
     fn allowed(&self, implied: &Implied, catalog: &Catalog, owners: &Ownership, granted: &Granted, role: &str) -> bool {
         let relation = &catalog.relations[&granted.relation];
         let own = owners.get(granted.relation) == self.owners.get(role).map(String::as_str);
-        let goes_along = match relation.kind {
+        let follows = match relation.kind {
             // Reading a sequence changes nothing; `grant … on all sequences` gives it to many.
             RelationKind::Sequence => granted.right != "update",
-            // A view that the manifest leaves out reads what the role may read anyway.
+            // A view that no owner lists reads what the role may read anyway.
             RelationKind::View => !self.listed.contains(&relation.name),
             RelationKind::Table => false,
         };
-        // A partition's rights count only for those who go past its root.
+        // The rights on a partition matter only to statements that name it instead of its root.
         let gives = |relation| implied.gives(role, relation, granted.column.as_deref(), &granted.right);
-        own && goes_along || gives(relation.root) || gives(granted.relation)
+        own && follows || gives(relation.root) || gives(granted.relation)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the manifest implies.
+//! The roles and rights that the manifest implies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,34 +7,34 @@ use crate::audit::catalog::{Catalog, RelationKind};
 use crate::manifest::Manifest;
 use crate::names::{Qualified, quote_ident};
 
-/// What a role may do with its own tables, unless the manifest says it more narrowly.
+/// A role's rights on its own tables, unless the manifest lists fewer.
 const OWN_TABLE: [&str; 4] = ["select", "insert", "update", "delete"];
 
-/// On what a role has rights.
+/// A role, and a relation on which it has rights.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The role.
     pub role: String,
     /// The table, view or sequence.
     pub relation: i64,
-    /// Only these columns, if any.
+    /// The columns that the rights are limited to; empty for all.
     pub columns: Vec<String>,
 }
 
-/// Roles and rights.
+/// What the manifest implies.
 #[derive(Debug, Default)]
 pub struct Implied {
     /// The roles, each once.
     pub roles: BTreeSet<String>,
-    /// Which role needs which schema.
+    /// Roles, each with a schema that it uses.
     pub schemas: BTreeSet<(String, String)>,
     /// Rights in lower case.
     pub grants: BTreeMap<Target, BTreeSet<String>>,
-    /// What the manifest names and the database does not have.
+    /// Relations of the manifest that the database does not have.
     pub absent: Vec<String>,
 }
 
-/// Works it out, for all owners on the shared database or for `only` one on its own.
+/// Derives the rights: for all owners on the shared database, or for `only` one owner on its own database.
 pub fn of(manifest: &Manifest, catalog: &Catalog, owners: &Ownership, only: Option<&str>) -> Implied {
     let mut implied = Implied::default();
     for (name, owner) in manifest.owners.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
@@ -56,7 +56,7 @@ pub fn of(manifest: &Manifest, catalog: &Catalog, owners: &Ownership, only: Opti
                 None => implied.absent.push(format!("{relation} of {name} does not exist")),
             }
         }
-        // On a database of its own an owner borrows nothing: what it borrowed has a replacement there.
+        // On its own database an owner borrows nothing, because replacements stand there.
         for borrowing in manifest.borrowings.iter().filter(|borrowing| only.is_none() && borrowing.who == *name) {
             let found = borrowing.what.parse::<Qualified>().ok().and_then(|name| catalog.find(&name));
             if let Some((oid, _)) = found {
@@ -77,7 +77,7 @@ impl Implied {
         }
     }
 
-    /// The sequences that inserts take numbers from. An identity column needs no right.
+    /// Adds the sequences that inserts take numbers from. Identity columns need no right.
     fn sequences(&mut self, role: &str, owner: &str, table: i64, catalog: &Catalog, owners: &Ownership) {
         for default in &catalog.sequence_defaults {
             if default.table == table && owners.get(default.sequence) == Some(owner) {
@@ -86,7 +86,7 @@ impl Implied {
         }
     }
 
-    /// Whether it gives this right on the relation, as a whole or on the column.
+    /// Whether the manifest gives this right on the whole relation or on the column.
     pub fn gives(&self, role: &str, relation: i64, column: Option<&str>, right: &str) -> bool {
         self.grants.iter().any(|(target, rights)| {
             let covers =
@@ -96,7 +96,7 @@ impl Implied {
     }
 }
 
-/// A right as SQL writes it, on columns if there are any.
+/// A right as SQL writes it, limited to the columns if there are any.
 pub fn right(right: &str, columns: &[String]) -> String {
     if columns.is_empty() {
         return right.to_owned();
@@ -105,7 +105,7 @@ pub fn right(right: &str, columns: &[String]) -> String {
     format!("{right} ({})", columns.join(", "))
 }
 
-/// `table` or `sequence`; grants have no word for views.
+/// `table` or `sequence`: in grants, a view is a table.
 pub fn word(kind: RelationKind) -> &'static str {
     if kind == RelationKind::Sequence { "sequence" } else { "table" }
 }

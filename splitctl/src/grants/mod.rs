@@ -1,4 +1,4 @@
-//! The roles and rights that the manifest implies, and how far a database has drifted from them.
+//! Compares the roles and rights that the manifest implies with a database, and applies them.
 
 mod actual;
 mod implied;
@@ -10,30 +10,30 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::audit::Ownership;
-use crate::audit::catalog::Catalog;
+use crate::audit::catalog::{Catalog, Relation};
 use crate::database::execute;
 use crate::manifest::Manifest;
 use crate::names::{quote_ident, quote_literal};
 
-/// One statement of what the manifest implies, and whether the database lacks it.
+/// A statement that the manifest implies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// The statement, without a semicolon. Running it twice is running it once.
+    /// The statement, without a semicolon. It may run more than once.
     pub sql: String,
     /// Whether the database lacks it, or a part of it.
     pub missing: bool,
 }
 
-/// What the manifest implies, beside what the database has.
+/// The differences between the manifest and a database.
 #[derive(Debug, Serialize)]
 pub struct Drift {
-    /// What takes away rights that the manifest does not give.
+    /// Statements that revoke rights which the manifest does not give.
     pub extra: Vec<String>,
-    /// Roles and grants, in an order in which they can be run.
+    /// Statements that create roles and grant rights, in an order that works.
     pub implied: Vec<Step>,
-    /// What cannot be granted, because it does not exist.
+    /// Relations of the manifest that do not exist.
     pub absent: Vec<String>,
-    /// What a person has to judge.
+    /// Differences that a person has to judge.
     pub notes: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ impl Drift {
     }
 }
 
-/// Compares. `only` limits it to what that owner needs on a database of its own.
+/// Compares the manifest with a database. `only` names the owner whose own database it is.
 pub async fn compare(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<Drift> {
     let catalog = Catalog::read(connection).await?;
     let owners = Ownership::of(manifest, &catalog);
@@ -70,21 +70,20 @@ pub async fn compare(connection: &mut PgConnection, manifest: &Manifest, only: O
     Ok(Drift { extra, implied: steps, absent: implied.absent, notes })
 }
 
-/// Makes the database what the manifest implies, in one transaction: first what is taken away, then what is given. Returns what
-/// was done, and what differs still.
+/// Revokes and grants in one transaction what differs. Returns what it did, and what differs still.
 pub async fn apply(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<(Drift, Drift)> {
     execute(connection, "begin").await?;
-    let applied = take_and_give(connection, manifest, only).await;
+    let applied = revoke_and_grant(connection, manifest, only).await;
     execute(connection, if applied.is_ok() { "commit" } else { "rollback" }).await?;
-    applied.context("nothing is changed")
+    applied.context("nothing was changed")
 }
 
-async fn take_and_give(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<(Drift, Drift)> {
+async fn revoke_and_grant(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<(Drift, Drift)> {
     let before = compare(connection, manifest, only).await?;
     for statement in &before.extra {
         execute(connection, statement.as_str()).await.with_context(|| statement.clone())?;
     }
-    // Looked at again: who loses a right on a table loses it on its columns as well.
+    // Compared again, because a role that loses a right on a table loses it on the columns as well.
     let mut lacking = compare(connection, manifest, only).await?;
     for step in lacking.implied.iter().filter(|step| step.missing) {
         execute(connection, step.sql.as_str()).await.with_context(|| step.sql.clone())?;
@@ -93,14 +92,14 @@ async fn take_and_give(connection: &mut PgConnection, manifest: &Manifest, only:
     Ok((lacking, compare(connection, manifest, only).await?))
 }
 
-/// Roles belong to the cluster: another database's program may make it at this moment. One that exists stays as it is.
+/// Creates the role unless it exists. Roles belong to the cluster, so another database's program may create it meanwhile.
 fn create_role(role: &str) -> String {
     let statement = quote_literal(&format!("create role {} nologin", quote_ident(role)));
     let block = format!("begin execute {statement}; exception when duplicate_object or unique_violation then null; end");
     if block.contains("$do$") { format!("do {}", quote_literal(&block)) } else { format!("do $do$ {block} $do$") }
 }
 
-fn grant(target: &implied::Target, rights: &BTreeSet<String>, relation: &crate::audit::catalog::Relation) -> String {
+fn grant(target: &implied::Target, rights: &BTreeSet<String>, relation: &Relation) -> String {
     let rights: Vec<String> = rights.iter().map(|right| implied::right(right, &target.columns)).collect();
     let word = implied::word(relation.kind);
     format!("grant {} on {word} {} to {}", rights.join(", "), relation.name.sql(), quote_ident(&target.role))

@@ -1,4 +1,4 @@
-//! The draft as a text with comments, for somebody to go through.
+//! The draft as a text with comments, for a person to correct.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,20 +8,20 @@ use crate::manifest::{Borrowing, Manifest, Owner};
 use crate::names::Qualified;
 
 const HEAD: &str = "\
-# Who owns what in the shared database, as the database itself suggests it: a draft to be corrected.
-# `splitctl audit` compares it with the database, `splitctl grants` with the roles' rights.
+# Who owns what in the shared database: a draft from its grants, foreign keys and names. Correct it.
+# `splitctl audit` compares this file with the database, `splitctl grants` with the roles' rights.
 ";
 
 const UNASSIGNED_HEAD: &str = "
-# No grant, foreign key or name says whose these tables are. Move each of them to the owner that changes it, and delete this
-# owner, which is none.
+# No grant, foreign key or name shows an owner of these tables. Move each table to the owner that changes it, and delete
+# this entry.
 ";
 
 const BORROWINGS_HEAD: &str = "
-# What crosses the line between two owners today. Each of these is tolerated until its day; the list only shrinks.
+# What crosses between two owners today. The audit tolerates each borrowing until its day. The list only shrinks.
 ";
 
-/// The text. `reasons` say of a table why it is where it is.
+/// The manifest's text. `reasons` explain the owners of tables.
 pub fn text(manifest: &Manifest, reasons: &BTreeMap<Qualified, Reason>) -> String {
     let mut text = HEAD.to_owned();
     let _ = writeln!(text, "source = {}", quoted(&manifest.source.0));
@@ -31,7 +31,7 @@ pub fn text(manifest: &Manifest, reasons: &BTreeMap<Qualified, Reason>) -> Strin
     if !manifest.borrowings.is_empty() {
         text.push_str(BORROWINGS_HEAD);
     }
-    for Borrowing { who, what, columns, rights, why, until } in &manifest.borrowings {
+    for Borrowing { who, what, columns, rights, why, until, .. } in &manifest.borrowings {
         let _ = writeln!(text, "\n[[borrowings]]\nwho = {}\nwhat = {}", quoted(who), quoted(what));
         for (name, list) in [("columns", columns), ("rights", rights)] {
             if !list.is_empty() {
@@ -65,8 +65,8 @@ fn draft_owner(text: &mut String, name: &str, owner: &Owner, reasons: &BTreeMap<
         let _ = writeln!(text, "views = {}", array(&views));
     }
     if owner.role != UNASSIGNED {
-        let _ = writeln!(text, "# statements = \"services/{name}/.sqlx\" # its sqlx offline data, seen from this file");
-        let _ = writeln!(text, "# target = \"${upper}_TARGET_URL\" # the database it will move to, for an operator");
+        let _ = writeln!(text, "# statements = \"services/{name}/.sqlx\" # its sqlx offline data, relative to this file");
+        let _ = writeln!(text, "# target = \"${upper}_TARGET_URL\" # the database that it will move to, as an operator");
     }
     if !owner.rights.is_empty() {
         let _ = writeln!(text, "\n[owners.{name}.rights]");

@@ -1,4 +1,4 @@
-//! Who might own each table.
+//! Guesses the owner of each table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,34 +7,34 @@ use sqlx::{PgConnection, query_as};
 
 use crate::audit::catalog::Catalog;
 
-/// The owner, and the role, of tables that nothing speaks for.
+/// The owner, and its role, of tables for which there is no guess.
 pub const UNASSIGNED: &str = "unassigned";
-/// What roles' names end with and owners' do not.
+/// Suffixes of roles' names that owners' names drop.
 const SUFFIXES: [&str; 4] = ["_svc", "_app", "_role", "_user"];
-/// How long an owner's name may be.
+/// The longest name of an owner.
 const LENGTH: usize = 20;
 
-/// Why a relation is its owner's.
+/// Why a relation belongs to its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Only this role may change it.
+    /// Only the owner's role may change it.
     Grants,
-    /// All that its foreign keys lead to is this owner's.
+    /// Its foreign keys lead to tables of this owner only.
     ForeignKeys,
-    /// Its name begins as those of this owner's tables do, or all of its schema is this owner's.
+    /// Its name begins like the names of this owner's tables, or this owner has the rest of its schema.
     Name,
-    /// A view: it reads only this owner's tables.
+    /// It is a view that reads this owner's tables only.
     Reads,
-    /// There is none.
+    /// There is no guess.
     None,
 }
 
-/// What was guessed.
+/// The owners, and what each owns.
 #[derive(Debug, Default)]
 pub struct Guesses {
     /// Roles by owner.
     pub owners: BTreeMap<String, String>,
-    /// The owner of each table.
+    /// The owner of each table, and why.
     pub tables: BTreeMap<i64, (String, Reason)>,
 }
 
@@ -53,7 +53,7 @@ pub async fn guess(connection: &mut PgConnection, catalog: &Catalog) -> Result<G
         .fetch_all(connection)
         .await?;
 
-    // Whoever owns tables that others write makes migrations, and is not one of the owners we look for.
+    // A role that owns tables which other roles write runs migrations, and is not an owner in this sense.
     let migrates = |role: &str| catalog.tables().any(|(oid, table)| table.role == role && writers.contains_key(&oid));
     let mut guesses = Guesses::default();
     for (oid, table) in catalog.tables() {
@@ -78,7 +78,7 @@ pub async fn guess(connection: &mut PgConnection, catalog: &Catalog) -> Result<G
 }
 
 impl Guesses {
-    /// The owner of this role, named after it.
+    /// The owner with this role; a new owner is named after the role.
     fn owner(&mut self, role: &str) -> String {
         if let Some((name, _)) = self.owners.iter().find(|(_, known)| *known == role) {
             return name.clone();
@@ -99,7 +99,7 @@ impl Guesses {
         name
     }
 
-    /// Tables that hang together go to the one owner of what they hang on.
+    /// Gives tables that are joined by foreign keys to the owner of the tables that they lead to, if there is one.
     fn by_foreign_keys(&mut self, catalog: &Catalog, joins: &[(i64, i64)]) {
         let mut seen: BTreeSet<i64> = BTreeSet::new();
         let mut found = Vec::new();
@@ -154,7 +154,7 @@ impl Guesses {
     }
 }
 
-/// Which roles may change a table, by grants on it or on columns of it.
+/// The roles that may change a table, by grants on the table or its columns.
 const WRITERS: &str = r"
     select distinct c.oid::int8, r.rolname::text
     from pg_class c

@@ -137,7 +137,7 @@ const NAMES: &str = r"
     where c.oid = any ($1)
     order by 1";
 
-/// Sessions whose locks on the relations conflict with a writer's lock.
+/// Sessions whose locks on the relations conflict with a writer's lock, or with the replacement of a view.
 const BLOCKERS: &str = r"
     select distinct format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',
@@ -156,5 +156,8 @@ const BLOCKERS: &str = r"
       and l.database = (select oid from pg_database where datname = current_database())
       and l.pid <> pg_backend_pid()
       and (cardinality($1) = 0 or l.relation = any ($1))
-      and l.mode not in ('AccessShareLock', 'RowShareLock')
+      and (
+          l.mode not in ('AccessShareLock', 'RowShareLock')
+          or exists (select from pg_class c where c.oid = l.relation and c.relkind = 'v')
+      )
     order by 1";

@@ -34,7 +34,7 @@ use anyhow::{Context, Result};
 use crate::database::address;
 use crate::exit::require;
 use crate::manifest::{Manifest, Owner, Url};
-pub use fence::Locking;
+pub use fence::{Locking, patiently};
 use journal::{Journal, State};
 pub use side::{Database, Side};
 

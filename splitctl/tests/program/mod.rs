@@ -1,4 +1,4 @@
-//! Runs the program as a person does, on a manifest of the test's own.
+//! Runs the program as a person does, on the test's own manifest.
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what they like")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
@@ -14,14 +14,14 @@ use sqlx::{AssertSqlSafe, Executor};
 /// The manifest of this project.
 pub const OUR_MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../split.toml");
 
-/// A folder with a manifest, and the database that it is about.
+/// A folder with a manifest, and the database that the manifest describes.
 pub struct Program {
     pub folder: tempfile::TempDir,
     url: String,
     manifest: PathBuf,
 }
 
-/// What a run said.
+/// The exit code and the output of a run.
 pub struct Ran {
     pub code: i32,
     pub out: String,
@@ -38,14 +38,14 @@ impl Program {
         Self { folder, url: url.to_owned(), manifest: path }
     }
 
-    /// On this project's manifest.
+    /// Uses this project's manifest.
     pub fn ours(url: &str) -> Self {
         Self { manifest: OUR_MANIFEST.into(), ..Self::new(url, "") }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_splitctl"));
-        // Its own folder: it reads the `.env` of the folder that it stands in, and of those above.
+        // The program reads `.env` in its own folder and in the folders above, so it gets an empty one.
         command.current_dir(self.folder.path()).env("DATABASE_URL", &self.url);
         command.arg("--manifest").arg(&self.manifest).args(arguments);
         command
@@ -96,7 +96,7 @@ pub fn write(folder: &Path, name: &str, text: &str) {
     std::fs::write(folder.join(name), text).expect("written");
 }
 
-/// A database that has nothing of this project: quoted names, a serial, an enumeration, partitions, two roles of its own.
+/// A database without this project's schema: quoted names, a serial, an enumeration, partitions, and two roles.
 pub struct Foreign {
     pub database: TestDatabase,
     pub crm: String,
@@ -119,7 +119,7 @@ impl Foreign {
         self.database.url()
     }
 
-    /// Who owns what, and nothing tolerated. `more` is added at the end.
+    /// A manifest of the owners without borrowings. `more` is appended.
     pub fn manifest(&self, more: &str) -> String {
         MANIFEST.replace("{crm}", &self.crm).replace("{billing}", &self.billing) + more
     }

@@ -148,9 +148,9 @@ impl Walker<'_> {
     /// Each service reads the other's data from its own tables.
     async fn replicas(&mut self) -> Result<()> {
         self.scene.until_followed().await?;
-        for replica in ["customers", "open-orders"] {
-            self.mark(&format!("use {replica}"));
-            self.scene.xtask(&["replica", "use", replica]).await?;
+        for what in ["customers", "open_orders"] {
+            self.mark(&format!("replace {what}"));
+            self.scene.splitctl(&["replace", what]).await?;
         }
         Ok(())
     }

@@ -143,15 +143,6 @@ impl Scene {
         }
     }
 
-    /// Runs another of the developers' commands on the shared database.
-    pub async fn xtask(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(self.programs.join("xtask"));
-        let output = command.args(arguments).envs(self.variables()).kill_on_drop(true).output().await?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "cargo xtask {}: {}", arguments.join(" "), said.trim());
-        Ok(())
-    }
-
     /// Waits until each service has read the other's snapshot, and follows its events.
     pub async fn until_followed(&self) -> Result<()> {
         let mut operator = connect(&self.source.url(SHARED)).await?;

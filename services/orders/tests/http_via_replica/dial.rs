@@ -33,7 +33,7 @@ pub const USERS: &str = "users";
 pub async fn database() -> TestDatabase {
     let database = TestDatabase::create();
     let mut owner = database.owner().await;
-    owner.execute(include_str!("../../../../xtask/src/replica/customers.use.sql")).await.expect("the replica is used");
+    owner.execute(include_str!("../../../../migrations/replicas/customers.replace.sql")).await.expect("the replica is used");
     owner.execute(EVENTS_AT_ONCE).await.expect("a trigger");
     database
 }

@@ -1,5 +1,5 @@
 //! The suite of `tests/http` with the replica of the customers behind the view. But for `rule`: that it is exact is what the
-//! shared database gives; that it settles without, the tests of `cargo xtask replica` show.
+//! shared database gives; that it settles without, `replicas.rs` shows.
 
 #[path = "../http/any_input.rs"]
 mod any_input;

@@ -1,9 +1,13 @@
-//! `cargo xtask replica`, and the rule that spans both services while each has the other's data from its events alone.
+//! `splitctl compare`, `replace` and `restore` on the manifest's two replicas, and the rule that spans both services while
+//! each service knows the other's data from events alone.
+
+#![allow(clippy::disallowed_methods, reason = "tests ask the database what no service would")]
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::events::consumer::Feed;
@@ -23,7 +27,19 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const PATIENT: Limits =
     Limits { connect: Duration::from_secs(40), attempt: Duration::from_secs(40), call: Duration::from_secs(45) };
 
-/// Both services on one database, each of them at an address.
+/// The program `splitctl`. Cargo does not build another package's program for this test.
+static SPLITCTL: LazyLock<PathBuf> = LazyLock::new(|| {
+    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--bin", "splitctl"]).current_dir(root()).status();
+    assert!(build.expect("cargo runs").success());
+    let programs = Path::new(env!("CARGO_BIN_EXE_orders")).parent().and_then(Path::parent).expect("the target folder");
+    programs.join("debug/splitctl")
+});
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace's folder")
+}
+
+/// Both services on one database, each at an address.
 struct Pair {
     database: TestDatabase,
     users: Client,
@@ -50,7 +66,7 @@ fn database(url: &str, name: &str) -> Database {
 }
 
 impl Pair {
-    /// Both services; nobody follows events yet.
+    /// Starts both services. No consumer runs yet.
     fn start() -> Self {
         let shared = TestDatabase::create();
         let ((of_users, users_at), (of_orders, orders_at)) = (listen(), listen());
@@ -71,7 +87,7 @@ impl Pair {
         }
     }
 
-    /// Both services follow each other's events from here on.
+    /// Starts both consumers.
     fn follow(&mut self) {
         self.orders_follow();
         let feed = Feed::new("orders", &self.addresses.1.into());
@@ -89,35 +105,40 @@ impl Pair {
         }));
     }
 
-    /// Nobody follows any more, and whoever did has let go.
+    /// Stops the consumers, and waits until they have released their locks.
     async fn stop_following(&mut self) {
         for consumer in self.consumers.drain(..) {
             consumer.abort();
             let _ = consumer.await;
         }
-        self.until("select count(*) = 0 from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())").await;
+        self.until(
+            "select count(*) = 0
+             from pg_locks l
+             join pg_database d on d.oid = l.database and d.datname = current_database()
+             where l.locktype = 'advisory'",
+        )
+        .await;
     }
 
-    /// `cargo xtask replica …`, without a file `.env` around.
-    async fn replica(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.arg("replica").args(arguments).env("DATABASE_URL", self.database.url()).current_dir(std::env::temp_dir());
-        tokio::task::spawn_blocking(move || command.output().expect("xtask runs")).await.expect("no panic")
-    }
-
-    /// The same, which must do it.
-    async fn do_replica(&self, arguments: &[&str]) -> String {
-        let output = self.replica(arguments).await;
+    /// Runs `splitctl` in a folder without a file `.env`, and returns its exit code and all that it prints.
+    async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(&*SPLITCTL);
+        command.arg("--manifest").arg(root().join("split.toml")).args(arguments);
+        command.env("DATABASE_URL", self.database.url()).current_dir(std::env::temp_dir());
+        let output = tokio::task::spawn_blocking(move || command.output().expect("splitctl runs")).await.expect("no panic");
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
-        said
+        (output.status.code(), said)
     }
 
-    /// The same, which must refuse with this exit code.
-    async fn refused_replica(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.replica(arguments).await;
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    /// Runs `splitctl`, which must succeed.
+    async fn splitctl(&self, arguments: &[&str]) -> String {
+        self.refused(arguments, 0).await
+    }
+
+    /// Runs `splitctl`, which must end with this exit code.
+    async fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let (ended, said) = self.run(arguments).await;
+        assert_eq!(ended, Some(code), "{arguments:?}: {said}");
         said
     }
 
@@ -130,8 +151,8 @@ impl Pair {
     /// Waits until both replicas are as published, and puts them behind the views.
     async fn split(&mut self) {
         self.follow_from_the_start().await;
-        self.do_replica(&["use", "customers"]).await;
-        self.do_replica(&["use", "open-orders"]).await;
+        self.splitctl(&["replace", "customers"]).await;
+        self.splitctl(&["replace", "open_orders"]).await;
     }
 
     async fn execute(&self, statements: &str) {
@@ -179,7 +200,7 @@ async fn place(orders: &Client, user: &str) -> dev::http::Answer {
     orders.post("/orders").json(&json!({ "user_id": user, "currency": "EUR", "items": items })).await
 }
 
-/// What `use` could leave changed.
+/// What `replace` could leave changed.
 const DEFINITIONS: &str = "select string_agg(definition, E'\\n' order by definition) from (
     select viewname || pg_get_viewdef(viewname::regclass) from pg_views where schemaname = 'public'
     union all select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
@@ -197,7 +218,7 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     let order = id(&pair.place(&ada).await.expect(201).json());
     pair.follow();
     // What was there before the first event it reads comes by the snapshot.
-    pair.do_replica(&["compare", "--patience", "60"]).await;
+    pair.splitctl(&["compare", "--patience", "60s"]).await;
     pair.stop_following().await;
 
     let stranger = uuid::Uuid::now_v7();
@@ -209,12 +230,13 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
          insert into open_orders_replica values ('{stranger}', '{ada}', true, 1)"
     ))
     .await;
-    let said = pair.refused_replica(&["compare", "--patience", "0", "--format", "json"], 1).await;
-    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let mut differences: Vec<(String, &str)> = lines
-        .iter()
-        .filter(|line| line.get("difference").is_some())
-        .map(|line| (id(line), line["difference"].as_str().expect("text")))
+    let said = pair.refused(&["compare", "--patience", "0s", "--format", "json"], 1).await;
+    let document: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(document["equal"], false, "{said}");
+    let compared = document["compared"].as_array().expect("a list").iter();
+    let mut differences: Vec<(String, &str)> = compared
+        .flat_map(|comparison| comparison["differences"].as_array().expect("a list"))
+        .map(|row| (row["key"].as_str().expect("a key").to_owned(), row["difference"].as_str().expect("text")))
         .collect();
     differences.sort();
     let mut expected = [
@@ -226,8 +248,8 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     ];
     expected.sort();
     assert_eq!(differences, expected, "{said}");
-    let said = pair.refused_replica(&["compare", "customers", "--patience", "0"], 1).await;
-    assert!(said.contains("customers: 2 rows, 3 not as published") && !said.contains("Eva"), "{said}");
+    let said = pair.refused(&["compare", "customers", "--patience", "0s"], 1).await;
+    assert!(said.contains("customers: 3 rows compared, 3 differ") && !said.contains("Eva"), "{said}");
 
     // The services' own commands, while nothing else of them runs.
     let feed = Feed::new("users", &pair.addresses.0.into());
@@ -236,9 +258,9 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     let feed = Feed::new("orders", &pair.addresses.1.into());
     let rebuild = users::open_orders::replica::Command::Rebuild;
     users::open_orders::replica::run(pair.apps.0.clone(), &feed, rebuild).await.expect("rebuilt");
-    pair.do_replica(&["compare", "--patience", "0"]).await;
+    pair.splitctl(&["compare", "--patience", "0s"]).await;
     pair.execute("drop view customers; drop table customers_replica cascade").await;
-    pair.refused_replica(&["compare"], 2).await;
+    pair.refused(&["compare"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,17 +268,17 @@ async fn a_replica_that_is_not_kept_up_or_not_equal_is_not_used() {
     let mut pair = Pair::start();
     let ada = pair.register("Ada").await;
     let before = definitions(&pair).await;
-    let said = pair.refused_replica(&["use", "customers"], 1).await;
+    let said = pair.refused(&["replace", "customers", "--patience", "2s"], 1).await;
     assert!(said.contains("EVENTS_VIA"), "{said}");
     pair.orders_follow();
     pair.until("select count(*) = 1 from customers_replica").await;
     pair.execute("insert into orders_parked_events values ('x/1', 'user.changed.v1', '{}', 'unreadable')").await;
-    let said = pair.refused_replica(&["use", "customers"], 1).await;
-    assert!(said.contains("1 events are parked"), "{said}");
+    let said = pair.refused(&["replace", "customers", "--patience", "2s"], 1).await;
+    assert!(said.contains("orders_parked_events: 1 events are parked"), "{said}");
     pair.execute("delete from orders_parked_events").await;
     pair.execute(&format!("update customers_replica set name = 'Eva' where id = '{ada}'")).await;
-    let said = pair.refused_replica(&["use", "customers"], 1).await;
-    assert!(said.contains("1 rows of customers_replica are not as published"), "{said}");
+    let said = pair.refused(&["replace", "customers", "--patience", "2s"], 1).await;
+    assert!(said.contains("customers: 1 of 1 rows still differ after 2s"), "{said}");
     assert_eq!(definitions(&pair).await, before);
 }
 
@@ -280,13 +302,15 @@ async fn no_request_fails_while_replicas_are_put_behind_the_views_and_taken_back
         })
         .collect();
     for _ in 0..3 {
-        for replica in ["customers", "open-orders"] {
-            pair.do_replica(&["use", replica]).await;
-            let said = pair.do_replica(&["use", replica]).await;
+        for what in ["customers", "open_orders"] {
+            pair.splitctl(&["replace", what]).await;
+            let said = pair.splitctl(&["replace", what]).await;
             assert!(said.contains("already"), "{said}");
         }
-        for replica in ["open-orders", "customers"] {
-            pair.do_replica(&["release", replica]).await;
+        for what in ["open_orders", "customers"] {
+            pair.splitctl(&["restore", what]).await;
+            let said = pair.splitctl(&["restore", what]).await;
+            assert!(said.contains("nothing to restore"), "{said}");
         }
         assert_eq!(definitions(&pair).await, before);
     }
@@ -294,7 +318,7 @@ async fn no_request_fails_while_replicas_are_put_behind_the_views_and_taken_back
     for worker in load {
         assert!(worker.await.expect("no request fails") > 0);
     }
-    pair.do_replica(&["compare", "--patience", "60"]).await;
+    pair.splitctl(&["compare", "--patience", "60s"]).await;
     pair.until(SETTLED).await;
 }
 
@@ -398,7 +422,7 @@ async fn orders_and_deactivations_at_once_always_settle() {
             assert!([201, 409].contains(&answer.status), "{}", answer.text());
         }
     }
-    pair.do_replica(&["compare", "--patience", "60"]).await;
+    pair.splitctl(&["compare", "--patience", "60s"]).await;
     pair.until(SETTLED).await;
 }
 

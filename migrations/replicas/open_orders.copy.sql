@@ -1,4 +1,4 @@
--- Orders of which something has been committed since transaction $1, as they are now. Their events still come, and say the same.
+-- Copies orders that changed since transaction $1, while the view is locked. Their events arrive later and change nothing.
 insert into open_orders_replica as known (order_id, user_id, is_open, version)
 select id, user_id, status in ('placed', 'paid', 'shipped'), version
 from orders

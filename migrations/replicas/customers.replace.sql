@@ -1,4 +1,4 @@
--- What orders needs to know of users, from here on out of its own tables.
+-- The view and the rule of orders read orders' own replica instead of users' table.
 create or replace view customers as
 select
     id,
@@ -7,8 +7,8 @@ select
     version
 from customers_replica;
 
--- The rule of before, asked of the replica. It holds the customer's row, so that whoever brings the news of a deactivation
--- waits for orders being placed, and then finds them.
+-- The same rule on the replica. It locks the customer's row, so the consumer that applies a deactivation waits for orders
+-- that are being placed, and then finds them.
 create or replace function orders_refuse_inactive_user() returns trigger
     language plpgsql volatile security definer
     set search_path = pg_catalog, public, pg_temp

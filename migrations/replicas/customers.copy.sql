@@ -1,4 +1,4 @@
--- Users of whom something has been committed since transaction $1, as they are now. Their events still come, and say the same.
+-- Copies users that changed since transaction $1, while the view is locked. Their events arrive later and change nothing.
 insert into customers_replica as known (id, name, status, version)
 select id, name, status, version
 from users

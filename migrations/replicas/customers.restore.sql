@@ -1,4 +1,5 @@
--- As migrations/*_crossings has it.
+-- View and rule as migrations/*_crossings.up.sql defines them. Keep EVENTS_VIA on until orders' consumer has caught up.
+-- A test compares both definitions.
 create or replace view customers as
 select
     id,

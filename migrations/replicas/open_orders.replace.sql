@@ -1,4 +1,4 @@
--- What users needs to know of orders, from here on out of its own tables.
+-- The view and the rule of users read users' own replica instead of orders' table.
 create or replace view open_orders as
 select
     user_id,
