@@ -1,4 +1,4 @@
-//! The ways as bars.
+//! Draws the ways as bars.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const BAR: f64 = 22.0;
 const ROW: f64 = 34.0;
 const HEAD: f64 = 46.0;
 
-/// An SVG: for each job a block of bars, requests per second, and in words what is left without users.
+/// An SVG: for each job a block of bars with requests per second, and the part that succeeds without users.
 pub fn draw(entries: &[Entry]) -> String {
     let most = entries.iter().map(|entry| entry.figures.requests_per_second).fold(1.0, f64::max);
     let mut jobs: Vec<_> = entries.iter().map(|entry| entry.job).collect();
