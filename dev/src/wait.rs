@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// A test shares its machine with many others, so a condition gets a full minute.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A test shares its machine with many others, so a condition gets much time.
+const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A condition did not hold in time.
@@ -18,7 +18,7 @@ pub struct Late {
 /// Waits until `holds` returns true, and lets other tasks of the thread run meanwhile.
 ///
 /// # Panics
-/// If it does not hold within a minute.
+/// If it does not hold within two minutes.
 pub async fn until(claim: impl Display, mut holds: impl AsyncFnMut() -> bool) {
     let done = within(PATIENCE, claim, async || Ok::<_, Late>(holds().await)).await;
     done.unwrap_or_else(|late| panic!("{late}"));
@@ -27,7 +27,7 @@ pub async fn until(claim: impl Display, mut holds: impl AsyncFnMut() -> bool) {
 /// The same in a test without asynchronous code.
 ///
 /// # Panics
-/// If it does not hold within a minute.
+/// If it does not hold within two minutes.
 #[track_caller]
 pub fn until_blocking(claim: impl Display, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

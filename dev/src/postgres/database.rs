@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::cluster::Cluster;
-use crate::wait::block_on;
+use crate::wait::{self, block_on};
 
 /// The role that the users service logs in as.
 pub const USERS_ROLE: &str = "users_svc";
@@ -159,6 +159,18 @@ impl Drop for TestDatabase {
 /// The driver's.
 pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect(url).await
+}
+
+/// Waits until a query returns true.
+///
+/// # Panics
+/// If the query fails, or does not return true within two minutes.
+pub async fn until(connection: &mut PgConnection, query: &str) {
+    wait::until(query, async || {
+        let holds = sqlx::query_scalar::<_, bool>(AssertSqlSafe(query.to_owned())).fetch_one(&mut *connection).await;
+        holds.unwrap_or_else(|error| panic!("{query}: {error}"))
+    })
+    .await;
 }
 
 fn execute(url: &str, statement: &str) {

@@ -1,6 +1,8 @@
 //! What every service needs that is not its domain: the "microservice chassis". It knows HTTP, configuration and
 //! telemetry, and neither the database nor a noun of any domain.
 
+#![warn(missing_docs)]
+
 pub mod broker;
 pub mod config;
 pub mod events;

@@ -1,5 +1,7 @@
 //! The orders service as a library: its router can be tested without a port.
 
+#![warn(missing_docs)]
+
 mod config;
 pub mod customers;
 mod db;

@@ -24,9 +24,6 @@ use users::outbox::EventLog;
 
 use support::{Service, id, settings};
 
-/// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// The relay of users, until it is aborted.
 fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
     let (log, wakeups, brokers) = (EventLog(app.database.clone()), app.wakeups.clone(), brokers.clone());
@@ -66,11 +63,7 @@ async fn holds(service: &Service, query: &str) -> bool {
 
 /// Waits until the owner gets `true` as the answer.
 async fn until(service: &Service, query: &str) {
-    let started = Instant::now();
-    while !holds(service, query).await {
-        assert!(started.elapsed() < PATIENCE, "never: {query}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    dev::wait::until(query, async || holds(service, query).await).await;
 }
 
 /// As the replica is once every event has come.

@@ -1,5 +1,7 @@
 //! The users service as a library: its router can be tested without a port.
 
+#![warn(missing_docs)]
+
 mod config;
 mod db;
 pub mod domain;

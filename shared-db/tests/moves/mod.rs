@@ -137,12 +137,7 @@ pub async fn number(connection: &mut PgConnection, query: &str) -> i64 {
 
 /// Waits until a query answers with this number.
 pub async fn until(connection: &mut PgConnection, query: &str, expected: i64) {
-    let reached = async {
-        while number(connection, query).await != expected {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never {expected}: {query}"));
+    dev::postgres::until(connection, &format!("select ({query}) = {expected}")).await;
 }
 
 /// Makes the tables of the one database those of the other, and begins a new life of the log there.
