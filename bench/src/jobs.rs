@@ -83,9 +83,11 @@ impl Job {
     /// The body of the request, empty for a `GET`.
     pub fn body(self, n: impl std::fmt::Display) -> String {
         match self {
-            Self::OrderCreate => format!(
-                r#"{{"user_id":"{ID_PREFIX}{n}","currency":"EUR","items":[{{"sku":"tea-0001","quantity":2,"unit_price_minor":350}},{{"sku":"cup-0002","quantity":1,"unit_price_minor":1200}}]}}"#
-            ),
+            Self::OrderCreate => {
+                let tea = r#"{"sku":"tea-0001","quantity":2,"unit_price_minor":350}"#;
+                let cup = r#"{"sku":"cup-0002","quantity":1,"unit_price_minor":1200}"#;
+                format!(r#"{{"user_id":"{ID_PREFIX}{n}","currency":"EUR","items":[{tea},{cup}]}}"#)
+            }
             _ => String::new(),
         }
     }

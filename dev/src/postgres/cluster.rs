@@ -68,7 +68,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster that leaves nothing behind. It is fast, since its commits survive a crash of the server alone, not one of the
+    /// A cluster that leaves nothing behind. It is fast, because its commits survive a crash of the server, not of the
     /// machine.
     ///
     /// # Errors
@@ -163,8 +163,8 @@ impl Cluster {
             return Ok(());
         }
         Err(ClusterError::Init(format!(
-            "{} was made by Postgres {made_by}, but the programs in use have version {have}: set POSTGRES_VERSION={made_by}, or \
-             delete the folder",
+            "{} was made by Postgres {made_by}, but the programs in use have version {have}: \
+             set POSTGRES_VERSION={made_by}, or delete the folder",
             self.folder.display(),
         )))
     }
@@ -256,7 +256,7 @@ impl Cluster {
         self.url_as(SUPERUSER, database)
     }
 
-    /// The URL of a database for `role`. All roles of a private cluster have one password, against other users of the machine.
+    /// The URL of a database for `role`. All roles have one password, which keeps out other users of the machine.
     pub fn url_as(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }

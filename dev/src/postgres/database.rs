@@ -23,8 +23,8 @@ pub static USERS_BASELINE: Migrator = sqlx::migrate!("../services/users/migratio
 /// The schema of a database that holds the tables of orders alone.
 pub static ORDERS_BASELINE: Migrator = sqlx::migrate!("../services/orders/migrations");
 
-const HOW_TO_GET_ONE: &str = "Install Postgres (apt install postgresql, brew install postgresql@18), or set TEST_DATABASE_URL \
-     to a superuser's URL.";
+const HOW_TO_GET_ONE: &str = "Install Postgres (apt install postgresql, brew install postgresql@18), or set \
+     TEST_DATABASE_URL to a superuser's URL.";
 
 /// The server that the tests of this process use.
 enum Server {

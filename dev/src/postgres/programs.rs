@@ -57,21 +57,29 @@ pub struct MissingClient {
 }
 
 impl Programs {
-    /// The programs in `POSTGRES_BIN_DIR`; else a download of `POSTGRES_VERSION`; else the newest programs of the first place
-    /// that has any: `PATH`, `pg_config`, the packages' folders; else a download.
+    /// The programs in `POSTGRES_BIN_DIR`; else a download of `POSTGRES_VERSION`; else the programs on the machine: those of
+    /// `PATH`, of `pg_config`, or the newest in the packages' folders; else a download.
     ///
     /// # Errors
     /// [`ProgramsError`] says which of these failed.
     pub fn find() -> Result<Self, ProgramsError> {
         let (folder, version) = (env::var_os("POSTGRES_BIN_DIR"), env::var("POSTGRES_VERSION").ok());
-        Self::choose(folder.as_deref().map(Path::new), version.as_deref(), Self::installed, download::programs)
+        Self::choose(folder.as_deref().map(Path::new), version.as_deref(), Self::installed, Self::download)
+    }
+
+    /// A downloaded version, whatever the machine has.
+    ///
+    /// # Errors
+    /// [`DownloadError`]
+    pub fn download(major: u32) -> Result<Self, DownloadError> {
+        Ok(Self::new(&download::programs(major)?, major))
     }
 
     fn choose(
         folder: Option<&Path>,
         version: Option<&str>,
         installed: impl FnOnce() -> Option<Self>,
-        download: impl FnOnce(u32) -> Result<PathBuf, DownloadError>,
+        download: impl FnOnce(u32) -> Result<Self, DownloadError>,
     ) -> Result<Self, ProgramsError> {
         if let Some(folder) = folder {
             return Self::in_folder(folder).ok_or_else(|| ProgramsError::Folder(folder.to_owned()));
@@ -87,7 +95,7 @@ impl Programs {
                 None => NEWEST,
             },
         };
-        Ok(Self::new(&download(major)?, major))
+        Ok(download(major)?)
     }
 
     pub(super) fn new(folder: &Path, major: u32) -> Self {
@@ -184,7 +192,7 @@ mod tests {
         let path = |name: &str| place.path().join(name);
         put_programs(&path("named"), "16.3");
         let installed = || Some(Programs::new(&path("installed"), 15));
-        let download = |major: u32| Ok(path(&format!("download of {major}")));
+        let download = |major| Ok(Programs::new(&path(&format!("download of {major}")), major));
         let chosen = |folder: Option<&str>, version, is_installed: bool| {
             let folder = folder.map(path);
             let installed = || is_installed.then(installed).flatten();

@@ -104,8 +104,8 @@ impl Report {
         let slowest = self.verified_per_second.iter().copied().fold(f64::INFINITY, f64::min);
         let mut lines = vec![
             format!(
-                "{} requests at a steady pace, {} failed; {acknowledged} writes acknowledged, {lost} lost, {doubled} doubled, \
-                 {invented} invented; {stale} rows of replicas stale",
+                "{} requests at a steady pace, {} failed; {acknowledged} writes acknowledged, {lost} lost, \
+                 {doubled} doubled, {invented} invented; {stale} rows of replicas stale",
                 self.requests, self.failed
             ),
             format!(

@@ -150,7 +150,8 @@ fn explain(error: ClusterError) -> anyhow::Error {
     match error {
         ClusterError::Programs(_) => anyhow!(
             "{error}.\nGet a Postgres in one of these ways:\n  \
-             apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), brew install postgresql@18 (macOS)\n  \
+             apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
+             brew install postgresql@18 (macOS)\n  \
              with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
              a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
         ),

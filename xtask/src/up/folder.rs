@@ -45,8 +45,8 @@ impl DataFolder {
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
             let holder = holder(&mut file).map(|id| format!(" (process {id})")).unwrap_or_default();
             anyhow!(
-                "{} is in use by another `cargo xtask up`{holder}: stop it with `cargo xtask down`, or choose another --data-dir \
-                 and other ports",
+                "{} is in use by another `cargo xtask up`{holder}: stop it with `cargo xtask down`, or choose another \
+                 --data-dir and other ports",
                 path.display()
             )
         })?;
@@ -77,8 +77,8 @@ impl DataFolder {
     }
 }
 
-/// `.data` beside the workspace's `Cargo.toml`. If Postgres' user cannot enter it: a folder in `/var/tmp` whose name contains
-/// a hash of the project's path.
+/// `.data` beside the workspace's `Cargo.toml`. If Postgres' user cannot enter it: a folder in `/var/tmp`, named by a hash of
+/// the project's path.
 pub fn path(chosen: Option<&Path>) -> PathBuf {
     if let Some(chosen) = chosen {
         return std::path::absolute(chosen).unwrap_or_else(|_| chosen.to_owned());

@@ -2,11 +2,12 @@
 #![allow(dead_code, clippy::disallowed_methods, reason = "each test program uses a part of this module, and may block")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use dev::postgres::{DownloadError, Programs};
 use dev::process::{free_address, is_free};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,6 +70,25 @@ impl Place {
 
     pub fn up(&self) -> Up {
         Up::start(self.xtask(&["up"]))
+    }
+
+    /// `up` on a downloaded Postgres of this version; `None`, with a printed line, where no archive can be reached.
+    pub fn up_on_download(&self, major: u32) -> Option<Up> {
+        match Programs::download(major) {
+            Ok(_) => {}
+            Err(error @ DownloadError::Sources { .. }) => {
+                // Past the test harness, which keeps back what a test prints.
+                let _ = writeln!(io::stderr(), "skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let mut up = self.xtask(&["up"]);
+        up.env_remove("POSTGRES_BIN_DIR").env("POSTGRES_VERSION", major.to_string());
+        let up = Up::start(up);
+        let made_by = fs::read_to_string(self.data().join("cluster/postgres/PG_VERSION")).expect("a cluster");
+        assert_eq!(made_by.trim(), major.to_string());
+        Some(up)
     }
 
     /// Whether all processes of `up` have ended.
