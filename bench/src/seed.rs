@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, allow_login, connect, create_database};
 use shared_db::MIGRATOR;
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -13,13 +13,11 @@ pub const DATABASE: &str = "bench";
 
 /// Creates the database, its schema and its rows, and lets the services' roles log in.
 pub async fn seed(cluster: &Cluster) -> Result<()> {
-    let mut server = connect(&cluster.url("postgres")).await?;
-    server.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
+    create_database(&mut connect(&cluster.url("postgres")).await?, DATABASE).await?;
     let mut owner = connect(&cluster.url(DATABASE)).await?;
     MIGRATOR.run(&mut owner).await.context("the migrations cannot be applied")?;
     for role in [USERS_ROLE, ORDERS_ROLE] {
-        // The password has only letters and digits.
-        owner.execute(AssertSqlSafe(format!("alter role {role} login password '{}'", cluster.password()))).await?;
+        allow_login(&mut owner, role, cluster.password()).await?;
     }
     // Switches off triggers and foreign keys: these statements make valid rows.
     owner.execute("set session_replication_role = replica; set timezone = 'UTC'").await?;

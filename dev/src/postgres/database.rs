@@ -161,6 +161,26 @@ pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect(url).await
 }
 
+/// Creates a database if the server does not have it.
+///
+/// # Errors
+/// The driver's.
+pub async fn create_database(admin: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
+    if !known.bind(name).fetch_one(&mut *admin).await? {
+        admin.execute(AssertSqlSafe(format!("create database {name} template template0"))).await?;
+    }
+    Ok(())
+}
+
+/// Gives a role a password, of letters and digits only, and the right to log in.
+///
+/// # Errors
+/// The driver's.
+pub async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<(), sqlx::Error> {
+    owner.execute(AssertSqlSafe(format!("alter role {role} login password '{password}'"))).await.map(drop)
+}
+
 /// Waits until a query returns true.
 ///
 /// # Panics
@@ -193,7 +213,7 @@ async fn make_template(server: &Server, migrator: &Migrator) -> Result<String, s
         // It gets its name when it is complete.
         let unfinished = format!("{name}_unfinished");
         admin.execute(AssertSqlSafe(format!("drop database if exists {unfinished} with (force)"))).await?;
-        admin.execute(AssertSqlSafe(format!("create database {unfinished} template template0"))).await?;
+        create_database(&mut admin, &unfinished).await?;
         let mut template = connect(&server.url(&unfinished)).await?;
         migrator.run(&mut template).await?;
         template.close().await?;

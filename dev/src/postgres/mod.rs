@@ -7,7 +7,10 @@ pub(crate) mod owner;
 mod programs;
 
 pub use cluster::{Cluster, ClusterError};
-pub use database::{ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, connect, until, with_role};
+pub use database::{
+    ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, allow_login, connect, create_database, until,
+    with_role,
+};
 pub use download::DownloadError;
 pub use owner::server_user_can_enter;
 pub use programs::{MissingClient, Programs, ProgramsError};

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dev::http::Client;
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, allow_login, connect, create_database};
 use dev::process::free_address;
 use dev::wait::within;
 use serde_json::Value;
 use shared_db::MIGRATOR;
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::process::Command;
 
 use crate::services::{Running, SERVICES, Service};
@@ -43,13 +43,12 @@ impl Scene {
         let (source, target) = (Cluster::temporary_with(&settings)?, Cluster::temporary_with(&settings)?);
         let own = Migrator::new(root().join("services").join(owner).join("migrations")).await?;
         for (cluster, database, migrations) in [(&source, SHARED, &MIGRATOR), (&target, owner, &own)] {
-            connect(&cluster.url("postgres")).await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
+            create_database(&mut connect(&cluster.url("postgres")).await?, database).await?;
             let mut operator = connect(&cluster.url(database)).await?;
             migrations.run(&mut operator).await.context("the migrations cannot be applied")?;
             for service in SERVICES {
                 if cluster_has_role(&mut operator, service).await? {
-                    let login = format!("alter role {} login password '{}'", service.role, cluster.password());
-                    operator.execute(AssertSqlSafe(login)).await?;
+                    allow_login(&mut operator, service.role, cluster.password()).await?;
                 }
             }
         }

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev::postgres::{Cluster, ClusterError, MissingClient, connect};
+use dev::postgres::{Cluster, ClusterError, MissingClient, allow_login, connect, create_database};
 use dev::wait::block_on;
 use shared_db::MIGRATOR;
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::folder::{CLUSTER, DataFolder, PASSWORD};
@@ -47,11 +47,7 @@ impl SharedDatabase {
 
     async fn private(folder: &Path) -> Result<Self> {
         let cluster = Cluster::persistent(&folder.join(CLUSTER)).map_err(explain)?;
-        let mut admin = connect(&cluster.url("postgres")).await?;
-        let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
-        if !known.bind(DATABASE).fetch_one(&mut admin).await? {
-            admin.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
-        }
+        create_database(&mut connect(&cluster.url("postgres")).await?, DATABASE).await?;
         let url = cluster.url(DATABASE);
         migrate(&url)?;
         let mut owner = connect(&url).await?;
@@ -159,13 +155,6 @@ fn explain(error: ClusterError) -> anyhow::Error {
     }
 }
 
-/// Gives a role a password and the right to log in.
-pub async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<()> {
-    // Generated passwords contain only letters and digits.
-    owner.execute(AssertSqlSafe(format!("alter role {role} login password '{password}'"))).await?;
-    Ok(())
-}
-
 /// A role that can log in already keeps its password, so a variable must contain its URL. Another role gets a new password,
 /// which the data folder keeps.
 async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service, folder: &Path) -> Result<String> {
@@ -175,23 +164,49 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
         return Ok(url);
     }
     let Service { role, database_variable, .. } = service;
-    let password = match kept_password(folder, role) {
-        Some(password) => password,
-        None => {
-            let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
-            if can_login.bind(role).fetch_one(&mut *owner).await? {
-                bail!(
-                    "{role} has a password on the server of DATABASE_URL: set {database_variable} to its URL \
-                     (`alter role {role} password '…'` gives it a new password)"
-                );
-            }
-            keep_new_password(folder, role)?
+    let login = Login { owner_url, role, variable: database_variable, kept: role };
+    match kept_password(folder, role) {
+        Some(password) => login.allow(owner, &password).await,
+        None => login.give_password(owner, folder).await,
+    }
+}
+
+/// The login of a service's role on a named server.
+pub struct Login<'a> {
+    pub owner_url: &'a str,
+    pub role: &'a str,
+    /// The variable that can contain the service's URL.
+    pub variable: &'a str,
+    /// The name under which the data folder keeps the password.
+    pub kept: &'a str,
+}
+
+impl Login<'_> {
+    /// Gives the role its first password, and returns the service's URL.
+    ///
+    /// # Errors
+    /// If the role has a password already.
+    pub async fn give_password(&self, owner: &mut PgConnection, folder: &Path) -> Result<String> {
+        let Self { owner_url, role, variable, kept } = *self;
+        let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
+        if can_login.bind(role).fetch_one(&mut *owner).await? {
+            bail!(
+                "{role} has a password at {}: set {variable} to its URL (`alter role {role} password '…'` gives it a new \
+                 password)",
+                place(owner_url, variable)?
+            );
         }
-    };
-    allow_login(owner, role, &password).await.with_context(|| {
-        format!("{role} cannot get a password: give it one as an administrator, and set {database_variable}")
-    })?;
-    with_login(owner_url, role, &password)
+        self.allow(owner, &keep_new_password(folder, kept)?).await
+    }
+
+    async fn allow(&self, owner: &mut PgConnection, password: &str) -> Result<String> {
+        let Self { owner_url, role, variable, .. } = *self;
+        let allowed = allow_login(owner, role, password).await;
+        allowed.with_context(|| {
+            format!("{role} cannot get a password: give it one as an administrator, and set {variable} to its URL")
+        })?;
+        with_login(owner_url, role, password)
+    }
 }
 
 /// The password that an earlier `up` kept under this name.
@@ -201,7 +216,7 @@ pub fn kept_password(folder: &Path, name: &str) -> Option<String> {
 }
 
 /// Makes a password and keeps it. The caller sets it afterwards, so a crash in between loses none.
-pub fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
+fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
     let password = Uuid::new_v4().simple().to_string();
     let path = folder.join(format!("{name}{PASSWORD}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;

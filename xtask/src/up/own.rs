@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, connect, create_database};
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::database::{SharedDatabase, allow_login, check_is_for_us, keep_new_password, kept_password, place, with_login};
+use super::database::{Login, SharedDatabase, check_is_for_us, kept_password, place, with_login};
 use crate::services::Service;
 use crate::workspace::root;
 
@@ -79,12 +79,10 @@ pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], fold
 async fn private(cluster: &Cluster, service: Service, wanted: bool) -> Result<Option<Own>> {
     let mut admin = connect(&cluster.url("postgres")).await?;
     let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
-    if !known.bind(service.name).fetch_one(&mut admin).await? {
-        if !wanted {
-            return Ok(None);
-        }
-        admin.execute(AssertSqlSafe(format!("create database {}", service.name))).await?;
+    if !wanted && !known.bind(service.name).fetch_one(&mut admin).await? {
+        return Ok(None);
     }
+    create_database(&mut admin, service.name).await?;
     let owner_url = cluster.url(service.name);
     // An `up` that was killed may have created the database alone.
     migrate(&mut connect(&owner_url).await?, service).await?;
@@ -114,11 +112,11 @@ async fn named(service: Service, wanted: bool, folder: &Path) -> Result<Option<O
     if let Some(url) = variable(next_variable) {
         return Ok(Some(Own { owner_url, url }));
     }
-    Ok(Some(Own { url: log_in(&mut owner, &owner_url, &place, service, folder).await?, owner_url }))
+    Ok(Some(Own { url: log_in(&mut owner, &owner_url, service, folder).await?, owner_url }))
 }
 
 /// The service's URL there. Its role may have a password already. That password stays, and a variable must contain the URL.
-async fn log_in(owner: &mut PgConnection, owner_url: &str, place: &str, service: Service, folder: &Path) -> Result<String> {
+async fn log_in(owner: &mut PgConnection, owner_url: &str, service: Service, folder: &Path) -> Result<String> {
     let Service { role, next_variable, .. } = service;
     let kept = format!("{role}.next");
     for password in [kept_password(folder, role), kept_password(folder, &kept)].into_iter().flatten() {
@@ -127,16 +125,7 @@ async fn log_in(owner: &mut PgConnection, owner_url: &str, place: &str, service:
             return Ok(url);
         }
     }
-    let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
-    if can_login.bind(role).fetch_one(&mut *owner).await? {
-        bail!("{role} has a password at {place}: set {next_variable} to its URL");
-    }
-    let password = keep_new_password(folder, &kept)?;
-    let given = allow_login(owner, role, &password).await;
-    given.with_context(|| {
-        format!("{role} cannot get a password at {place}: give it one as an administrator, and set {next_variable}")
-    })?;
-    with_login(owner_url, role, &password)
+    Login { owner_url, role, variable: next_variable, kept: &kept }.give_password(owner, folder).await
 }
 
 async fn migrate(owner: &mut PgConnection, service: Service) -> Result<()> {
