@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use bench::{Format, Options};
 use clap::Parser;
 use contestants::{Contestant, Contestants, DATABASE_CONNECTIONS};
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, Programs, connect};
 use figures::Figures;
 use jobs::{Job, ORDERS, USERS};
 use report::{Report, SetUp};
@@ -41,10 +41,14 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Arguments { options } = Arguments::parse();
-    let done = tokio::select! {
-        done = run(&options) => done,
-        // Dropping `run` stops all that it has started.
-        stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+    // A download happens before signals are handled, so Ctrl-C ends it at once.
+    let done = match Programs::find() {
+        Err(error) => Err(error.into()),
+        Ok(_) => tokio::select! {
+            done = run(&options) => done,
+            // Dropping `run` stops all that it has started.
+            stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+        },
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

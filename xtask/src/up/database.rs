@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev::postgres::{Cluster, ClusterError, MissingClient, allow_login, connect, create_database};
+use dev::postgres::{Cluster, ClusterError, MissingClient, Programs, allow_login, connect, create_database};
 use dev::wait::block_on;
 use shared_db::MIGRATOR;
 use sqlx::PgConnection;
@@ -37,11 +37,19 @@ pub enum SharedDatabase {
 }
 
 impl SharedDatabase {
+    /// Finds or downloads Postgres' programs, unless `DATABASE_URL` names a server.
+    pub fn find_programs() -> Result<()> {
+        match named_url() {
+            Some(_) => Ok(()),
+            None => Programs::find().map(drop).map_err(|error| explain(error.into())),
+        }
+    }
+
     /// Starts or connects to the server, applies the migrations, and lets the roles log in.
     pub async fn prepare(folder: &Path) -> Result<Self> {
-        match env::var("DATABASE_URL") {
-            Ok(url) if !url.is_empty() => Self::named(&url, folder).await,
-            _ => Self::private(folder).await,
+        match named_url() {
+            Some(url) => Self::named(&url, folder).await,
+            None => Self::private(folder).await,
         }
     }
 
@@ -114,6 +122,10 @@ impl SharedDatabase {
             Self::Named { .. } => "\"$DATABASE_URL\"".to_owned(),
         }
     }
+}
+
+fn named_url() -> Option<String> {
+    env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
 /// Host, port and database of the URL in `variable`: the parts that may be shown.

@@ -61,6 +61,8 @@ pub fn up(options: &UpOptions) -> Result<()> {
     for service in SERVICES {
         service.check_ports()?;
     }
+    // Before signals are handled, so Ctrl-C ends a download at once.
+    SharedDatabase::find_programs()?;
     let programs = build(&PROGRAMS, options.release, if options.kafka { KAFKA } else { &[] })?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs, &options.next))
 }
