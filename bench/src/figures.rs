@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cpu::Used;
 
-/// What a contestant reached.
+/// What a contestant achieved.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Figures {
     /// Requests, or pgbench's transactions, per second.
@@ -22,15 +22,14 @@ pub struct Figures {
     pub neighbour_cpu_us: Option<f64>,
     /// CPU of all of Postgres' processes per request, in microseconds.
     pub postgres_cpu_us: f64,
-    /// The part of the CPUs that went to processes that have nothing to do with it, from 0 to 1. It belongs to nobody's
-    /// speed, but with more than a little of it the figures mean nothing.
+    /// The part of the CPUs that unrelated processes used, from 0 to 1. Above a few percent, the figures mean nothing.
     pub cpu_of_others: f64,
-    /// Answers other than the right one.
+    /// Wrong answers.
     pub failures: u64,
 }
 
 impl Figures {
-    /// From latencies in microseconds, sorted, and the CPU that `requests` requests took together.
+    /// Computes them from sorted latencies in microseconds and the CPU time of `requests` requests.
     pub fn new(rate: f64, latencies: &[u32], requests: usize, used: Used, failures: u64) -> Self {
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;
         let percentile = |percent: usize| f64::from(latencies[(latencies.len() - 1) * percent / 100]) / 1e3;

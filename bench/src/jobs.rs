@@ -1,34 +1,33 @@
-//! What is measured: four jobs, each as a request and as a script for pgbench.
+//! The jobs: four requests, each also as a script for pgbench.
 
 use std::ops::RangeInclusive;
 
-use anyhow::Result;
-use bench::statements::Statement;
+use bench::statements::{ORDER_CREATE, ORDER_PAGE, ORDER_READ, POINT_READ, fill};
 use serde::Serialize;
 
-/// How many users there are, and of these, how many may order.
+/// Users in the database.
 pub const USERS: u64 = 100_000;
-/// The others, those with the highest numbers, are deactivated.
+/// Users who may order: those with the lowest numbers. The others are deactivated.
 pub const ACTIVE_USERS: u64 = 95_000;
-/// Users who have some 30 orders each, those with the lowest numbers.
+/// Users with about 30 orders each: those with the lowest numbers.
 pub const REGULARS: u64 = 10_000;
-/// How many orders there are at the start.
+/// Orders in the database at the start.
 pub const ORDERS: u64 = 500_000;
 
-/// Rows that are read for a page: one more than it shows.
+/// Rows that the service reads for a page: one more than the page shows.
 pub const PAGE_ROWS: usize = 21;
 
-/// The id of the user or the order with the number n is this and 12 digits: [`FIRST`] + n. pgbench can make such ids, too.
+/// The id of user or order n is this and the 12 digits of [`FIRST`] + n, which pgbench can make, too.
 pub const ID_PREFIX: &str = "01900000-0000-7000-8000-";
-/// So that every id has 12 digits.
+/// Gives every id 12 digits.
 pub const FIRST: u64 = 100_000_000_000;
 
-/// The same SQL expression over a number that includes [`FIRST`].
+/// The id as an SQL expression over a number that includes [`FIRST`].
 const ID: &str = "('01900000-0000-7000-8000-' || :n)::uuid";
-/// Where a request's text holds the digits of an id.
+/// Stands for the digits of an id in a request's text.
 const DIGITS: &str = "############";
 
-/// A job.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Job {
@@ -43,10 +42,9 @@ pub enum Job {
 }
 
 impl Job {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::PointRead, Self::OrderRead, Self::OrderPage, Self::OrderCreate];
 
-    /// Its name in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::PointRead => "point read",
@@ -56,7 +54,7 @@ impl Job {
         }
     }
 
-    /// Numbers of the users or orders it concerns, [`FIRST`] included.
+    /// The range of the users or orders that it reads or writes, plus [`FIRST`].
     pub fn numbers(self) -> RangeInclusive<u64> {
         let last = match self {
             Self::PointRead => USERS,
@@ -72,7 +70,7 @@ impl Job {
         if self == Self::OrderCreate { 201 } else { 200 }
     }
 
-    /// The path of the request for the user or order with this number; `n` may be anything that stands for it.
+    /// The path of the request for the user or order `n`, a number or [`DIGITS`].
     pub fn path(self, n: impl std::fmt::Display) -> String {
         match self {
             Self::PointRead => format!("/users/{ID_PREFIX}{n}"),
@@ -82,17 +80,19 @@ impl Job {
         }
     }
 
-    /// The body of the request, empty for a reading one.
+    /// The body of the request, empty for a `GET`.
     pub fn body(self, n: impl std::fmt::Display) -> String {
         match self {
-            Self::OrderCreate => format!(
-                r#"{{"user_id":"{ID_PREFIX}{n}","currency":"EUR","items":[{{"sku":"tea-0001","quantity":2,"unit_price_minor":350}},{{"sku":"cup-0002","quantity":1,"unit_price_minor":1200}}]}}"#
-            ),
+            Self::OrderCreate => {
+                let tea = r#"{"sku":"tea-0001","quantity":2,"unit_price_minor":350}"#;
+                let cup = r#"{"sku":"cup-0002","quantity":1,"unit_price_minor":1200}"#;
+                format!(r#"{{"user_id":"{ID_PREFIX}{n}","currency":"EUR","items":[{tea},{cup}]}}"#)
+            }
             _ => String::new(),
         }
     }
 
-    /// The request, complete but for the digits.
+    /// The request without the digits.
     pub fn request(self) -> Request {
         let (path, body) = (self.path(DIGITS), self.body(DIGITS));
         Request::new(&match self {
@@ -104,32 +104,30 @@ impl Job {
         })
     }
 
-    /// The service's statement with what pgbench puts for its parameters, in pgbench's variables: `:n` is a number of
-    /// [`Job::numbers`].
-    pub fn statement(self) -> Result<String> {
-        let (statement, values): (Statement, &[&str]) = match self {
-            Self::PointRead => (Statement::point_read()?, &[ID]),
-            Self::OrderRead => (Statement::order_read()?, &[ID]),
-            Self::OrderPage => (Statement::order_page()?, &["'ffffffff-ffff-ffff-ffff-ffffffffffff'", ":rows", ID]),
-            Self::OrderCreate => (Statement::order_create()?, &NEW_ORDER),
-        };
-        statement.with(":local", values)
+    /// The service's statement in pgbench's variables: `:n` is one of [`Job::numbers`], `:local` the dials' position.
+    pub fn statement(self) -> String {
+        match self {
+            Self::PointRead => fill(POINT_READ, &[ID]),
+            Self::OrderRead => fill(ORDER_READ, &[":local", ID]),
+            Self::OrderPage => fill(ORDER_PAGE, &[":local", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", ":rows", ID]),
+            Self::OrderCreate => fill(ORDER_CREATE, &NEW_ORDER),
+        }
     }
 
-    /// The same as a script for pgbench.
-    pub fn script(self) -> Result<String> {
-        let (numbers, statement) = (self.numbers(), self.statement()?);
-        Ok(format!(
+    /// The statement as a script for pgbench.
+    pub fn script(self) -> String {
+        let (numbers, statement) = (self.numbers(), self.statement());
+        format!(
             "\\set n random({}, {})\n\\set rows {PAGE_ROWS}\n\\set local true\n{statement};\n",
             numbers.start(),
             numbers.end()
-        ))
+        )
     }
 }
 
-/// What pgbench puts for the parameters of the statement that places an order. As with the service's parameters, the
-/// server cannot work out any of the larger ones once for all.
-const NEW_ORDER: [&str; 15] = [
+/// pgbench's values for the parameters of the statement that places an order. The larger ones depend on `:n`, so Postgres
+/// evaluates them each time, as it does the service's.
+const NEW_ORDER: [&str; 16] = [
     // A UUIDv7: milliseconds, version, random bits.
     "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing substring(int8send(
         (extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid",
@@ -152,9 +150,10 @@ const NEW_ORDER: [&str; 15] = [
         {"line_no": 2, "sku": "cup-0002", "quantity": 1, "unit_price_minor": 1200}],
         "total_minor": 1900, "placed_at": "2026-01-01T00:00:00.000001Z",
         "updated_at": "2026-01-01T00:00:00.000001Z", "version": 1}')::jsonb"#,
+    ":local",
 ];
 
-/// A request whose digits are written anew each time.
+/// A request that is sent again and again, each time with other digits.
 #[derive(Debug, Clone)]
 pub struct Request {
     bytes: Vec<u8>,
@@ -184,7 +183,7 @@ mod tests {
     #[test]
     fn every_parameter_of_every_statement_has_a_value() {
         for job in Job::ALL {
-            let statement = job.statement().expect("the service has it");
+            let statement = job.statement();
             assert!(!statement.contains('$'), "{statement}");
         }
     }

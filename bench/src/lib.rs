@@ -1,3 +1,8 @@
-//! What the benchmark and the server it compares with have in common.
+//! What the benchmark shares with `cargo xtask bench` and with the server that it compares the services with.
 
+#![warn(missing_docs)]
+
+mod options;
 pub mod statements;
+
+pub use options::{Format, Options};

@@ -1,4 +1,4 @@
-//! Load: connections that each send the next request as soon as the last one is answered.
+//! Load: each connection sends its next request as soon as the last one is answered.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ pub const CONNECTIONS: usize = 32;
 /// Larger than any answer.
 const BUFFER: usize = 128 * 1024;
 
-/// What came of a job.
+/// The answers to a load.
 #[derive(Debug)]
 pub struct Answers {
     /// Of each answered request, in microseconds; sorted.
     pub latencies: Vec<u32>,
-    /// Answers with another status than the job's.
+    /// Answers with a wrong status.
     pub failures: u64,
     /// From the first request to the last answer.
     pub duration: Duration,
@@ -44,7 +44,7 @@ impl Load {
         Ok(Self { workers })
     }
 
-    /// Sends requests for so long.
+    /// Sends requests for `length`.
     pub async fn drive(&mut self, length: Duration) -> Result<Answers> {
         let started = Instant::now();
         let mut running = JoinSet::new();
@@ -95,8 +95,7 @@ impl Worker {
     }
 }
 
-/// A kept-alive HTTP/1.1 connection. It does the least that will do: what the client costs is time on the CPUs that the
-/// server does not get.
+/// A kept-alive HTTP/1.1 connection. It does the minimum, since the client takes CPU time from the server.
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -138,7 +137,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads it, if it is complete.
+    /// Reads a complete head; `None` before.
     fn read(answer: &[u8]) -> io::Result<Option<Self>> {
         let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&answer[..end]).map_err(io::Error::other)?;
@@ -150,7 +149,7 @@ impl Head {
             .and_then(|(_, value)| value.trim().parse::<usize>().ok());
         match (status, length) {
             (Some(status), Some(length)) => Ok(Some(Self { status, answer_length: end + 4 + length })),
-            _ => Err(io::Error::other("the answer's head is not as expected")),
+            _ => Err(io::Error::other("the answer's head has no status or no length")),
         }
     }
 }

@@ -1,7 +1,6 @@
-//! How fast the services are: `cargo xtask bench` builds this and what it measures, and runs it.
+//! Measures how fast the services are. `cargo xtask bench` builds this program and the servers, and runs it.
 //!
-//! Everything runs on a private Postgres and in one run, so that figures can be compared with each other: those of another
-//! machine, or another hour, cannot.
+//! All contestants run in one run on one private Postgres. Figures of another machine or another hour cannot be compared.
 
 mod contestants;
 mod cpu;
@@ -12,59 +11,44 @@ mod report;
 mod seed;
 mod ways;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use bench::{Format, Options};
+use clap::Parser;
 use contestants::{Contestant, Contestants, DATABASE_CONNECTIONS};
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, Programs, connect};
 use figures::Figures;
 use jobs::{Job, ORDERS, USERS};
 use report::{Report, SetUp};
 use sqlx::{Executor, Row};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Everything that is read fits into the cache, and neither a checkpoint nor autovacuum falls into somebody's turn.
+/// All rows fit into the cache, and neither a checkpoint nor autovacuum disturbs a measurement.
 const SETTINGS: [&str; 5] =
     ["shared_buffers=512MB", "fsync=off", "autovacuum=off", "checkpoint_timeout=1d", "max_wal_size=64GB"];
 
-/// Measures the services. Its defaults are those of `cargo xtask bench`.
+/// Measures the services.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
-struct Options {
-    /// A table, or one JSON object
-    #[arg(long)]
-    format: Format,
-    /// How long each job is measured in a round
-    #[arg(long)]
-    seconds: u32,
-    /// How many rounds; their medians are reported
-    #[arg(long)]
-    rounds: u32,
-    /// Measure what each way between the services costs
-    #[arg(long)]
-    ways: bool,
-    /// Where to draw the ways
-    #[arg(long)]
-    svg: Option<PathBuf>,
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-// One thread: the load's connections have little to do, and the CPUs are for the contestants.
+// One thread: the load needs little CPU time, and the contestants need the rest.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let options = Options::parse();
-    let done = tokio::select! {
-        done = run(&options) => done,
-        // Dropped in the middle, it takes everything along.
-        stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+    let Arguments { options } = Arguments::parse();
+    // A download happens before signals are handled, so Ctrl-C ends it at once.
+    let done = match Programs::find() {
+        Err(error) => Err(error.into()),
+        Ok(_) => tokio::select! {
+            done = run(&options) => done,
+            // Dropping `run` stops all that it has started.
+            stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+        },
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -101,12 +85,12 @@ async fn run(options: &Options) -> Result<ExitCode> {
     }
     let failures = report.failures();
     if failures > 0 {
-        eprintln!("error: {failures} answers were not as they should be");
+        eprintln!("error: {failures} answers were wrong");
     }
     Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Everybody does every job once a round, so that what changes meanwhile (the machine, the tables) concerns all.
+/// Each contestant does each job once a round, so a change of the machine or the tables affects all of them.
 async fn measure(contestants: &Contestants, options: &Options) -> Result<Vec<(Job, Contestant, Figures)>> {
     let turns = Job::ALL.into_iter().flat_map(|job| Contestant::ALL.map(|contestant| (job, contestant)));
     let turns: Vec<_> = turns.filter(|(job, contestant)| contestant.does(*job)).collect();

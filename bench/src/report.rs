@@ -1,4 +1,4 @@
-//! What is told at the end.
+//! The report.
 
 use serde::Serialize;
 
@@ -6,39 +6,33 @@ use crate::contestants::Contestant;
 use crate::figures::Figures;
 use crate::jobs::Job;
 
-/// The whole result.
+/// All results.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What was measured, and on what.
+    /// The conditions.
     pub set_up: SetUp,
-    /// The figures.
     pub results: Vec<Entry>,
 }
 
-/// What was measured, and on what.
+/// The conditions of the measurement.
 #[derive(Debug, Serialize)]
 pub struct SetUp {
-    /// CPUs, which Postgres, the server and the load share.
+    /// Postgres, the server and the load share these CPUs.
     pub cores: usize,
-    /// Postgres' version.
     pub postgres: String,
-    /// Its settings.
+    /// Of Postgres.
     pub settings: Vec<String>,
-    /// Rows at the start.
     pub users: u64,
-    /// Rows at the start.
     pub orders: u64,
     /// Kept-alive HTTP connections, each with one request at a time.
     pub http_connections: usize,
-    /// Connections of each contestant to Postgres.
+    /// For each contestant.
     pub database_connections: u32,
-    /// Length of one measurement.
     pub seconds: u32,
-    /// Rounds that the medians are taken from.
     pub rounds: u32,
 }
 
-/// A contestant's figures in a job.
+/// The figures of a contestant in a job.
 #[derive(Debug, Serialize)]
 pub struct Entry {
     job: Job,
@@ -52,7 +46,7 @@ pub struct Entry {
 }
 
 impl Report {
-    /// Puts the figures into relation.
+    /// Compares each figure with pgbench's and the peer's.
     pub fn new(set_up: SetUp, figures: &[(Job, Contestant, Figures)]) -> Self {
         let of = |job, contestant| {
             let found = figures.iter().find(|(j, c, _)| (*j, *c) == (job, contestant));
@@ -72,12 +66,12 @@ impl Report {
         Self { set_up, results: results.collect() }
     }
 
-    /// Answers other than the right one, altogether.
+    /// The number of wrong answers.
     pub fn failures(&self) -> u64 {
         self.results.iter().map(|entry| entry.figures.failures).sum()
     }
 
-    /// A table, and what it shows.
+    /// A table with its legend.
     pub fn text(&self) -> String {
         let header =
             ["job", "contestant", "requests/s", "p50 ms", "p99 ms", "server µs", "postgres µs", "to pgbench", "to peer"];
@@ -88,7 +82,7 @@ impl Report {
         let mut text = String::new();
         for row in &rows {
             let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
-                // Words to the left, numbers to the right.
+                // Words are aligned left, numbers right.
                 if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
             });
             text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -98,11 +92,14 @@ impl Report {
         format!("{text}\n{}\n{disturbance}", self.set_up.text())
     }
 
-    /// A warning, if other processes took more than a little of the CPUs in most rounds of any contestant's job.
+    /// A warning, if other processes took more than 5 % of the CPUs in any job.
     fn disturbance(&self) -> Option<String> {
         let most = self.results.iter().map(|entry| entry.figures.cpu_of_others).fold(0.0, f64::max);
         (most > 0.05).then(|| {
-            format!("warning: other processes took up to {:.0} % of the CPUs: repeat it on a quiet machine", most * 100.0)
+            format!(
+                "warning: other processes took up to {:.0} % of the CPUs: repeat the run on a quiet machine",
+                most * 100.0
+            )
         })
     }
 }

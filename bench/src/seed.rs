@@ -1,28 +1,25 @@
-//! Fills a new database: set by set, since the services would take an hour.
+//! Fills a new database by SQL, since the services would need an hour.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, allow_login, connect, create_database};
 use shared_db::MIGRATOR;
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::jobs::{ACTIVE_USERS, FIRST, ID_PREFIX, ORDERS, REGULARS, USERS};
 
-/// The database's name.
 pub const DATABASE: &str = "bench";
 
-/// Makes the database, its schema and its rows, and lets the services' roles log in.
+/// Creates the database, its schema and its rows, and lets the services' roles log in.
 pub async fn seed(cluster: &Cluster) -> Result<()> {
-    let mut server = connect(&cluster.url("postgres")).await?;
-    server.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
+    create_database(&mut connect(&cluster.url("postgres")).await?, DATABASE).await?;
     let mut owner = connect(&cluster.url(DATABASE)).await?;
     MIGRATOR.run(&mut owner).await.context("the migrations cannot be applied")?;
     for role in [USERS_ROLE, ORDERS_ROLE] {
-        // The password has only letters and digits.
-        owner.execute(AssertSqlSafe(format!("alter role {role} login password '{}'", cluster.password()))).await?;
+        allow_login(&mut owner, role, cluster.password()).await?;
     }
-    // Neither triggers nor foreign keys: the rows keep the rules as they are made.
+    // Switches off triggers and foreign keys: these statements make valid rows.
     owner.execute("set session_replication_role = replica; set timezone = 'UTC'").await?;
     for (what, statement) in steps() {
         let started = Instant::now();
@@ -41,7 +38,7 @@ fn steps() -> [(&'static str, String); 8] {
         ("their events", ORDER_EVENTS.to_owned()),
         ("vacuum, analyze", "vacuum analyze".to_owned()),
         ("checkpoint", "checkpoint".to_owned()),
-        ("into the cache what is read", CACHE.to_owned()),
+        ("the cache", CACHE.to_owned()),
     ]
 }
 
@@ -120,7 +117,7 @@ fn orders() -> String {
             from generate_series(1, {ORDERS}) n
         ) o
         cross join lateral (
-            -- Who is deactivated has no open order.
+            -- A deactivated user has no open order.
             select case when o.customer > {ACTIVE_USERS} then 4 else o.status end as status
         ) possible
         cross join lateral (
@@ -169,7 +166,7 @@ const ORDER_EVENTS: &str = r#"
     order by o.id, v
 "#;
 
-/// The events, written last and larger than the rest, have driven it out.
+/// Loads the rows that the jobs read: the events, written last, have displaced them in the cache.
 const CACHE: &str = r#"
     set enable_hashjoin = off;
     set enable_mergejoin = off;

@@ -1,20 +1,23 @@
-//! What each way for orders to learn of a customer costs, and what it is worth when users is away.
+//! What each way for orders to read a customer costs, and how well it works while users is stopped.
 
-#![allow(clippy::disallowed_methods, reason = "asks as the owner, and runs in no service")]
+#![allow(clippy::disallowed_methods, reason = "runs as the owner, in no service")]
 
 #[cfg(feature = "kafka")]
 mod broker;
 mod picture;
+mod report;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bench::{Format, Options};
 use dev::http::Client;
 use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, connect};
+use dev::process::free_address;
+use dev::wait::within;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{Executor, PgConnection};
@@ -24,16 +27,18 @@ use crate::contestants::server::Server;
 use crate::figures::Figures;
 use crate::jobs::{FIRST, ID_PREFIX, Job};
 use crate::load::Load;
-use crate::{Format, Options, seed};
+use crate::seed;
 
-/// What is measured: reading an order with its customer, and placing one.
+use report::{Entry, Report, Staleness};
+
+/// Reads an order with its customer; places an order.
 const JOBS: [Job; 2] = [Job::OrderRead, Job::OrderCreate];
-/// Changes whose way into the replica is timed.
+/// How many changes to time until the replica has them.
 const CHANGES: u64 = 200;
-/// How long the replica may take to be filled, and a change to come.
+/// How long the replica may take to be filled, or to receive a change.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A way for orders to learn of a customer.
+/// A way for orders to read a customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
@@ -43,14 +48,14 @@ pub enum Way {
     Http,
     /// A call by gRPC.
     Grpc,
-    /// The view on a table that events keep up.
+    /// The view on a table that events update.
     Replica,
 }
 
 impl Way {
     const ALL: [Self; 4] = [Self::SharedDatabase, Self::Http, Self::Grpc, Self::Replica];
 
-    /// Its name in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::SharedDatabase => "shared database",
@@ -60,7 +65,7 @@ impl Way {
         }
     }
 
-    /// What turns the dials of orders to it.
+    /// The variables that select it in orders.
     fn variables(self) -> [(&'static str, &'static str); 2] {
         match self {
             Self::SharedDatabase => [("CUSTOMERS_VIA", "local"), ("EVENTS_VIA", "off")],
@@ -71,92 +76,13 @@ impl Way {
     }
 }
 
-/// A way's figures in a job.
-#[derive(Debug, Serialize)]
-pub struct Entry {
-    /// The way.
-    pub way: Way,
-    /// The job.
-    pub job: Job,
-    /// While users is there.
-    #[serde(flatten)]
-    pub figures: Figures,
-    /// The part of the requests that were done while users was stopped, from 0 to 1.
-    pub done_without_users: f64,
-    /// Half of the requests took no longer then, in milliseconds.
-    pub p50_ms_without_users: f64,
-}
-
-/// The whole result.
-#[derive(Debug, Serialize)]
-struct Report {
-    results: Vec<Entry>,
-    staleness: Vec<Staleness>,
-}
-
-/// How long a change of a user takes, from its answer until the replica of orders has it.
-#[derive(Debug, Serialize)]
-struct Staleness {
-    /// `the feed` or `Kafka`.
-    by: &'static str,
-    /// Half took no longer, in milliseconds.
-    p50_ms: f64,
-    /// 99 of 100 took no longer.
-    p99_ms: f64,
-}
-
 /// Measures all ways, and reports.
 pub async fn run(cluster: &Cluster, programs: &Path, options: &Options) -> Result<ExitCode> {
-    let length = Duration::from_secs(options.seconds.into());
-    let mut rounds: Vec<Vec<Vec<Figures>>> = vec![vec![Vec::new(); JOBS.len()]; Way::ALL.len()];
-    for round in 1..=options.rounds {
-        for (&way, of_way) in Way::ALL.iter().zip(&mut rounds) {
-            let pair = Pair::start(cluster, programs, way, &[]).await?;
-            for (&job, figures) in JOBS.iter().zip(of_way) {
-                let measured = pair.orders.measure(job, length, Some(&pair.users), pair.postgres).await?;
-                let rate = measured.requests_per_second;
-                eprintln!("round {round} of {}: {}, {}: {rate:.0} requests/s", options.rounds, job.name(), way.name());
-                figures.push(measured);
-            }
-            pair.end().await?;
-        }
-    }
-    let mut results = Vec::new();
-    let mut staleness = Vec::new();
-    for (&way, of_way) in Way::ALL.iter().zip(&rounds) {
-        let mut pair = Pair::start(cluster, programs, way, &[]).await?;
-        if way == Way::Replica {
-            staleness.push(pair.staleness("the feed").await?);
-        }
-        // Placing does not depend on who has been read before, and reading not on who has ordered.
-        let Pair { users, orders, .. } = pair;
-        drop(users);
-        for (&job, rounds) in JOBS.iter().zip(of_way) {
-            let mut load = Load::connect(orders.address(), job).await?;
-            let answers = load.drive(length).await?;
-            let requests = answers.latencies.len();
-            let done = (requests as u64 - answers.failures) as f64 / requests as f64;
-            eprintln!("without users: {}, {}: {:.0} % done", job.name(), way.name(), done * 100.0);
-            results.push(Entry {
-                way,
-                job,
-                figures: Figures::medians(rounds),
-                done_without_users: done,
-                p50_ms_without_users: f64::from(answers.latencies[requests / 2]) / 1e3,
-            });
-        }
-        drop(orders);
-        if way == Way::Replica {
-            release(cluster).await?;
-        }
-    }
-    #[cfg(feature = "kafka")]
-    {
-        let broker = broker::Broker::start()?;
-        let variables = [("EVENTS_VIA", "kafka"), ("KAFKA_BROKERS", broker.address())];
-        let mut pair = Pair::start(cluster, programs, Way::Replica, &variables).await?;
-        staleness.push(pair.staleness("Kafka").await?);
-        pair.end().await?;
+    let scene = Scene { cluster, programs, length: Duration::from_secs(options.seconds.into()) };
+    let rounds = scene.measure(options.rounds).await?;
+    let (results, mut staleness) = scene.without_users(&rounds).await?;
+    if options.kafka {
+        staleness.push(scene.staleness_by_kafka().await?);
     }
     let report = Report { results, staleness };
     if let Some(file) = &options.svg {
@@ -169,7 +95,83 @@ pub async fn run(cluster: &Cluster, programs: &Path, options: &Options) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// Both services, their dials turned to a way.
+/// The figures of all rounds, for each way and each job.
+type Rounds = Vec<Vec<Vec<Figures>>>;
+
+struct Scene<'a> {
+    cluster: &'a Cluster,
+    programs: &'a Path,
+    length: Duration,
+}
+
+impl Scene<'_> {
+    /// Measures each way while users runs.
+    async fn measure(&self, rounds: u32) -> Result<Rounds> {
+        let mut all: Rounds = vec![vec![Vec::new(); JOBS.len()]; Way::ALL.len()];
+        for round in 1..=rounds {
+            for (&way, of_way) in Way::ALL.iter().zip(&mut all) {
+                let pair = Pair::start(self.cluster, self.programs, way, &[]).await?;
+                for (&job, figures) in JOBS.iter().zip(of_way) {
+                    let measured = pair.orders.measure(job, self.length, Some(&pair.users), pair.postgres).await?;
+                    let rate = measured.requests_per_second;
+                    eprintln!("round {round} of {rounds}: {}, {}: {rate:.0} requests/s", job.name(), way.name());
+                    figures.push(measured);
+                }
+                pair.end().await?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Measures each way after users has stopped, and the staleness of the replica before that.
+    async fn without_users(&self, rounds: &Rounds) -> Result<(Vec<Entry>, Vec<Staleness>)> {
+        let (mut results, mut staleness) = (Vec::new(), Vec::new());
+        for (&way, of_way) in Way::ALL.iter().zip(rounds) {
+            let mut pair = Pair::start(self.cluster, self.programs, way, &[]).await?;
+            if way == Way::Replica {
+                staleness.push(pair.staleness("the feed").await?);
+            }
+            // No job depends on what another one has read or written before.
+            let Pair { users, orders, .. } = pair;
+            drop(users);
+            for (&job, rounds) in JOBS.iter().zip(of_way) {
+                let answers = Load::connect(orders.address(), job).await?.drive(self.length).await?;
+                let requests = answers.latencies.len();
+                let done = (requests as u64 - answers.failures) as f64 / requests as f64;
+                eprintln!("without users: {}, {}: {:.0} % done", job.name(), way.name(), done * 100.0);
+                results.push(Entry {
+                    way,
+                    job,
+                    figures: Figures::medians(rounds),
+                    done_without_users: done,
+                    p50_ms_without_users: f64::from(answers.latencies[requests / 2]) / 1e3,
+                });
+            }
+            drop(orders);
+            if way == Way::Replica {
+                release(self.cluster).await?;
+            }
+        }
+        Ok((results, staleness))
+    }
+
+    #[cfg(feature = "kafka")]
+    async fn staleness_by_kafka(&self) -> Result<Staleness> {
+        let broker = broker::Broker::start()?;
+        let variables = [("EVENTS_VIA", "kafka"), ("KAFKA_BROKERS", broker.address())];
+        let mut pair = Pair::start(self.cluster, self.programs, Way::Replica, &variables).await?;
+        let staleness = pair.staleness("Kafka").await?;
+        pair.end().await?;
+        Ok(staleness)
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    async fn staleness_by_kafka(&self) -> Result<Staleness> {
+        bail!("--kafka: this program was built without the feature bench/kafka")
+    }
+}
+
+/// Both services, with a way selected.
 struct Pair {
     users: Server,
     orders: Server,
@@ -181,7 +183,7 @@ impl Pair {
     async fn start(cluster: &Cluster, programs: &Path, way: Way, more: &[(&str, &str)]) -> Result<Self> {
         let database = seed::DATABASE;
         let (of_users, of_orders) = (cluster.url_as(USERS_ROLE, database), cluster.url_as(ORDERS_ROLE, database));
-        let grpc = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.to_string();
+        let grpc = free_address().to_string();
         let connections = DATABASE_CONNECTIONS.to_string();
         let common = [("RUST_LOG", "off"), ("DATABASE_MAX_CONNECTIONS", &*connections), ("USERS_GRPC_ADDR", &*grpc)];
         let variables = common.into_iter().chain([("USERS_DATABASE_URL", &*of_users)]).chain(more.iter().copied());
@@ -208,17 +210,10 @@ impl Pair {
     }
 
     async fn until(&mut self, query: &'static str) -> Result<()> {
-        let started = Instant::now();
-        while !sqlx::query_scalar::<_, bool>(query).fetch_one(&mut self.owner).await? {
-            if started.elapsed() > PATIENCE {
-                bail!("never: {query}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        within(PATIENCE, query, async || Ok(sqlx::query_scalar(query).fetch_one(&mut self.owner).await?)).await
     }
 
-    /// How long changes take to come.
+    /// Times changes until the replica has them.
     async fn staleness(&mut self, by: &'static str) -> Result<Staleness> {
         let users = Client::at(self.users.address());
         let mut times = Vec::new();
@@ -227,18 +222,18 @@ impl Pair {
             let name = format!("Renamed {n} by {by}");
             let changed = users.patch(format!("/users/{id}")).json(&json!({ "name": name })).send().await?;
             if changed.status != 200 {
-                bail!("the change of {id} is answered {}: {}", changed.status, changed.text());
+                bail!("the answer to the change of {id} has status {}: {}", changed.status, changed.text());
             }
             let answered = Instant::now();
             let seen = "select exists (select from customers_replica where id = $1::text::uuid and name = $2)";
             while !sqlx::query_scalar::<_, bool>(seen).bind(&id).bind(&name).fetch_one(&mut self.owner).await? {
                 if answered.elapsed() > PATIENCE {
-                    bail!("the change of {id} does not come");
+                    bail!("the replica does not receive the change of {id}");
                 }
             }
             times.push(answered.elapsed().as_secs_f64() * 1e3);
         }
-        // The first wait until somebody listens.
+        // The first changes wait for the consumer to connect.
         times.drain(..5);
         times.sort_by(f64::total_cmp);
         let percentile = |percent: usize| times[(times.len() - 1) * percent / 100];
@@ -250,39 +245,4 @@ async fn release(cluster: &Cluster) -> Result<()> {
     let mut owner = connect(&cluster.url(seed::DATABASE)).await?;
     owner.execute(include_str!("../../migrations/replicas/customers.restore.sql")).await?;
     Ok(())
-}
-
-impl Report {
-    fn text(&self, options: &Options) -> String {
-        let mut text = String::from(
-            "| way | job | requests/s | p50 ms | p99 ms | orders µs | users µs | Postgres µs | done without users | p50 ms then |\n\
-             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-        );
-        for Entry { way, job, figures, done_without_users, p50_ms_without_users } in &self.results {
-            let cpu = |time: Option<f64>| time.map_or("–".to_owned(), |time| format!("{time:.0}"));
-            text += &format!(
-                "| {} | {} | {:.0} | {:.2} | {:.2} | {} | {} | {:.0} | {:.0} % | {:.2} |\n",
-                way.name(),
-                job.name(),
-                figures.requests_per_second,
-                figures.p50_ms,
-                figures.p99_ms,
-                cpu(figures.server_cpu_us),
-                cpu(figures.neighbour_cpu_us),
-                figures.postgres_cpu_us,
-                done_without_users * 100.0,
-                p50_ms_without_users,
-            );
-        }
-        text.push('\n');
-        for Staleness { by, p50_ms, p99_ms } in &self.staleness {
-            text += &format!(
-                "A change of a user is in the replica after {p50_ms:.1} ms (median), {p99_ms:.1} ms (99 of 100), by {by}.\n"
-            );
-        }
-        text + &format!(
-            "Both services, Postgres and the load share the machine; 32 connections; medians of {} rounds of {} s; µs: CPU per request.\n",
-            options.rounds, options.seconds,
-        )
-    }
 }

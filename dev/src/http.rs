@@ -1,5 +1,4 @@
-//! A small HTTP client for tests and developers' commands: the same calls go to a router in this process or to an
-//! address.
+//! A small HTTP client. The same calls go to a router in this process or to an address.
 
 use std::fmt::Display;
 use std::future::IntoFuture;
@@ -17,10 +16,10 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// Longer than any answer may take: a feed waits 30 seconds at most.
+/// Longer than any answer takes: a feed waits for 30 s at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where calls go.
+/// Sends calls to a router or to an address.
 #[derive(Clone)]
 pub struct Client {
     to: To,
@@ -32,24 +31,24 @@ enum To {
     Address { base: String, pool: Box<Pool<HttpConnector, Body>> },
 }
 
-/// There was no answer.
+/// A call got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// The connection failed, or broke before the answer was complete.
+    /// The connection failed before the answer was complete.
     #[error("no answer: {0}")]
     Broken(String),
-    /// Nothing came in a minute.
+    /// The answer took longer than a minute.
     #[error("no answer within a minute")]
     Late,
 }
 
 impl Client {
-    /// Calls this router, without a network.
+    /// A client that calls `router` without a network.
     pub fn router(router: Router) -> Self {
         Self { to: To::Router(router) }
     }
 
-    /// Calls `host:port` over kept-alive connections.
+    /// A client that calls `host:port` over kept-alive connections.
     pub fn at(address: impl Display) -> Self {
         let pool = Pool::builder(TokioExecutor::new()).build_http();
         Self { to: To::Address { base: format!("http://{address}"), pool: Box::new(pool) } }
@@ -75,10 +74,15 @@ impl Client {
         self.call(Method::DELETE, path)
     }
 
-    /// Any method.
+    /// Whether the server answers its readiness check with 200.
+    pub async fn is_ready(&self) -> bool {
+        self.get("/health/ready").send().await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// `method path`.
     ///
     /// # Panics
-    /// At awaiting, if `path` is no path.
+    /// When the call is awaited, if `path` is no path.
     pub fn call(&self, method: Method, path: impl Display) -> Call {
         Call { client: self.clone(), method, path: path.to_string(), headers: HeaderMap::new(), body: Bytes::new() }
     }
@@ -98,7 +102,7 @@ impl Call {
     /// Adds a header.
     ///
     /// # Panics
-    /// If it cannot be one.
+    /// If the name or the value is invalid in a header.
     pub fn header(mut self, name: &'static str, value: impl Display) -> Self {
         let value = value.to_string().parse().expect("a header's value");
         self.headers.append(HeaderName::from_static(name), value);
@@ -111,12 +115,12 @@ impl Call {
         self.header(header::CONTENT_TYPE.as_str(), content_type)
     }
 
-    /// Sends JSON.
+    /// Sends a JSON body.
     pub fn json(self, body: &Value) -> Self {
         self.body("application/json", body.to_string())
     }
 
-    /// Sends the request.
+    /// Sends the request and reads the whole answer.
     ///
     /// # Errors
     /// If there is no complete answer.
@@ -159,11 +163,11 @@ impl IntoFuture for Call {
 /// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The status code.
+    /// Three digits, such as 200.
     pub status: u16,
-    /// The headers.
+    /// Including repeated ones.
     pub headers: HeaderMap,
-    /// The body.
+    /// All of it, undecoded.
     pub body: Bytes,
 }
 
@@ -171,14 +175,14 @@ impl Answer {
     /// The answer itself, if it has this status.
     ///
     /// # Panics
-    /// If it has another, showing the body.
+    /// If it has another status. The message shows the body.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
 
-    /// The body, if it is JSON.
+    /// The body, parsed as JSON.
     ///
     /// # Panics
     /// If it is not.
@@ -192,10 +196,10 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The value of a header.
+    /// The value of a header that occurs once.
     ///
     /// # Panics
-    /// If it is not there, or twice.
+    /// If the header is missing, or occurs twice.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let values: Vec<_> = self.headers.get_all(name).iter().collect();
@@ -203,11 +207,10 @@ impl Answer {
         values[0].to_str().expect("text")
     }
 
-    /// The problem in the body, if it is one of this status and type: a name such as `email-taken`, or `""` for one that
-    /// has none.
+    /// The problem in the body (RFC 9457), of this status and type: a name such as `email-taken`, or `""` for `about:blank`.
     ///
     /// # Panics
-    /// If it is another, or none by RFC 9457.
+    /// If the answer is not this problem.
     #[track_caller]
     pub fn problem(self, status: u16, name: &str) -> Value {
         let answer = self.expect(status);
@@ -225,7 +228,7 @@ impl Answer {
     /// The pointers of a 422's field errors, in order.
     ///
     /// # Panics
-    /// If it is another answer.
+    /// If the answer is no such problem.
     #[track_caller]
     pub fn pointers(self) -> Vec<String> {
         let problem = self.problem(422, "");

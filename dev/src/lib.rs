@@ -1,9 +1,10 @@
-//! What tests and developers' commands need, and production does not: a private Postgres, an HTTP client, child processes.
+//! Tools of the tests and of the developers' commands: a private Postgres, an HTTP client, child processes, waiting.
 //!
-//! Functions of [`postgres`] and [`process`] block, and may be called from asynchronous code all the same: what they wait
-//! for runs on threads of its own.
+//! Functions of [`postgres`] and [`process`] block. Asynchronous code may call them too, because their own work runs on
+//! threads of its own.
 
-#![allow(clippy::disallowed_methods, reason = "this crate blocks, asks what no service owns, and runs in no service")]
+#![warn(missing_docs)]
+#![allow(clippy::disallowed_methods, reason = "this crate blocks and runs any SQL, but in no service")]
 
 pub mod http;
 pub mod postgres;

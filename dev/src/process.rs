@@ -1,18 +1,21 @@
-//! Child processes that end when we do, however we end: by `kill -9`, too.
+//! Child processes that end with this process, even if `kill -9` ends it, and addresses for them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How a process is asked to end.
+/// The signal that ends a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// To Postgres: a fast shutdown.
     Int,
-    /// To Postgres: an immediate shutdown, which is a crash.
+    /// To Postgres: an immediate shutdown, a crash.
     Quit,
     /// To a service: a graceful stop.
     Term,
@@ -28,9 +31,9 @@ impl Signal {
     }
 }
 
-/// The shell that holds the leash. Its standard input is a pipe that we hold open: when that closes, since we let go of
-/// it or are no more, the process gets its signal. When the process ends by itself, the shell ends with its exit code.
-/// `$1` is the signal, `$2` what to delete when the leash was let go of, if anything; the rest is the command.
+/// The shell that holds the leash. Its standard input is a pipe that this process holds open. When the pipe closes, because
+/// this process let go or ended, the command gets its signal. When the command ends by itself, the shell ends with its exit
+/// code. `$1` is the signal, `$2` a folder to delete after the pipe was closed, or empty; the rest is the command.
 const LEASH: &str = r#"
 signal=$1 leftover=$2
 shift 2
@@ -43,10 +46,30 @@ wait "$child"
 code=$?
 kill "$leash" 2>/dev/null
 wait "$leash" 2>/dev/null
-# Killed just now, it was still holding.
+# Above 128: it was killed just now, so the pipe was still open.
 [ "$?" -ge 128 ] || [ -z "$leftover" ] || rm -rf "$leftover"
 exit "$code"
 "#;
+
+/// A free address on 127.0.0.1, another one at each call.
+///
+/// # Panics
+/// If the machine has no free port.
+pub fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port()) {
+            return address;
+        }
+    }
+}
+
+/// Whether no process uses this port of 127.0.0.1.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
 
 fn on_leash(mut shell: Command, command: &Command, signal: Signal, leftover: Option<&Path>) -> Command {
     shell.args(["-c", LEASH, "leash", signal.name()]).arg(leftover.map_or(OsStr::new(""), Path::as_os_str));
@@ -54,29 +77,29 @@ fn on_leash(mut shell: Command, command: &Command, signal: Signal, leftover: Opt
     shell
 }
 
-/// A process on a leash.
+/// A process that ends when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Leashed {
     shell: Child,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended(ExitStatus);
 
 impl Ended {
-    /// Its exit code. For one that died of a signal: 128 and the signal's number.
+    /// The exit code; after a signal, 128 and the signal's number.
     pub fn code(self) -> i32 {
         self.0.code().unwrap_or_else(|| 128 + self.0.signal().unwrap_or_default())
     }
 }
 
 impl Leashed {
-    /// Starts `command` on a leash: it gets `signal` when this value is dropped or this process ends. Its standard input
-    /// is empty; a terminal's Ctrl-C does not reach it.
+    /// Starts `command`. It gets `signal` when this value is dropped or this process ends. Its standard input is empty, and
+    /// a terminal's Ctrl-C does not reach it.
     ///
     /// # Errors
-    /// If there is no shell. That the command cannot be run shows by exit code 126 or 127.
+    /// If there is no shell. If the command cannot be run, it ends with exit code 126 or 127.
     pub fn start(command: &Command, signal: Signal) -> io::Result<Self> {
         let mut shell = on_leash(Command::new("/bin/sh"), command, signal, None);
         for (name, value) in command.get_envs() {
@@ -91,8 +114,7 @@ impl Leashed {
         Self::spawn(shell)
     }
 
-    /// The same for a command that is run by another user; `leftover` is deleted when it ends because the leash was let
-    /// go of.
+    /// The same for a command that another user runs. `leftover` is deleted once the leash is let go of.
     pub(crate) fn start_as(
         user: Option<&nix::unistd::User>,
         command: &Command,
@@ -106,44 +128,44 @@ impl Leashed {
     }
 
     fn spawn(mut shell: Command) -> io::Result<Self> {
-        // In a group of its own, Ctrl-C reaches us alone, and we end what we started in the right order.
+        // In a group of its own it gets no Ctrl-C, so this process can end its children in the right order.
         shell.stdin(Stdio::piped()).process_group(0);
         Ok(Self { shell: shell.spawn()? })
     }
 
-    /// How it ended, if it has.
+    /// Its end, if it has ended.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// The system's.
     pub fn ended(&mut self) -> io::Result<Option<Ended>> {
         Ok(self.shell.try_wait()?.map(Ended))
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// The system's.
     pub fn wait(mut self) -> io::Result<Ended> {
-        // `Child::wait` would close its standard input first, which is to let go of the leash.
+        // `Child::wait` closes the standard input first, and that would let go of the leash.
         let held = self.shell.stdin.take();
         let ended = self.shell.wait().map(Ended);
         drop(held);
         ended
     }
 
-    /// Gives it its signal, and waits until it has ended.
+    /// Sends its signal, and waits until it has ended.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// The system's.
     pub fn stop(mut self) -> io::Result<Ended> {
         drop(self.shell.stdin.take());
         self.shell.wait().map(Ended)
     }
 
-    /// The same, for `patience` at most; then it and all it started are killed.
+    /// The same, for `patience` at most. Then the process and its children are killed.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// The system's.
     pub fn stop_within(mut self, patience: Duration) -> io::Result<Ended> {
         drop(self.shell.stdin.take());
         let deadline = Instant::now() + patience;
@@ -153,7 +175,7 @@ impl Leashed {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // A process id stays ours until it is waited for.
+        // The process id cannot be another's before `wait`.
         if let Ok(id) = i32::try_from(self.shell.id()) {
             let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
         }

@@ -1,24 +1,15 @@
-//! Private clusters: made, crashed, started again, and gone with the process that made them.
+//! Private clusters: made, crashed, started again, and stopped with the process that made them.
 
-#![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
+#![allow(clippy::disallowed_methods, reason = "tests run any SQL, and may block")]
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dev::postgres::{Cluster, TestDatabase, connect};
 use dev::process::{Leashed, Signal};
-use dev::wait::block_on;
+use dev::wait::{block_on, until_blocking as until};
 use sqlx::Executor;
-
-/// Waits for what another process does.
-fn until(claim: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{claim}: not within 30 seconds");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn runs(process_id: u32) -> bool {
     Path::new(&format!("/proc/{process_id}")).exists()
@@ -70,7 +61,7 @@ fn several_clusters_run_at_once() {
 fn a_process_on_a_leash_ends_when_its_holder_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("id");
-    // The holder is killed outright, so it can do nothing about the process it holds.
+    // `kill -9` gives the holder no chance to stop the process itself.
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", file.display());
     let mut holder = Command::new(std::env::current_exe().expect("this program"));
     holder.args(["--exact", "holds_a_process", "--ignored"]).env("HELD_SCRIPT", script);
@@ -83,7 +74,7 @@ fn a_process_on_a_leash_ends_when_its_holder_is_killed() {
     until("the held process ends", || !runs(held));
 }
 
-/// Run by the test above, in a process of its own.
+/// The test above runs this in a process of its own.
 #[test]
 #[ignore = "a part of another test"]
 fn holds_a_process() {

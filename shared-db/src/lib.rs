@@ -1,6 +1,8 @@
 //! What both services need of the database while they share one: connections, where a service's tables are, the
 //! meaning of errors, the schema's version. It holds no statement on a service's tables, and shrinks as the split goes on.
 
+#![warn(missing_docs)]
+
 mod alone;
 mod connector;
 mod database;

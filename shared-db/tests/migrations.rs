@@ -160,7 +160,7 @@ async fn psql_explains_every_table_view_and_column() {
     assert_eq!(strings(&mut database.owner().await, unexplained).await, Vec::<String>::new());
 }
 
-/// Migrations, `docker/init` and `.env.example` as those with Docker use them, on a server set up as theirs is.
+/// Migrations, `dev/docker/init` and `.env.example` as those with Docker use them, on a server set up as theirs is.
 #[tokio::test]
 async fn the_compose_file_its_roles_and_the_example_variables_fit_together() {
     let file = |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).expect("a file");
@@ -181,7 +181,7 @@ async fn the_compose_file_its_roles_and_the_example_variables_fit_together() {
     let here = |name: &str| value(name).replace("127.0.0.1:5432", &format!("127.0.0.1:{port}"));
     let owner_url = here("DATABASE_URL");
     let mut owner = connect(&owner_url).await.expect("the owner logs in");
-    owner.execute(AssertSqlSafe(file("docker/init/10-roles.sql"))).await.expect("the roles are made");
+    owner.execute(AssertSqlSafe(file("dev/docker/init/10-roles.sql"))).await.expect("the roles are made");
     migrate(&owner_url).expect("applied");
     for (variable, table) in [("USERS_DATABASE_URL", "users"), ("ORDERS_DATABASE_URL", "orders")] {
         let mut service = connect(&here(variable)).await.expect("the service logs in");

@@ -1,6 +1,6 @@
 //! The developers' commands: `cargo xtask --help`.
 
-#![allow(clippy::disallowed_methods, reason = "these commands ask what no service owns, and run in no service")]
+#![allow(clippy::disallowed_methods, reason = "these commands run any SQL, in no service")]
 
 mod bench;
 mod fuzz;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Commands for those who work on this project.
+/// Commands for developers of this project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -26,15 +26,15 @@ struct Arguments {
 enum Command {
     /// Runs everything: Postgres, its migrations, and both services, until Ctrl-C
     Up(up::UpOptions),
-    /// Stops an `up` that runs elsewhere, and can delete its data
+    /// Stops a running `up`, and can delete its data
     Down(up::DownOptions),
-    /// Renews the services' offline query data, asking a database as each service's role
+    /// Renews the services' offline query data: compiles each service as its own role
     Prepare(prepare::Options),
-    /// Measures the services' release build, beside pgbench with the same SQL and a minimal server, on a private Postgres
+    /// Measures the services in release mode, and compares them with pgbench and a minimal server
     Bench(bench::Options),
-    /// Walks the whole way to a database of its own for one service, under load, and checks every acknowledged write
+    /// Moves a service to its own database under load, and checks every acknowledged write
     SplitDemo(split_demo::Options),
-    /// Sends both services what their `OpenAPI` documents allow and what they do not (schemathesis, from `PyPI`)
+    /// Sends both services valid and invalid requests by their `OpenAPI` documents (schemathesis, from `PyPI`)
     Fuzz(fuzz::Options),
 }
 

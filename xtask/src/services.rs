@@ -1,25 +1,26 @@
-//! The services, as processes.
+//! Runs the services as processes.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dev::http::Client;
 use dev::process::{Leashed, Signal};
+use dev::wait::within;
 
-/// Their programs.
+/// The programs of both services.
 pub const PROGRAMS: [&str; 2] = ["users", "orders"];
 
 /// How long the services may take to become ready.
 const READY: Duration = Duration::from_secs(60);
-/// How long a service may take to stop; it gives requests in flight 30 seconds.
+/// How long a service may take to stop. It gives requests in flight 30 s.
 const STOP: Duration = Duration::from_secs(35);
-/// How often is looked whether a service still runs.
+/// How often to check whether a service still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Both services.
+/// In the order in which they start.
 pub const SERVICES: [Service; 2] = [
     Service {
         name: "users",
@@ -45,36 +46,39 @@ pub const SERVICES: [Service; 2] = [
     },
 ];
 
-/// A service, and what its variables are called.
+/// A service, with the names of its variables.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
     pub name: &'static str,
     pub address_variable: &'static str,
     pub default_address: &'static str,
-    /// Variable and default, if it serves gRPC.
+    /// Variable and default of its gRPC address, if it has one.
     pub grpc_address: Option<(&'static str, &'static str)>,
     pub database_variable: &'static str,
-    /// Names the database that its tables will live in after a move.
+    /// Contains the URL of the database that its tables move to, for the service.
     pub next_variable: &'static str,
-    /// The same for an operator, who owns what is in there.
+    /// The same URL for the owner of the tables.
     pub next_owner_variable: &'static str,
-    /// A table of its own: where that is, the service lives.
+    /// One of its tables, which shows in which database the service lives.
     pub table: &'static str,
     pub role: &'static str,
 }
 
 impl Service {
-    /// Where its variable says, or its default.
+    /// The value of its variable, or the default.
     pub fn address(&self) -> Result<SocketAddr> {
         read_address(self.address_variable, self.default_address)
     }
 
-    /// The service's own message says the same, but only after everything was built and started.
+    /// Fails before everything is built. The service's own message would come after that.
     pub fn check_ports(&self) -> Result<()> {
         for (variable, default) in [(self.address_variable, self.default_address)].into_iter().chain(self.grpc_address) {
             let address = read_address(variable, default)?;
             TcpListener::bind(address).map(drop).with_context(|| {
-                format!("{address} cannot be used for {}: stop what uses it, or set {variable} to another", self.name)
+                let name = self.name;
+                format!(
+                    "{name}: {address} cannot be used: stop the program that uses it, or set {variable} to another address"
+                )
             })?;
         }
         Ok(())
@@ -86,17 +90,17 @@ fn read_address(variable: &str, default: &str) -> Result<SocketAddr> {
     text.parse().map_err(|_| anyhow!("{variable} must be an IP address and a port, not `{text}`"))
 }
 
-/// The services' processes.
+/// The running services. Dropping this value stops them.
 #[derive(Default)]
 pub struct Running(Vec<(Service, SocketAddr, Leashed)>);
 
 impl Running {
-    /// Starts one of them.
+    /// Starts a service.
     pub fn start(&mut self, service: Service, address: SocketAddr, programs: &Path, database_url: &str) -> Result<()> {
         self.start_with(service, address, programs, database_url, &[])
     }
 
-    /// Starts one of them with more variables.
+    /// Starts a service with more variables.
     pub fn start_with(
         &mut self,
         service: Service,
@@ -116,17 +120,17 @@ impl Running {
         Ok(())
     }
 
-    /// An error as soon as one of them has ended.
+    /// Fails if a service has ended.
     fn check(&mut self) -> Result<()> {
         for (service, _, process) in &mut self.0 {
             if let Some(ended) = process.ended()? {
-                bail!("{} ended with exit code {}; what it said is above", service.name, ended.code());
+                bail!("{} ended with exit code {}; see its log above", service.name, ended.code());
             }
         }
         Ok(())
     }
 
-    /// Never returns without an error.
+    /// Waits until a service ends, which is an error.
     pub async fn until_one_ends(&mut self) -> Result<()> {
         loop {
             self.check()?;
@@ -134,22 +138,20 @@ impl Running {
         }
     }
 
-    /// Waits until all of them can do their work.
+    /// Waits until all services are ready.
     pub async fn until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY;
-        for (service, address) in self.0.iter().map(|(service, address, _)| (*service, *address)).collect::<Vec<_>>() {
+        for (name, address) in self.0.iter().map(|(service, address, _)| (service.name, *address)).collect::<Vec<_>>() {
             let client = Client::at(address);
-            while client.get("/health/ready").send().await.ok().is_none_or(|answer| answer.status != 200) {
+            within(READY, format!("{name} is ready, see its log above"), async || {
                 self.check()?;
-                ensure!(Instant::now() < deadline, "{} was not ready within {READY:?}; see its log above", service.name);
-                tokio::time::sleep(LOOK).await;
-            }
+                Ok::<_, anyhow::Error>(client.is_ready().await)
+            })
+            .await?;
         }
         Ok(())
     }
 }
 
-/// Whatever the reason that they are no longer wanted.
 impl Drop for Running {
     fn drop(&mut self) {
         for (service, _, process) in self.0.drain(..).rev() {

@@ -1,22 +1,21 @@
-//! Where the project lies, and how its programs are built.
+//! The project's folder, and builds of its programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The project's folder.
+/// The folder of the workspace's Cargo.toml.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the project's folder")
 }
 
 /// A cargo command in the project's folder.
 pub fn cargo() -> Command {
-    // As `cargo run` says, which may be another than the one in PATH.
+    // `cargo run` names itself here. PATH may have another cargo.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // What `cargo run` tells this program of its own package would have build scripts take it for theirs, and build half of
-    // everything anew.
+    // `cargo run` sets these for this program's package. Build scripts would take them for their own and rebuild much.
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| name_text.starts_with(start)) {
@@ -29,7 +28,7 @@ pub fn cargo() -> Command {
 /// Builds these programs with these features, and returns the folder they are in.
 pub fn build(programs: &[&str], release: bool, features: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    // Without `--package`, features are those of the whole workspace, as with `cargo test`: one build serves both.
+    // Without `--package`, cargo builds with the features of the whole workspace, so `cargo test` shares the build.
     build.arg("build").args(programs.iter().flat_map(|program| ["--bin", program]));
     if !features.is_empty() {
         build.args(["--features", &features.join(",")]);
@@ -38,7 +37,7 @@ pub fn build(programs: &[&str], release: bool, features: &[&str]) -> Result<Path
         build.arg("--release");
     }
     let status = build.status().context("cargo cannot be run")?;
-    ensure!(status.success(), "{} do not build; see above", programs.join(", "));
+    ensure!(status.success(), "{} cannot be built; see above", programs.join(", "));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder));
     Ok(target.join(if release { "release" } else { "debug" }))
 }

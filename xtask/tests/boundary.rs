@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use cargo_metadata::{Message, MetadataCommand};
+use cargo_metadata::Message;
 use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder")
 }
 
-/// The compiled sqlx that the services use, in the folder of what it depends on.
+/// The compiled sqlx of the services, beside its dependencies.
 static SQLX: LazyLock<PathBuf> = LazyLock::new(|| {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--bin", "users", "--bin", "orders", "--message-format=json"])
@@ -27,7 +27,7 @@ static SQLX: LazyLock<PathBuf> = LazyLock::new(|| {
     library.expect("sqlx is built").into_std_path_buf()
 });
 
-/// Compiles a statement as a part of the service's crate would be, and returns what the compiler says against it.
+/// Compiles a statement as a part of the service's crate, and returns the compiler's errors.
 fn compile(service: &str, role: &str, database: &TestDatabase, query: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("statement.rs");
@@ -59,7 +59,7 @@ fn a_statement_that_crosses_the_line_does_not_compile() {
     let of_orders = |query| compile("orders", ORDERS_ROLE, &database, query);
     let of_users = |query| compile("users", USERS_ROLE, &database, query);
 
-    // What is published may be read, and what is one's own.
+    // A service may read its own tables and the other's published view.
     of_orders(r#"sqlx::query!("select name from customers")"#).expect("the published view may be read");
     of_users(r#"sqlx::query!("select open_count from open_orders")"#).expect("the published view may be read");
     of_users(r#"sqlx::query!("select name from users")"#).expect("its own table may be read");
@@ -82,38 +82,10 @@ fn a_statement_that_crosses_the_line_does_not_compile() {
         assert!(message.contains(reason), "{message}");
     }
 
-    // The README shows this message to its readers; the number at its end is a line of Postgres' own source.
+    // README.md shows this message. The number at its end is a line of Postgres' source.
     let message = of_orders(r#"sqlx::query!("select name from users where id = $1", id)"#).expect_err("it compiles");
     let said = "error: error returned from database: permission denied for table users";
     assert!(message.lines().any(|line| line.starts_with(said)), "{message}");
     let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
     assert!(readme.lines().any(|line| line.starts_with(said)), "README.md does not show: {said}");
-}
-
-#[test]
-fn crates_depend_on_each_other_only_as_they_may() {
-    let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().expect("metadata");
-    let members: Vec<_> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
-    for package in metadata.workspace_packages() {
-        let allowed: &[&str] = match package.name.as_str() {
-            "users" | "orders" => &["chassis", "shared-db", "broker"],
-            "broker" => &["chassis"],
-            "chassis" | "shared-db" | "splitctl" => &[],
-            "dev" => &["shared-db"],
-            // Developers' commands may use anything; nothing depends on them.
-            "xtask" | "bench" => &["chassis", "shared-db", "broker", "users", "orders", "dev"],
-            other => panic!("say here what {other} may depend on"),
-        };
-        for dependency in package.dependencies.iter().filter(|dependency| members.contains(&dependency.name)) {
-            // users: the suite of orders runs against it, too.
-            let for_tests = dependency.kind == cargo_metadata::DependencyKind::Development
-                && (dependency.name == "dev" || (package.name == "orders" && dependency.name == "users"));
-            assert!(
-                for_tests || allowed.contains(&dependency.name.as_str()),
-                "{} must not depend on {}",
-                package.name,
-                dependency.name
-            );
-        }
-    }
 }

@@ -97,6 +97,15 @@ fn the_tour_and_the_ways_around_the_limits_work_as_written() {
 }
 
 #[test]
+fn the_tour_works_on_a_downloaded_postgres() {
+    let (tour, promises) = commands("A tour");
+    let place = Place::new();
+    if let Some(up) = place.up_on_download(18) {
+        run(&place, &up, &tour, &promises);
+    }
+}
+
+#[test]
 fn the_replicas_are_put_behind_the_views_and_taken_back_as_written() {
     let (script, promises) = commands("Replicas, step by step");
     let place = Place::new();

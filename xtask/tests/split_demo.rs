@@ -1,8 +1,9 @@
-//! The whole way, walked by the developers' command.
+//! `cargo xtask split-demo`.
 
 use std::process::Command;
 
-/// The command's own exit code says whether a request failed or a write was lost, doubled or invented; this says that it looked.
+/// The exit code shows whether a request failed or a write was lost, doubled or invented. This test checks that steps and
+/// writes took place.
 #[test]
 fn the_whole_way_is_walked_under_load_and_no_write_is_lost_doubled_or_invented() {
     let folder = tempfile::tempdir().expect("a folder");

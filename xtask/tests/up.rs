@@ -1,4 +1,4 @@
-//! `cargo xtask up` and `down`, as a newcomer uses them.
+//! `cargo xtask up` and `down`.
 
 mod running;
 
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use running::{Place, Up, until};
 use sqlx::Executor;
 
-/// The message of an `up` that does not start.
+/// The message of an `up` that cannot start.
 fn refused(mut command: Command) -> String {
     let Output { status, stderr, .. } = command.output().expect("xtask runs");
     let message = String::from_utf8_lossy(&stderr).into_owned();
@@ -29,7 +29,7 @@ fn up_runs_everything_continues_with_its_data_and_leaves_nothing_running() {
     assert!(up.paste("curl").contains(r#""status":"delivered""#));
     assert!(up.paste("psql").contains("Grace"));
 
-    // A second one in the same folder is refused, and harms nothing.
+    // A second `up` in the same folder is refused.
     let message = refused(place.xtask(&["up"]));
     assert!(message.contains("another `cargo xtask up`") && message.contains("cargo xtask down"), "{message}");
 
@@ -126,7 +126,7 @@ fn a_database_of_another_project_is_left_alone() {
     let mut up = place.xtask(&["up"]);
     up.env("DATABASE_URL", cluster.url("postgres"));
     let message = refused(up);
-    assert!(message.contains("tables of something else") && !message.contains(cluster.password()), "{message}");
+    assert!(message.contains("tables of another project") && !message.contains(cluster.password()), "{message}");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_server_of_ones_own_is_used_and_its_passwords_are_left_alone() {
         command.env("DATABASE_URL", &url);
         command
     };
-    // Roles that cannot log in get a password, which the second start knows.
+    // Roles that cannot log in get a password, which the second start reuses.
     for _ in 0..2 {
         let up = Up::start(up());
         assert!(up.line("psql").contains("psql \"$DATABASE_URL\""), "{:?}", up.lines);
@@ -154,7 +154,7 @@ fn a_server_of_ones_own_is_used_and_its_passwords_are_left_alone() {
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("secret"), "{log}");
     }
-    // A role that can log in keeps its password, so somebody else's is asked for.
+    // A role that can log in keeps its password, so a variable must contain its URL.
     fs::remove_dir_all(place.data()).expect("removed");
     let message = refused(up());
     assert!(message.contains("USERS_DATABASE_URL"), "{message}");
@@ -187,7 +187,7 @@ fn beside_a_server_of_ones_own_the_next_database_is_named_and_no_password_of_it_
     up.signal(Signal::SIGTERM);
     assert_eq!(up.end().0, Some(0));
 
-    // What `splitctl complete` leaves.
+    // As after `splitctl complete`.
     run("shop", "drop table orders, order_items, order_events cascade");
     let up = started(&["up"]);
     assert!(up.lines.iter().any(|line| line.contains("orders has moved to")), "{:?}", up.lines);

@@ -1,4 +1,4 @@
-//! What the services' reads could cost: axum, tokio-postgres, the same statements, and nothing besides.
+//! A minimal server for the services' reads: axum, tokio-postgres and the same statements, nothing else.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use bench::statements::Statement as ServiceStatement;
+use bench::statements::{ORDER_READ, POINT_READ, fill};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -26,15 +26,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<()> {
     let variable = |name: &'static str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let connections: usize = variable("DATABASE_MAX_CONNECTIONS")?.parse()?;
-    let point_read = ServiceStatement::point_read()?.with("true", &["$1"])?;
-    let order_read = ServiceStatement::order_read()?.with("true", &["$1"])?;
-    let users = Pool::open(&variable("USERS_DATABASE_URL")?, &point_read, connections).await?;
+    let users = Pool::open(&variable("USERS_DATABASE_URL")?, POINT_READ, connections).await?;
+    let order_read = fill(ORDER_READ, &["true", "$1"]);
     let orders = Pool::open(&variable("ORDERS_DATABASE_URL")?, &order_read, connections).await?;
     let router = Router::new()
         .route("/users/{id}", get(get_user).with_state(users))
         .route("/orders/{id}", get(get_order).with_state(orders))
         .route("/health/ready", get(async || ()));
-    // Answers are written whole: waiting for more to send along only delays them.
+    // The server writes each answer whole, so waiting for more bytes would only delay it.
     let listener = TcpListener::bind(variable("PEER_ADDR")?).await?.tap_io(|stream| drop(stream.set_nodelay(true)));
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -79,7 +78,7 @@ impl Pool {
     }
 }
 
-/// A connection that goes back into the pool, before the next request may take one.
+/// A connection that returns to the pool before the next request gets a permit.
 struct Lease<'a> {
     prepared: Option<Prepared>,
     pool: &'a Pool,
@@ -191,7 +190,7 @@ fn answer(found: Result<Option<Row>>, json: impl FnOnce(&Row) -> Response) -> Re
 }
 
 fn json(value: &impl Serialize) -> Response {
-    // Larger than almost every answer, so that it never grows.
+    // Larger than almost every answer, so it rarely grows.
     let mut body = Vec::with_capacity(1024);
     serde_json::to_writer(&mut body, value).expect("strings and numbers are JSON");
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()

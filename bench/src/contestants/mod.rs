@@ -1,4 +1,4 @@
-//! Who is measured: the services, a minimal server, and pgbench.
+//! The contestants: the services, a minimal server, and pgbench.
 
 mod pgbench;
 pub mod server;
@@ -15,28 +15,26 @@ use crate::jobs::{Job, PAGE_ROWS};
 use pgbench::Pgbench;
 use server::Server;
 
-/// Connections to the database that everybody gets.
+/// Connections to Postgres for each contestant.
 pub const DATABASE_CONNECTIONS: u32 = 8;
-/// Each job runs so long before it is measured.
+/// How long each job runs before the measurement.
 pub const WARM_UP: Duration = Duration::from_secs(1);
 
-/// A contestant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contestant {
     /// The services users and orders.
     Service,
-    /// `bench-peer`: the same reads as a minimal axum and tokio-postgres server does them.
+    /// `bench-peer`: the same reads by a minimal server of axum and tokio-postgres.
     Peer,
-    /// The same SQL without any server but Postgres: the limit.
+    /// The same SQL without a server: the limit.
     Pgbench,
 }
 
 impl Contestant {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Service, Self::Peer, Self::Pgbench];
 
-    /// Its name in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
@@ -61,7 +59,7 @@ pub struct Contestants {
 }
 
 impl Contestants {
-    /// Starts them. `programs` is the folder that theirs are in.
+    /// Starts all of them. `programs` is the folder of their programs.
     pub async fn start(cluster: &Cluster, database: &str, programs: &Path) -> Result<Self> {
         let users_url = cluster.url_as(USERS_ROLE, database);
         let orders_url = cluster.url_as(ORDERS_ROLE, database);
@@ -82,7 +80,7 @@ impl Contestants {
         if job == Job::PointRead { &self.users } else { &self.orders }
     }
 
-    /// Has a contestant do a job for so long.
+    /// Measures a contestant's job for `length`.
     pub async fn measure(&self, contestant: Contestant, job: Job, length: Duration) -> Result<Figures> {
         let doing = || format!("{} by {}", job.name(), contestant.name());
         match contestant {
@@ -93,7 +91,7 @@ impl Contestants {
         .with_context(doing)
     }
 
-    /// Checks that the answers are those that are meant to be measured.
+    /// Checks that all contestants give the same, complete answers.
     pub async fn verify(&self) -> Result<()> {
         for job in Job::ALL {
             let (first, last) = (*job.numbers().start(), *job.numbers().end());

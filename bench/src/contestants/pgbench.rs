@@ -1,4 +1,4 @@
-//! pgbench: the services' SQL with nothing before it.
+//! pgbench: the services' SQL without a service.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::cpu::Meter;
 use crate::figures::Figures;
 use crate::jobs::{Job, PAGE_ROWS};
 
-/// The part of the transactions whose latencies it writes down: enough for a percentile, and no work to speak of.
+/// The part of the transactions whose latencies pgbench logs: enough for a percentile, and little work.
 const SAMPLING_RATE: &str = "0.1";
 
-/// How to run pgbench.
+/// Runs pgbench.
 pub struct Pgbench {
     program: PathBuf,
     users_url: String,
@@ -27,19 +27,18 @@ pub struct Pgbench {
     password: String,
 }
 
-/// What it says at the end.
-struct Said {
+/// The figures that pgbench prints.
+struct Printed {
     transactions: usize,
     rate: f64,
     failures: u64,
 }
 
 impl Pgbench {
-    /// The one that belongs to the server, or else the one in PATH.
+    /// Finds a pgbench that is at least as new as the server.
     pub fn new(cluster: &Cluster, database: &str) -> Result<Self> {
-        let beside = cluster.program("pgbench");
         Ok(Self {
-            program: if beside.is_file() { beside } else { "pgbench".into() },
+            program: cluster.client("pgbench")?,
             users_url: cluster.url_as(USERS_ROLE, database),
             orders_url: cluster.url_as(ORDERS_ROLE, database),
             password: cluster.password().to_owned(),
@@ -50,29 +49,29 @@ impl Pgbench {
         if job == Job::PointRead { &self.users_url } else { &self.orders_url }
     }
 
-    /// Checks that the statement of the script finds as many rows, or writes, as the service does.
+    /// Checks that the script's statement returns as many rows as the service's.
     pub async fn verify(&self, job: Job, n: u64) -> Result<()> {
-        let statement = job.statement()?.replace(":rows", &PAGE_ROWS.to_string()).replace(":local", "true");
+        let statement = job.statement().replace(":rows", &PAGE_ROWS.to_string()).replace(":local", "true");
         let statement = statement.replace(":n", &format!("'{n}'"));
         let rows = connect(self.url(job)).await?.fetch_all(AssertSqlSafe(statement)).await?.len();
         let expected = if job == Job::OrderPage { PAGE_ROWS } else { 1 };
-        ensure!(rows == expected, "{}: pgbench's statement gives {rows} rows for {n}, and not {expected}", job.name());
+        ensure!(rows == expected, "{}: pgbench's statement returns {rows} rows for {n} instead of {expected}", job.name());
         Ok(())
     }
 
-    /// Has it do a job for so long.
+    /// Measures a job for `length`.
     pub async fn measure(&self, job: Job, length: Duration, postgres: u32) -> Result<Figures> {
         let folder = tempfile::tempdir()?;
         let script = folder.path().join("script.sql");
-        fs::write(&script, job.script()?)?;
+        fs::write(&script, job.script())?;
         self.run(job, &script, WARM_UP, None).await?;
         let meter = Meter::start(None, None, postgres)?;
-        let said = self.run(job, &script, length, Some(&folder.path().join("latencies"))).await?;
+        let printed = self.run(job, &script, length, Some(&folder.path().join("latencies"))).await?;
         let used = meter.stop()?;
-        Ok(Figures::new(said.rate, &latencies(folder.path())?, said.transactions, used, said.failures))
+        Ok(Figures::new(printed.rate, &latencies(folder.path())?, printed.transactions, used, printed.failures))
     }
 
-    async fn run(&self, job: Job, script: &Path, length: Duration, log: Option<&Path>) -> Result<Said> {
+    async fn run(&self, job: Job, script: &Path, length: Duration, log: Option<&Path>) -> Result<Printed> {
         let options: PgConnectOptions = self.url(job).parse()?;
         let mut pgbench = Command::new(&self.program);
         pgbench.args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--client", &DATABASE_CONNECTIONS.to_string()]);
@@ -88,14 +87,14 @@ impl Pgbench {
             .kill_on_drop(true)
             .output()
             .await
-            .with_context(|| format!("{} cannot be run: install Postgres' contrib package", self.program.display()))?;
+            .with_context(|| format!("{} cannot be run", self.program.display()))?;
         let report = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "pgbench failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Said::read(&report).with_context(|| format!("pgbench's report is not as expected: {report}"))
+        Printed::read(&report).with_context(|| format!("pgbench printed an unknown report: {report}"))
     }
 }
 
-impl Said {
+impl Printed {
     fn read(report: &str) -> Option<Self> {
         let after = |label: &str| {
             let line = report.lines().find_map(|line| line.strip_prefix(label))?;
@@ -109,7 +108,7 @@ impl Said {
     }
 }
 
-/// In microseconds, sorted, from the logs of all its threads: the third column of each.
+/// Latencies in microseconds, sorted: the third column in the logs of all its threads.
 fn latencies(folder: &Path) -> Result<Vec<u32>> {
     let mut latencies = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,13 +1,14 @@
-//! A server that is measured through HTTP.
+//! A server that the benchmark measures by HTTP.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dev::http::Client;
-use dev::process::{Leashed, Signal};
+use dev::process::{Leashed, Signal, free_address};
+use dev::wait::within;
 use serde_json::Value;
 
 use super::WARM_UP;
@@ -18,7 +19,7 @@ use crate::load::Load;
 
 /// How long a server may take to become ready.
 const READY: Duration = Duration::from_secs(30);
-/// How long it may take to stop.
+/// How long a server may take to stop.
 const STOP: Duration = Duration::from_secs(5);
 
 /// A running server.
@@ -30,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program, which gets its address from the variable `address_variable`, and waits until it is ready.
+    /// Starts a program, which reads its address from `address_variable`, and waits until it is ready.
     pub async fn start(
         programs: &Path,
         name: &'static str,
@@ -39,9 +40,9 @@ impl Server {
     ) -> Result<Self> {
         let program = programs.join(name);
         ensure!(program.is_file(), "{} is missing: start the benchmark with `cargo xtask bench`", program.display());
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let address = free_address();
         let mut command = Command::new(program);
-        // Not where a file `.env` may lie.
+        // The working folder may have a file `.env`.
         command.current_dir("/").env(address_variable, address.to_string()).envs(variables);
         let leash = Leashed::start(&command, Signal::Term).with_context(|| format!("{name} cannot be run"))?;
         let mut server = Self { name, address, process_id: 0, leash: Some(leash) };
@@ -51,21 +52,19 @@ impl Server {
     }
 
     async fn until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY;
         let client = Client::at(self.address);
-        while client.get("/health/ready").send().await.ok().is_none_or(|answer| answer.status != 200) {
+        within(READY, format!("{} is ready", self.name), async || {
             if let Some(leash) = &mut self.leash
                 && let Some(ended) = leash.ended()?
             {
-                bail!("{} ended with exit code {}; what it said is above", self.name, ended.code());
+                bail!("{} ended with exit code {}; see its log above", self.name, ended.code());
             }
-            ensure!(Instant::now() < deadline, "{} was not ready within {READY:?}", self.name);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
+            Ok(client.is_ready().await)
+        })
+        .await
     }
 
-    /// Its answer to a job for the user or order `n`.
+    /// The answer to a job for the user or order `n`.
     pub async fn call(&self, job: Job, n: u64) -> Result<Value> {
         let client = Client::at(self.address);
         let call = match job {
@@ -77,12 +76,12 @@ impl Server {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
-    /// Where it serves HTTP.
+    /// The address of its HTTP interface.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has it do a job for so long; `asks` is the server whose CPU counts as well.
+    /// Measures a job for `length`, and the CPU time of `asks`, the service that it calls.
     pub async fn measure(&self, job: Job, length: Duration, asks: Option<&Self>, postgres: u32) -> Result<Figures> {
         let mut load = Load::connect(self.address, job).await?;
         load.drive(WARM_UP).await?;

@@ -10,7 +10,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts it.
+    /// Starts the mock cluster, or takes the named broker.
     pub fn start() -> Result<Self> {
         if let Ok(address) = std::env::var("TEST_KAFKA_BROKERS") {
             return Ok(Self { address, _mock: None });
@@ -19,7 +19,7 @@ impl Broker {
         Ok(Self { address: mock.brokers().to_string(), _mock: Some(mock) })
     }
 
-    /// Where it is reached.
+    /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }

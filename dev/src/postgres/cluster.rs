@@ -1,9 +1,7 @@
 //! A private cluster: a server on 127.0.0.1, on a free port, with a password of its own.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::net::TcpListener;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,46 +9,42 @@ use std::time::{Duration, Instant};
 use nix::unistd::User;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
-use uuid::Uuid;
 
-use super::owner::{command, make_folder, server_user};
-use super::programs::{NotFound, Programs};
-use crate::process::{Leashed, Signal};
+use super::owner::{PASSWORD, command, make_folder, password, server_user};
+use super::programs::{MissingClient, Programs, ProgramsError};
+use crate::process::{Leashed, Signal, free_address, is_free};
 use crate::wait::block_on;
 
 /// How long a server may take to start, recovery after a crash included.
 const START: Duration = Duration::from_secs(60);
-/// How often to try another port: between finding a free one and the server taking it, somebody else may.
+/// How many ports to try: another process may take a free port before the server does.
 const PORTS: usize = 5;
 /// The superuser of a private cluster.
 const SUPERUSER: &str = "postgres";
 
-/// The file in the cluster's folder that keeps the password.
-const PASSWORD: &str = "password";
-
 /// Why there is no private cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Nothing to run.
+    /// There are no server programs.
     #[error(transparent)]
-    NotFound(#[from] NotFound),
+    Programs(#[from] ProgramsError),
     /// A file or a process could not be used.
     #[error("{doing}")]
     Io {
-        /// What was tried.
+        /// The attempt, such as `starting initdb`.
         doing: String,
-        /// Why it failed.
+        /// The system's error.
         source: io::Error,
     },
     /// `initdb` failed.
     #[error("initdb failed: {0}")]
     Init(String),
-    /// The server did not come up.
+    /// The server ended, or did not answer in time.
     #[error("Postgres did not start. The end of {log}:\n{tail}")]
     Start {
-        /// Its log.
+        /// The path of its log.
         log: String,
-        /// The last lines of that.
+        /// The last lines of the log.
         tail: String,
     },
 }
@@ -59,36 +53,36 @@ fn failed<T: Into<String>>(doing: T) -> impl FnOnce(io::Error) -> ClusterError {
     move |source| ClusterError::Io { doing: doing.into(), source }
 }
 
-/// A private cluster. Its server ends when this value is dropped, and when this process ends, however it does.
+/// A private cluster. Its server ends when this value is dropped or this process ends, even by `kill -9`.
 pub struct Cluster {
     programs: Programs,
     user: Option<User>,
     folder: PathBuf,
-    /// Deletes the folder of a temporary cluster that was never started.
+    /// Deletes the folder of a temporary cluster.
     temporary: Option<TempDir>,
     password: String,
     port: u16,
-    /// Beyond those that every cluster gets: `name=value`.
+    /// The caller's, as `name=value`.
     settings: Vec<String>,
     server: Option<Leashed>,
 }
 
 impl Cluster {
-    /// A cluster that leaves nothing behind. What it commits survives a crash of the server, but none of
-    /// the machine, so it is fast.
+    /// A cluster that leaves nothing behind. It is fast, because its commits survive a crash of the server, not of the
+    /// machine.
     ///
     /// # Errors
-    /// [`ClusterError`] says what is missing.
+    /// [`ClusterError`]
     pub fn temporary() -> Result<Self, ClusterError> {
         Self::temporary_with(&[])
     }
 
-    /// The same with settings such as `shared_buffers=512MB`, which outrank those that every cluster gets.
+    /// The same with settings such as `shared_buffers=512MB`, which override the defaults.
     ///
     /// # Errors
-    /// [`ClusterError`] says what is missing.
+    /// [`ClusterError`]
     pub fn temporary_with(settings: &[&str]) -> Result<Self, ClusterError> {
-        let user = server_user().map_err(failed("choosing whom to run Postgres as"))?;
+        let user = server_user().map_err(failed("choosing the user that runs Postgres"))?;
         let folder =
             tempfile::Builder::new().prefix("dev-postgres-").tempdir().map_err(failed("making a temporary folder"))?;
         let path = folder.path().to_owned();
@@ -98,13 +92,13 @@ impl Cluster {
     /// The cluster in `folder`, made now if there is none.
     ///
     /// # Errors
-    /// [`ClusterError`] says what is missing.
+    /// [`ClusterError`]
     pub fn persistent(folder: &Path) -> Result<Self, ClusterError> {
-        let user = server_user().map_err(failed("choosing whom to run Postgres as"))?;
+        let user = server_user().map_err(failed("choosing the user that runs Postgres"))?;
         let port = fs::read_to_string(folder.join("port")).ok().and_then(|port| port.trim().parse().ok());
         let cluster = Self::start_new(folder, user, None, port, &[])?;
-        // The next start takes the same port if it can: a psql line in a shell's history goes on working.
-        fs::write(folder.join("port"), format!("{}\n", cluster.port)).map_err(failed("noting the port"))?;
+        // The next start takes the same port if it can, so a psql line in a shell's history stays valid.
+        fs::write(folder.join("port"), format!("{}\n", cluster.port)).map_err(failed("writing the port to a file"))?;
         Ok(cluster)
     }
 
@@ -117,9 +111,9 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let programs = Programs::find()?;
         make_folder(folder, user.as_ref()).map_err(failed(format!("making {}", folder.display())))?;
-        // As the server will tell it.
+        // The server reports its data directory in this form.
         let folder = folder.canonicalize().map_err(failed(format!("finding {}", folder.display())))?;
-        let password = password(&folder, user.as_ref()).map_err(failed("keeping the server's password"))?;
+        let password = password(&folder, user.as_ref()).map_err(failed("writing the server's password to a file"))?;
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut cluster = Self { programs, user, folder, temporary, password, port: 0, settings, server: None };
         cluster.init()?;
@@ -135,7 +129,7 @@ impl Cluster {
         self.folder.join("postgres.log")
     }
 
-    /// Makes the data folder, unless it has been made. A crash half-way leaves one under another name.
+    /// Makes the data folder under another name and renames it: a crash leaves nothing that looks complete.
     fn init(&self) -> Result<(), ClusterError> {
         if self.data().join("PG_VERSION").exists() {
             return self.check_version();
@@ -161,26 +155,25 @@ impl Cluster {
         fs::rename(&unfinished, self.data()).map_err(failed("naming the new data folder"))
     }
 
-    /// A data folder serves one major version only.
+    /// Postgres reads a data folder of its own major version only.
     fn check_version(&self) -> Result<(), ClusterError> {
         let made_by = fs::read_to_string(self.data().join("PG_VERSION")).map_err(failed("reading PG_VERSION"))?;
-        let have = self.programs.major();
-        if made_by.trim() == have.to_string() {
+        let (made_by, have) = (made_by.trim(), self.programs.major());
+        if made_by == have.to_string() {
             return Ok(());
         }
         Err(ClusterError::Init(format!(
-            "{} was made by Postgres {}, but the programs found are version {have}: set POSTGRES_BIN_DIR to those of version {0}, or delete the folder",
+            "{} was made by Postgres {made_by}, but the programs in use have version {have}: \
+             set POSTGRES_VERSION={made_by}, or delete the folder",
             self.folder.display(),
-            made_by.trim(),
         )))
     }
 
     /// Starts the server, on `port` if that is free.
     fn start(&mut self, port: Option<u16>) -> Result<(), ClusterError> {
-        let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| Ok(listener.local_addr()?.port()));
         for attempt in 1.. {
-            let wanted = port.filter(|&port| attempt == 1 && TcpListener::bind(("127.0.0.1", port)).is_ok());
-            self.port = wanted.map_or_else(free, Ok).map_err(failed("looking for a free port"))?;
+            let wanted = port.filter(|&port| attempt == 1 && is_free(port));
+            self.port = wanted.unwrap_or_else(|| free_address().port());
             self.server = Some(self.spawn()?);
             match self.wait() {
                 Ok(()) => return Ok(()),
@@ -198,19 +191,19 @@ impl Cluster {
         let mut settings = vec![
             "listen_addresses=127.0.0.1",
             &port,
-            // A path longer than 107 bytes would not do for a socket.
+            // A socket's path has 107 bytes at most, and the folder's may be longer.
             "unix_socket_directories=",
             "wal_level=logical",
             "max_connections=300",
             "log_min_messages=warning",
-            // A test that violates a constraint is no news.
+            // Tests violate constraints on purpose.
             "log_min_error_statement=panic",
         ];
         if self.temporary.is_some() {
-            // Commits still reach the kernel one by one: a crash of the server alone loses none.
+            // Each commit still reaches the kernel, so a crash of the server alone loses none.
             settings.extend(["fsync=off", "full_page_writes=off"]);
         }
-        // Of a setting given twice, the last one holds.
+        // Postgres uses the last value of a setting.
         settings.extend(self.settings.iter().map(String::as_str));
         for setting in settings {
             postgres.args(["-c", setting]);
@@ -222,7 +215,7 @@ impl Cluster {
             .map_err(failed(format!("starting {}", self.programs.path("postgres").display())))
     }
 
-    /// Waits until the server answers: ours, with our data, and no other that happens to use the port.
+    /// Waits until a server answers on the port and reports our data folder: another server may use the port.
     fn wait(&mut self) -> Result<(), ClusterError> {
         let deadline = Instant::now() + START;
         let url = self.url("postgres");
@@ -255,34 +248,37 @@ impl Cluster {
         self.url_as(SUPERUSER, database)
     }
 
-    /// The URL of a database for `role`. All roles of a private cluster have the same password: it keeps others off.
+    /// The URL of a database for `role`. All roles have one password, which keeps out other users of the machine.
     pub fn url_as(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// The password of all roles.
+    /// The password that all roles have.
     pub fn password(&self) -> &str {
         &self.password
     }
 
-    /// The path of a program that belongs to the server, such as `pgbench`.
-    pub fn program(&self, name: &str) -> PathBuf {
-        self.programs.path(name)
+    /// The path of a client program such as `pgbench` that is at least as new as the server.
+    ///
+    /// # Errors
+    /// If there is none, which the message says how to change.
+    pub fn client(&self, program: &str) -> Result<PathBuf, MissingClient> {
+        self.programs.client(program)
     }
 
-    /// Process id of the server.
+    /// Postgres' own process id, not its shell's.
     pub fn process_id(&self) -> Option<u32> {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
     }
 
-    /// Ends the server. `crash`: at once, without a checkpoint, as a power cut would.
+    /// Ends the server. With `crash`, it ends at once and without a checkpoint.
     ///
     /// # Errors
-    /// If the system cannot tell how it went.
+    /// The system's.
     pub fn stop(&mut self, crash: bool) -> io::Result<()> {
         let Some(server) = self.server.take() else { return Ok(()) };
-        // Not by its leash: that would delete a temporary cluster.
+        // Letting go of its leash would delete a temporary cluster.
         if let Some(id) = self.process_id().and_then(|id| i32::try_from(id).ok()) {
             let signal = if crash { nix::sys::signal::SIGQUIT } else { nix::sys::signal::SIGINT };
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal)?;
@@ -293,7 +289,7 @@ impl Cluster {
     /// Starts the server again, on the same port, after [`Cluster::stop`].
     ///
     /// # Errors
-    /// [`ClusterError`] says what is missing.
+    /// [`ClusterError`]
     pub fn start_again(&mut self) -> Result<(), ClusterError> {
         self.start(Some(self.port))
     }
@@ -302,28 +298,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            // There is nobody to tell.
+            // A drop cannot return an error.
             let _ = server.stop();
         }
-    }
-}
-
-/// The password kept in `folder`, made now if there is none.
-fn password(folder: &Path, user: Option<&User>) -> io::Result<String> {
-    let path = folder.join(PASSWORD);
-    match fs::read_to_string(&path) {
-        Ok(password) => Ok(password.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let password = Uuid::new_v4().simple().to_string();
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            writeln!(file, "{password}")?;
-            // initdb reads it.
-            if let Some(user) = user {
-                chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            }
-            Ok(password)
-        }
-        Err(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! A database of its own for every test.
+//! Test databases: each test gets a copy of a migrated template.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,38 +11,37 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::cluster::Cluster;
-use crate::wait::block_on;
+use crate::wait::{self, block_on};
 
-/// The role of the users service.
+/// The role that the users service logs in as.
 pub const USERS_ROLE: &str = "users_svc";
-/// The role of the orders service.
+/// The role that the orders service logs in as.
 pub const ORDERS_ROLE: &str = "orders_svc";
 
-/// What the users service needs in a database of its own.
+/// The schema of a database that holds the tables of users alone.
 pub static USERS_BASELINE: Migrator = sqlx::migrate!("../services/users/migrations");
-/// What the orders service needs in a database of its own.
+/// The schema of a database that holds the tables of orders alone.
 pub static ORDERS_BASELINE: Migrator = sqlx::migrate!("../services/orders/migrations");
 
-const HOW_TO_GET_ONE: &str = "Install Postgres' server programs (apt install postgresql, brew install postgresql@18), or set \
-     TEST_DATABASE_URL to the URL of a server's superuser.";
+const HOW_TO_GET_ONE: &str = "Install Postgres (apt install postgresql, brew install postgresql@18), or set \
+     TEST_DATABASE_URL to a superuser's URL.";
 
 /// The server that the tests of this process use.
 enum Server {
     Private(Box<Cluster>),
-    /// `TEST_DATABASE_URL`: whoever it logs in must be able to create databases and roles, and to act as the roles.
+    /// The URL in `TEST_DATABASE_URL`. Its user must be able to create databases and roles, and to set those roles.
     Named(String),
 }
 
 impl Server {
-    /// Started at the first use. The process's end ends it.
+    /// Starts the server at the first call. It ends with this process.
     fn get() -> &'static Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
         SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => Self::Named(url),
             Err(_) => Self::Private(Box::new(Cluster::temporary().unwrap_or_else(|error| {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-                // Not a panic: what helps is this sentence, and not where it was said.
-                // Past the test harness, which keeps back what a test prints and would not come to show it.
+                // A panic would bury this sentence, and the harness would keep back what a test prints.
                 let _ = writeln!(std::io::stderr(), "error: {error}{source}\n{HOW_TO_GET_ONE}");
                 std::process::exit(1)
             }))),
@@ -57,7 +56,7 @@ impl Server {
     }
 }
 
-/// A database, used by one test and then dropped.
+/// A database for one test, dropped with this value.
 pub struct TestDatabase {
     name: String,
     admin_url: String,
@@ -68,15 +67,15 @@ impl TestDatabase {
     /// A new database with the shared schema on the tests' server.
     ///
     /// # Panics
-    /// If there is no server to be had.
+    /// If there is no server.
     pub fn create() -> Self {
         Self::with_schema("shared", &MIGRATOR)
     }
 
-    /// A new database with the tables of one service alone, `users` or `orders`, on the tests' server.
+    /// A new database on the tests' server that holds the tables of one service, `users` or `orders`.
     ///
     /// # Panics
-    /// If there is no server to be had, or no service of this name.
+    /// If there is no server, or no service of this name.
     pub fn own(service: &str) -> Self {
         match service {
             "users" => Self::with_schema("users", &USERS_BASELINE),
@@ -100,13 +99,13 @@ impl TestDatabase {
     /// A new database without any tables on the tests' server.
     ///
     /// # Panics
-    /// If there is no server to be had.
+    /// If there is no server.
     pub fn empty() -> Self {
         let server = Server::get();
         Self::from_template(&server.url("postgres"), |name| server.url(name), "template0")
     }
 
-    /// A new database with the shared schema on `cluster`, which a test has for itself.
+    /// A new database with the shared schema on the test's own `cluster`.
     ///
     /// # Panics
     /// If the cluster does not answer.
@@ -123,13 +122,13 @@ impl TestDatabase {
         Self { admin_url: admin_url.to_owned(), url: url(&name), name }
     }
 
-    /// Its URL, for the owner of the schema.
+    /// The URL that the owner of the schema connects with.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its URL, as a service's role. The owner logs in and then is that role: on a server that is not ours the role may
-    /// have no password, and keeps the one it has.
+    /// The URL for a service's role. The owner logs in and sets the role, because on a named server the role may have no
+    /// password, or one that must stay.
     pub fn url_as(&self, role: &str) -> String {
         with_role(&self.url, role)
     }
@@ -154,7 +153,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Connects, and logs no statements.
+/// Opens a connection that no pool manages.
 ///
 /// # Errors
 /// The driver's.
@@ -162,13 +161,45 @@ pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect(url).await
 }
 
+/// Creates a database if the server does not have it.
+///
+/// # Errors
+/// The driver's.
+pub async fn create_database(admin: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
+    if !known.bind(name).fetch_one(&mut *admin).await? {
+        admin.execute(AssertSqlSafe(format!("create database {name} template template0"))).await?;
+    }
+    Ok(())
+}
+
+/// Gives a role a password, of letters and digits only, and the right to log in.
+///
+/// # Errors
+/// The driver's.
+pub async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<(), sqlx::Error> {
+    owner.execute(AssertSqlSafe(format!("alter role {role} login password '{password}'"))).await.map(drop)
+}
+
+/// Waits until a query returns true.
+///
+/// # Panics
+/// If the query fails, or does not return true within two minutes.
+pub async fn until(connection: &mut PgConnection, query: &str) {
+    wait::until(query, async || {
+        let holds = sqlx::query_scalar::<_, bool>(AssertSqlSafe(query.to_owned())).fetch_one(&mut *connection).await;
+        holds.unwrap_or_else(|error| panic!("{query}: {error}"))
+    })
+    .await;
+}
+
 fn execute(url: &str, statement: &str) {
     let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statement.to_owned())).await);
     done.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// Makes the database that the tests' databases are copied from. Its name tells its migrations, so that on a server that
-/// is not ours it is made once and used again.
+/// Makes the database that the tests' databases are copied from. Its name contains a hash of its migrations, so a named
+/// server keeps it for later runs.
 async fn make_template(server: &Server, migrator: &Migrator) -> Result<String, sqlx::Error> {
     let mut digest = Sha256::new();
     migrator.iter().for_each(|migration| digest.update(&migration.checksum));
@@ -179,10 +210,10 @@ async fn make_template(server: &Server, migrator: &Migrator) -> Result<String, s
     admin.lock().await?;
     let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
     if !known.bind(&name).fetch_one(&mut admin).await? {
-        // Under its name once it is complete.
+        // It gets its name when it is complete.
         let unfinished = format!("{name}_unfinished");
         admin.execute(AssertSqlSafe(format!("drop database if exists {unfinished} with (force)"))).await?;
-        admin.execute(AssertSqlSafe(format!("create database {unfinished} template template0"))).await?;
+        create_database(&mut admin, &unfinished).await?;
         let mut template = connect(&server.url(&unfinished)).await?;
         migrator.run(&mut template).await?;
         template.close().await?;
@@ -202,7 +233,7 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{}/{database}{parameters}", &address[..end])
 }
 
-/// The same URL, where whoever logs in becomes `role`.
+/// The same URL, with `role` set after login.
 pub fn with_role(url: &str, role: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
     format!("{url}{separator}options=-c%20role%3D{role}")

@@ -2,10 +2,15 @@
 
 mod cluster;
 mod database;
+mod download;
 pub(crate) mod owner;
 mod programs;
 
 pub use cluster::{Cluster, ClusterError};
-pub use database::{ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, connect, with_role};
+pub use database::{
+    ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, allow_login, connect, create_database, until,
+    with_role,
+};
+pub use download::DownloadError;
 pub use owner::server_user_can_enter;
-pub use programs::{NotFound, Programs};
+pub use programs::{MissingClient, Programs, ProgramsError};

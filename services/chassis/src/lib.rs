@@ -1,6 +1,8 @@
 //! The parts that every service needs and that are not its domain, a "microservice chassis": HTTP, gRPC, events, calls to
 //! other services, configuration, telemetry. It depends on no database and knows no noun of any domain.
 
+#![warn(missing_docs)]
+
 pub mod config;
 mod context;
 pub mod error;

@@ -1,5 +1,7 @@
 //! The orders service as a library, so that tests can call its router without a port.
 
+#![warn(missing_docs)]
+
 mod config;
 pub mod customers;
 mod db;

@@ -65,11 +65,7 @@ async fn holds(service: &Service, query: &str) -> bool {
 
 /// Waits until the owner gets `true` as the answer.
 async fn until(service: &Service, query: &str) {
-    let started = Instant::now();
-    while !holds(service, query).await {
-        assert!(started.elapsed() < PATIENCE, "never: {query}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    dev::wait::until(query, async || holds(service, query).await).await;
 }
 
 /// As the replica is once every event has come.

@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +9,8 @@ use std::time::Duration;
 
 use dev::http::{Answer, Client, Unanswered};
 use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, connect, with_role};
-use dev::process::{Leashed, Signal};
+use dev::process::{Leashed, Signal, free_address};
+use dev::wait::until;
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -20,28 +20,23 @@ const CLIENTS: usize = 16;
 
 /// Starts the program on the database at `url`, and waits until it serves.
 async fn start(url: &str) -> (Leashed, Client) {
-    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port();
-    let address = format!("127.0.0.1:{port}");
+    let address = free_address().to_string();
     let folder = std::env::temp_dir();
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.current_dir(folder);
     command.env("ORDERS_DATABASE_URL", with_role(url, ORDERS_ROLE)).env("ORDERS_ADDR", &address).env("RUST_LOG", "error");
     let mut process = Leashed::start(&command, Signal::Term).expect("orders runs");
     let client = Client::at(address);
-    while client.get("/health/live").send().await.is_err() {
+    until("orders answers", async || {
         assert_eq!(process.ended().expect("known"), None, "orders ended");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        client.get("/health/live").send().await.is_ok()
+    })
+    .await;
     (process, client)
 }
 
 async fn until_ready(client: &Client) {
-    let ready = async {
-        while client.get("/health/ready").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), ready).await.expect("ready within a minute");
+    until("orders is ready", async || client.is_ready().await).await;
 }
 
 async fn add_user(url: &str) -> Uuid {

@@ -22,8 +22,6 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::task::JoinHandle;
 use users::open_orders::OpenOrders;
 
-/// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(90);
 const PATIENT: Limits =
     Limits { connect: Duration::from_secs(40), attempt: Duration::from_secs(40), call: Duration::from_secs(45) };
 
@@ -162,17 +160,7 @@ impl Pair {
 
     /// Waits until the owner gets `true` as the answer.
     async fn until(&self, query: &str) {
-        let mut owner = self.database.owner().await;
-        let reached = async {
-            loop {
-                let row = owner.fetch_one(AssertSqlSafe(query.to_owned())).await;
-                if row.unwrap_or_else(|error| panic!("{query}: {error}")).get(0) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("never: {query}"));
+        dev::postgres::until(&mut self.database.owner().await, query).await;
     }
 
     async fn register(&self, name: &str) -> String {

@@ -1,5 +1,7 @@
 //! The users service as a library, so that tests can call its router without a port.
 
+#![warn(missing_docs)]
+
 mod config;
 mod db;
 pub mod domain;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -20,9 +20,6 @@ use users::App;
 use users::open_orders::OpenOrders;
 use users::open_orders::replica::{self, follow};
 use uuid::Uuid;
-
-/// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An orders service that publishes these events from its start, and has no orders in its lists.
 type Events = Arc<Mutex<Vec<Value>>>;
@@ -81,11 +78,7 @@ impl Service {
             events.len()
         };
         let query = format!("select exists (select from users_cursors where cursor = 'at-{end}')");
-        let started = Instant::now();
-        while !self.value::<bool>(&query).await {
-            assert!(started.elapsed() < PATIENCE, "the events are not applied");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        dev::postgres::until(&mut self.database.owner().await, &query).await;
     }
 
     async fn value<T>(&self, query: &str) -> T

@@ -134,12 +134,7 @@ pub async fn number(connection: &mut PgConnection, query: &str) -> i64 {
 
 /// Waits until a query returns this number.
 pub async fn until(connection: &mut PgConnection, query: &str, expected: i64) {
-    let reached = async {
-        while number(connection, query).await != expected {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never {expected}: {query}"));
+    dev::postgres::until(connection, &format!("select ({query}) = {expected}")).await;
 }
 
 /// Copies all rows to the other database, and begins a new epoch of the log there.

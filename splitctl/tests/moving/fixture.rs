@@ -2,10 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use dev::postgres::{Cluster, connect};
 use dev::wait::block_on;
+pub use dev::wait::until_blocking as until;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tempfile::TempDir;
 
@@ -56,6 +56,9 @@ impl Fixture {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_splitctl"));
         command.args(arguments).current_dir(self.folder.path());
+        // Where a downloaded server has no pg_dump, the machine's own must do.
+        let pg_dump = self.clusters[0].client("pg_dump").unwrap_or_else(|missing| panic!("{missing}"));
+        command.env("POSTGRES_BIN_DIR", pg_dump.parent().expect("a folder"));
         command.env("SOURCE_URL", &self.source).env("TARGET_URL", &self.target).env_remove("SPLITCTL_DIE_AT");
         command
     }
@@ -140,13 +143,4 @@ pub fn strings(url: &str, query: &str) -> Vec<String> {
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut connection).await
     })
     .unwrap_or_else(|error: sqlx::Error| panic!("{error}"))
-}
-
-/// Waits until another process makes the claim true.
-pub fn until(claim: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{claim}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,4 +1,4 @@
-//! The files `.sqlx/query-<hash>.json`, one a statement.
+//! The files `.sqlx/query-<hash>.json`, one for each statement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,17 +10,16 @@ use serde::Deserialize;
 
 use super::shown;
 
-/// The query data of one service.
+/// All files of one service.
 pub struct QueryData {
     folder: PathBuf,
     files: BTreeMap<String, String>,
     statements: BTreeMap<String, Statement>,
 }
 
-/// What is needed of one file.
+/// The used fields of one file.
 #[derive(Debug, Deserialize)]
 pub struct Statement {
-    /// Its text.
     pub query: String,
     describe: Describe,
 }
@@ -32,14 +31,12 @@ struct Describe {
 
 #[derive(Debug, Deserialize)]
 enum Parameters {
-    /// Their types.
     Left(Vec<serde_json::Value>),
-    /// Their number.
     Right(usize),
 }
 
 impl Statement {
-    /// How many parameters it has.
+    /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match &self.describe.parameters {
             Parameters::Left(types) => types.len(),
@@ -49,7 +46,7 @@ impl Statement {
 }
 
 impl QueryData {
-    /// Reads a folder; one that does not exist has no files.
+    /// Reads a folder. A missing folder counts as empty.
     pub fn read(folder: &Path) -> Result<Self> {
         let (mut files, mut statements) = (BTreeMap::new(), BTreeMap::new());
         let entries = match fs::read_dir(folder) {
@@ -69,21 +66,19 @@ impl QueryData {
         Ok(Self { folder: folder.to_owned(), files, statements })
     }
 
-    /// All statements.
     pub fn statements(&self) -> impl Iterator<Item = &Statement> {
         self.statements.values()
     }
 
-    /// The statements of which these files say something else than `others`, or one of the two says nothing.
+    /// The statements whose files differ from `others`, or are missing in one of the two.
     pub fn unlike(&self, others: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.files.keys().chain(others.files.keys()).collect();
         let unlike = names.into_iter().filter(|name| self.files.get(*name) != others.files.get(*name));
-        let told =
-            |name: &String| self.statements.get(name).or(others.statements.get(name)).map(|told| summary(&told.query));
-        unlike.map(|name| told(name).unwrap_or_else(|| name.clone())).collect()
+        let statement = |name: &String| self.statements.get(name).or(others.statements.get(name));
+        unlike.map(|name| statement(name).map_or_else(|| name.clone(), |found| summary(&found.query))).collect()
     }
 
-    /// What has to be done for these files to be `fresh`.
+    /// A message for each file that differs from `fresh`.
     pub fn differences(&self, fresh: &Self) -> Vec<String> {
         let place = |name: &str| shown(&self.folder.join(name));
         let mut differences = Vec::new();
@@ -97,12 +92,12 @@ impl QueryData {
             differences.push(format!("{} {fault} ({statement}): run `cargo xtask prepare`", place(name)));
         }
         for name in self.files.keys().filter(|name| !fresh.files.contains_key(*name)) {
-            differences.push(format!("{} is left over, no statement needs it: run `cargo xtask prepare`", place(name)));
+            differences.push(format!("{} is left over (no statement needs it): run `cargo xtask prepare`", place(name)));
         }
         differences
     }
 
-    /// Makes the files in `folder` those of `fresh`.
+    /// Writes the files of `fresh` into `folder`, and deletes all others.
     pub fn replace(&self, fresh: &Self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| shown(folder))?;
         for (name, text) in &fresh.files {
@@ -119,7 +114,7 @@ impl QueryData {
     }
 }
 
-/// A statement on one line, cut short.
+/// The first part of a statement, on one line.
 pub fn summary(statement: &str) -> String {
     const LENGTH: usize = 100;
     let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");

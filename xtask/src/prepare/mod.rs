@@ -1,7 +1,7 @@
-//! `cargo xtask prepare`: the services' offline query data, made under each service's own role.
+//! `cargo xtask prepare` renews the services' offline query data, each service as its own role.
 //!
-//! `cargo sqlx prepare` asks one database as one role for the whole workspace, and does not see whether a write without
-//! RETURNING is allowed, since sqlx only has Postgres plan statements that return columns. Both are the point here.
+//! `cargo sqlx prepare` connects as one role for the whole workspace. It also accepts a forbidden write without `returning`,
+//! because sqlx lets Postgres plan only statements that return columns.
 
 mod data;
 mod rights;
@@ -21,15 +21,15 @@ use serde::Deserialize;
 use crate::workspace::{cargo, root};
 use data::QueryData;
 
-/// What `prepare` is to do.
+/// Flags of `prepare`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Change nothing; exit code 1 if the data is not as it should be, or a statement is not allowed
+    /// Change nothing; exit code 1 if the data is stale or a statement is forbidden
     #[arg(long)]
     check: bool,
 }
 
-/// A crate whose statements are checked as a role of its own: it has a `sqlx.toml` that names a variable.
+/// A crate with a role of its own: its `sqlx.toml` names the variable of its database.
 struct Service {
     name: String,
     folder: PathBuf,
@@ -47,10 +47,10 @@ impl Service {
     }
 }
 
-/// Renews or checks the data of every service.
+/// Renews or checks the data of every service. Stale data or a forbidden statement is printed and gives exit code 1.
 ///
 /// # Errors
-/// If that cannot be done; what is wrong with the data or the statements is reported, and gives exit code 1.
+/// A file, a program or a database that cannot be used.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let shared = TestDatabase::create();
     let mut faults = Vec::new();
@@ -64,12 +64,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         } else {
             committed.replace(&fresh, &service.data_folder())?;
         }
-        // The service stands on its own: the same statements, in a database that holds nothing of the other's.
+        // The same statements must work in a database without the other service's tables.
         let own = TestDatabase::own(&service.name);
         if let Some(there) = check(&service, &own, "a database of its own", &mut faults)? {
             faults.extend(fresh.unlike(&there).into_iter().map(|statement| {
                 format!(
-                    "{}: {statement} means something else in a database of its own: make migrations/ and {} agree",
+                    "{}: the columns of {statement} differ in a database of its own: make migrations/ and {} agree",
                     service.name,
                     shown(&service.folder.join("migrations")),
                 )
@@ -82,20 +82,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!faults.is_empty())))
 }
 
-/// Compiles the service against the database as its role, and says which statements that role may not run. What sqlx learned
-/// of them; `None` if the service does not compile.
+/// Compiles the service against the database as its role, and adds forbidden statements to `faults`. Returns the query data;
+/// `None` if the service does not compile.
 fn check(service: &Service, database: &TestDatabase, what: &str, faults: &mut Vec<String>) -> Result<Option<QueryData>> {
     let (name, role) = (&service.name, service.role());
     let url = database.url_as(&role);
     let Some(fresh) = compile(service, &url)? else {
         faults.push(format!(
-            "{name}: a statement is wrong for {what}, or {role} may not run it there; the compiler says which above. A service reads and writes its own tables, and reads what the other publishes in views (migrations/*_crossings.up.sql)",
+            "{name}: a statement is wrong for {what}, or {role} must not run it there; see the compiler's error above. \
+             A service reads and writes its own tables, and reads the other's published views \
+             (migrations/*_crossings.up.sql)",
         ));
         return Ok(None);
     };
     let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, fresh.statements()).await)?;
     let all = fresh.statements().count();
-    println!("{name}: {} of {all} statements may be run by {role} in {what}", all - denied.len());
+    println!("{name}: {role} may run {} of {all} statements in {what}", all - denied.len());
     faults.extend(denied.into_iter().map(|denied| format!("{name}, {what}: {denied}")));
     Ok(Some(fresh))
 }
@@ -123,13 +125,12 @@ fn services() -> Result<Vec<Service>> {
     Ok(services)
 }
 
-/// Compiles the service against the database and returns what sqlx learned of its statements; `None` if it does not
-/// compile.
+/// Compiles the service against the database and returns its query data; `None` if it does not compile.
 fn compile(service: &Service, url: &str) -> Result<Option<QueryData>> {
     let folder = tempfile::tempdir()?;
-    // The macros look at the database, which cargo knows nothing of.
+    // Cargo does not know that the macros depend on the database.
     File::options().append(true).open(service.folder.join("src/lib.rs"))?.set_modified(SystemTime::now())?;
-    // By --bin, not --package: features are those of the whole workspace then, and nothing else is built anew.
+    // With --package, cargo would build everything anew with other features.
     let status = cargo()
         .args(["build", "--quiet", "--bin", &service.name])
         .env("SQLX_OFFLINE", "false")
@@ -140,7 +141,7 @@ fn compile(service: &Service, url: &str) -> Result<Option<QueryData>> {
     if status.success() { QueryData::read(folder.path()).map(Some) } else { Ok(None) }
 }
 
-/// The path as the project's folder sees it.
+/// The path relative to the project's folder.
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }

@@ -1,24 +1,25 @@
-//! Whether a role may run a statement: Postgres is asked to plan it, which checks every right and runs nothing.
+//! Checks whether a role may run a statement: Postgres plans it, which checks all rights and runs nothing.
 
 use anyhow::Result;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::data::{Statement, summary};
 
-/// Says of every statement that `role`, as whom `connection` is logged in, may not run: which, why, and what to do.
+/// A message for each statement that `role`, the user of `connection`, must not run.
 pub async fn denied<'a>(
     connection: &mut PgConnection,
     role: &str,
     statements: impl Iterator<Item = &'a Statement>,
 ) -> Result<Vec<String>> {
-    // A plan for values not known yet: the parameters can all be null.
+    // A generic plan does not depend on the parameters, so all of them can be null.
     connection.execute("set plan_cache_mode = force_generic_plan").await?;
     let mut denied = Vec::new();
     for statement in statements {
         if let Err(error) = plan(connection, statement).await {
             let reason = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
             denied.push(format!(
-                "{reason} (as {role}): {}\n  Read what the other service publishes in a view, or grant {role} what it lacks on a table of its own, in a migration",
+                "{reason} (as {role}): {}\n  Read the other service's published view, or grant {role} the right on its own table \
+                 in a migration",
                 summary(&statement.query),
             ));
         }
@@ -46,7 +47,7 @@ mod tests {
         serde_json::from_value(data).expect("a statement")
     }
 
-    /// sqlx lets the second and the third through: they return nothing, so it does not have them planned.
+    /// sqlx accepts the second and the third: they return no columns.
     #[tokio::test]
     async fn every_statement_that_the_role_may_not_run_is_named_with_its_table() {
         let database = TestDatabase::create();

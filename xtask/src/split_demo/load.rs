@@ -1,5 +1,5 @@
-//! The load: people who register, change their names, order and pay, at a steady pace. Whoever is answered late has waited since
-//! the moment the request was due.
+//! The load: people register, change their names, order and pay, at a steady pace. A latency counts from the moment at which
+//! the request was due.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,32 +11,31 @@ use dev::http::{Answer, Client};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// People at once.
+/// People who act at the same time.
 const WORKERS: usize = 16;
-/// Faults told one by one.
-const TOLD: usize = 5;
+/// How many faults the report shows.
+const SHOWN: usize = 5;
 
-/// What was acknowledged of one thing.
+/// The last acknowledged state of a user or an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Its version.
     pub version: i64,
-    /// A user's name, an order's status.
+    /// The name of a user, the status of an order.
     pub state: String,
 }
 
 /// An answered request.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// When it was due, since the begin.
+    /// The time from the start until it was due.
     pub at: Duration,
-    /// From then to the answer.
+    /// From that moment to the answer.
     pub latency: Duration,
-    /// Whether it wrote.
+    /// Whether the request was a write.
     pub write: bool,
 }
 
-/// What the load has seen.
+/// All that the load has seen.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Users by id.
@@ -45,9 +44,8 @@ pub struct Seen {
     pub orders: HashMap<String, Known>,
     /// Every answered request since the pace was set.
     pub samples: Vec<Sample>,
-    /// Requests that failed.
     pub failed: u64,
-    /// How the first of them did.
+    /// The messages of the first failures.
     pub faults: Vec<String>,
 }
 
@@ -58,7 +56,7 @@ impl Seen {
         self.samples.extend(other.samples);
         self.failed += other.failed;
         self.faults.extend(other.faults);
-        self.faults.truncate(TOLD);
+        self.faults.truncate(SHOWN);
     }
 }
 
@@ -68,7 +66,7 @@ struct Shared {
     over: AtomicBool,
     /// Whether requests are sent at all.
     running: AtomicBool,
-    /// Nanoseconds between a worker's requests; 0: as fast as it goes.
+    /// Nanoseconds between a worker's requests; 0: no pause.
     interval: AtomicU64,
     orders: AtomicUsize,
     requests: AtomicUsize,
@@ -82,7 +80,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts them; they wait to be told how fast.
+    /// Starts the workers, which wait for `fill` or `pace`.
     pub fn start(users: &Client, orders: &Client) -> Self {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
@@ -106,12 +104,12 @@ impl Load {
         Self { workers: workers.collect(), shared }
     }
 
-    /// Time since the begin.
+    /// The time since the start.
     pub fn elapsed(&self) -> Duration {
         self.shared.begun.elapsed()
     }
 
-    /// Goes as fast as it can until there are so many orders, and stands still again; requests per second.
+    /// Runs without pauses until there are `orders` orders, then stops. Returns the requests per second.
     pub async fn fill(&self, orders: usize) -> Result<f64> {
         let (begun, before) = (Instant::now(), self.shared.requests.load(Ordering::Relaxed));
         self.shared.interval.store(0, Ordering::Relaxed);
@@ -123,27 +121,27 @@ impl Load {
         let requests = self.shared.requests.load(Ordering::Relaxed) - before;
         let rate = requests as f64 / begun.elapsed().as_secs_f64();
         self.shared.running.store(false, Ordering::Relaxed);
-        // Requests on their way come to their end before anything is stopped.
+        // The caller may stop the services next, so requests in flight get time to end.
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(rate)
     }
 
-    /// Goes on at this pace, in requests per second.
+    /// Continues at this rate, in requests per second.
     pub fn pace(&self, rate: f64) {
         let interval = Duration::from_secs_f64(WORKERS as f64 / rate.max(1.0));
         self.shared.interval.store(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.shared.running.store(true, Ordering::Relaxed);
     }
 
-    /// An error if a worker could not go on.
+    /// Fails if a worker has given up.
     pub fn check(&self) -> Result<()> {
         match &*self.shared.fault.lock().expect("nobody panicked") {
-            Some(fault) => bail!("the load cannot go on: {fault}"),
+            Some(fault) => bail!("the load has given up: {fault}"),
             None => Ok(()),
         }
     }
 
-    /// Stops, and returns everything that was seen.
+    /// Stops the workers, and returns all that they have seen.
     pub async fn stop(self) -> Result<Seen> {
         self.shared.over.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
@@ -163,7 +161,7 @@ struct Worker {
     seen: Seen,
 }
 
-/// A person, and the orders that are to be paid.
+/// A person, and an order to pay.
 struct Person {
     user: String,
     order: Option<String>,
@@ -195,12 +193,12 @@ impl Worker {
                 }
                 Err(error) => {
                     self.seen.failed += 1;
-                    if self.seen.faults.len() < TOLD {
+                    if self.seen.faults.len() < SHOWN {
                         self.seen
                             .faults
                             .push(format!("after {:.2} s: {error:#}", self.shared.begun.elapsed().as_secs_f64()));
                     }
-                    // Whether it was done is not known: nothing is built on it.
+                    // The request may have been committed, so the next one uses a new person.
                     person = None;
                     if self.seen.failed > 200 {
                         let fault = self.seen.faults.first().cloned().unwrap_or_default();
@@ -215,7 +213,7 @@ impl Worker {
         Ok(self.seen)
     }
 
-    /// The next request of this person's day; whether it wrote.
+    /// Sends the person's next request, and returns whether it was a write.
     async fn turn(&mut self, person: &mut Option<Person>, turn: usize) -> Result<bool> {
         let Some(known) = person else {
             *person = Some(Person { user: self.register(turn).await?, order: None });
@@ -241,7 +239,7 @@ impl Worker {
                 let expected = self.seen.orders.get(&order).map(|known| known.version);
                 anyhow::ensure!(
                     version == expected,
-                    "order {order} was read at version {version:?}, acknowledged was {expected:?}"
+                    "order {order} has version {version:?} instead of the acknowledged {expected:?}"
                 );
                 Ok(false)
             }
@@ -253,7 +251,10 @@ impl Worker {
             }
             _ => {
                 let order = json!({ "user_id": user, "currency": "EUR",
-                    "items": [{ "sku": "tea", "quantity": 1 + turn % 9, "unit_price_minor": 350 }, { "sku": "cup", "quantity": 1, "unit_price_minor": 1200 }] });
+                    "items": [
+                        { "sku": "tea", "quantity": 1 + turn % 9, "unit_price_minor": 350 },
+                        { "sku": "cup", "quantity": 1, "unit_price_minor": 1200 },
+                    ] });
                 let placed = answered(self.orders.post("/orders").json(&order).send().await?, 201)?;
                 known.order = Some(self.note_order(&placed)?);
                 self.shared.orders.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! `cargo xtask split-demo`: the whole way out, walked under load, with an oracle that knows every acknowledged write.
+//! `cargo xtask split-demo`: moves a service to its own database under load, and checks every acknowledged write.
 
 mod load;
 mod oracle;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -20,36 +20,35 @@ use load::Load;
 use report::{Mark, Report};
 use scene::Scene;
 
-/// How the way is walked.
+/// Flags of `split-demo`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Whose tables move
+    /// The owner whose tables move
     #[arg(long, default_value = "orders")]
     owner: Moving,
-    /// Switches in all: cutover, rollback, cutover …; an odd number, since the last one is a cutover
+    /// The number of switches: cutover, rollback, cutover …; odd, since the last one is a cutover
     #[arg(long, default_value_t = 3, value_parser = odd)]
     switches: u32,
-    /// Orders that are there before the move begins
+    /// Orders in the database before the move begins
     #[arg(long, default_value_t = 3000)]
     orders: usize,
-    /// How long the load goes on before the move and after it, in seconds
+    /// Seconds of load before and after the move
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// The load, as a part of what both services can bear at most before the move: replication and comparing come on top
+    /// The load, as a part of the highest rate before the move: replication and verification need the rest
     #[arg(long, default_value_t = 0.35)]
     load: f64,
-    /// Build for speed: for figures that mean something
+    /// Build in release mode, for meaningful figures
     #[arg(long)]
     release: bool,
     /// Draw throughput and latency over time into this file
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// Lines for people, or one JSON document
+    /// Text, or one JSON document
     #[arg(long, default_value = "text")]
     format: Format,
 }
 
-/// Whose tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Moving {
     Users,
@@ -78,14 +77,14 @@ fn odd(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Walks it. Exit code 1 if a request failed, or a write was lost, doubled or invented.
+/// Runs the demo. The exit code is 1 if a request failed, or a write was lost, doubled or invented.
 ///
 /// # Errors
-/// What kept it from coming to its end. Nothing that was started is left then.
+/// A step that failed. All processes are stopped then.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let programs = build(&["users", "orders", "splitctl", "xtask"], options.release, &[])?;
     if options.release && cfg!(debug_assertions) {
-        // The load and the oracle must not be what is slow.
+        // A debug build of the load and the oracle would be the bottleneck.
         let error = std::process::Command::new(programs.join("xtask")).args(std::env::args_os().skip(1)).exec();
         return Err(error).context("the command cannot be run again");
     }
@@ -103,22 +102,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
     let owner = options.owner.name();
-    eprintln!("two clusters, the shared database, and {owner}' own, which is empty");
+    eprintln!("starting two clusters: the shared database, and an empty one for {owner}");
     let mut scene = Scene::prepare(programs, owner).await?;
     let audit = scene.splitctl(&["audit"]).await?;
     eprintln!("audit: {} couplings, all tolerated by the manifest", audit["tolerated"]);
 
-    eprintln!("dials: each service asks the other beside its view, and compares");
+    eprintln!("shadows: each service calls the other besides reading its view, and compares");
     scene.start(&[("CUSTOMERS_SHADOW", "http"), ("OPEN_ORDERS_SHADOW", "http")]).await?;
     let load = Load::start(&scene.users(), &scene.orders());
     load.fill(options.orders.min(300)).await?;
     scene.check_shadows().await?;
     scene.stop();
     scene.start(&[]).await?;
-    eprintln!("filling, as fast as it goes");
+    eprintln!("filling the database as fast as possible");
     let most = load.fill(options.orders).await?;
     load.pace(most * options.load);
-    eprintln!("load: {:.0} requests/s, {:.0} % of what both can bear", most * options.load, options.load * 100.0);
+    eprintln!("load: {:.0} requests/s, {:.0} % of the highest rate", most * options.load, options.load * 100.0);
     let quiet = Duration::from_secs(options.seconds);
     tokio::time::sleep(quiet).await;
 
@@ -128,14 +127,14 @@ async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
     let Walker { marks, pauses, rates, .. } = walker;
     tokio::time::sleep(quiet).await;
 
-    eprintln!("the oracle: every acknowledged write, once");
+    eprintln!("checking every acknowledged write");
     let seen = load.stop().await?;
     let verdict = oracle::judge(&scene, &seen).await?;
     drop(scene);
     Ok(Report::new(owner, seen, marks, pauses, rates, verdict))
 }
 
-/// Goes from step to step.
+/// Runs the steps.
 struct Walker<'a> {
     scene: &'a Scene,
     load: &'a Load,
@@ -145,7 +144,7 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    /// Each service reads the other's data from its own tables.
+    /// Lets each service read its replica of the other's data.
     async fn replicas(&mut self) -> Result<()> {
         self.scene.until_followed().await?;
         for what in ["customers", "open_orders"] {
@@ -164,7 +163,6 @@ impl Walker<'_> {
             self.verify(owner).await?;
             if step == "cutover" {
                 self.step("detach", owner).await?;
-                // What is tolerated in the manifest and needed no more is all that an audit still finds.
                 self.scene.nothing_crosses().await?;
             }
             let switched = self.step(step, owner).await?;
@@ -193,14 +191,4 @@ impl Walker<'_> {
     fn mark(&mut self, step: &str) {
         self.marks.push(Mark { at: self.load.elapsed(), step: step.to_owned() });
     }
-}
-
-/// A condition of another process, awaited.
-async fn until(claim: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = std::time::Instant::now() + Duration::from_secs(90);
-    while !holds().await? {
-        ensure!(std::time::Instant::now() < deadline, "{claim}: not within 90 s");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The oracle: what was acknowledged, beside what is there.
+//! The oracle: compares all acknowledged writes with the databases.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,22 +10,22 @@ use serde_json::Value;
 use super::load::{Known, Seen};
 use super::scene::Scene;
 
-/// What it says.
+/// What the oracle has found.
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
     /// Writes that were acknowledged.
     pub acknowledged: u64,
-    /// Of them, those that are not there, or not as acknowledged.
+    /// Acknowledged writes that are missing or different.
     pub lost: u64,
-    /// Events that are there, or in the feed, more than once.
+    /// Events that the log or the feed has more than once.
     pub doubled: u64,
-    /// What is there and was never acknowledged, beyond the requests that failed.
+    /// Rows that no request was acknowledged for, minus the failed requests.
     pub invented: u64,
-    /// Rows of the replicas that are not as the other service has them.
+    /// Rows of the replicas that differ from the other service's.
     pub stale: u64,
 }
 
-/// Compares.
+/// Compares both services' databases and feeds with what the load has seen.
 pub async fn judge(scene: &Scene, seen: &Seen) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     for (service, table, state, events, known, client) in [
@@ -43,7 +43,7 @@ pub async fn judge(scene: &Scene, seen: &Seen) -> Result<Verdict> {
         let mut there = HashMap::new();
         for (id, state, version, logged) in rows {
             events += logged;
-            // A log that has not one event for each version has lost or doubled one.
+            // A sound log has one event for each version.
             verdict.lost += (version - logged).max(0).unsigned_abs();
             verdict.doubled += (logged - version).max(0).unsigned_abs();
             there.insert(id, Known { version, state });
@@ -53,13 +53,13 @@ pub async fn judge(scene: &Scene, seen: &Seen) -> Result<Verdict> {
         verdict.invented += there.keys().filter(|id| !known.contains_key(*id)).count() as u64;
         verdict.doubled += feed_repeats(&client, events.unsigned_abs()).await?;
     }
-    // What failed may have been done: that it is there is nobody's invention.
+    // A request that failed may have been committed.
     verdict.invented = verdict.invented.saturating_sub(seen.failed);
     verdict.stale = stale(scene).await?;
     Ok(verdict)
 }
 
-/// Reads a whole feed: every event once, in an order that never goes back for one thing.
+/// Reads a whole feed, and counts events that repeat. The versions of an aggregate must grow.
 async fn feed_repeats(client: &Client, expected: u64) -> Result<u64> {
     let mut ids: HashSet<String> = HashSet::new();
     let mut versions: HashMap<String, i64> = HashMap::new();
@@ -77,7 +77,7 @@ async fn feed_repeats(client: &Client, expected: u64) -> Result<u64> {
             let (subject, version) = id.rsplit_once('/').context("an id of two parts")?;
             let version: i64 = version.parse()?;
             let before = versions.insert(subject.to_owned(), version).unwrap_or(0);
-            ensure!(version > before, "the feed tells of {subject} version {version} after {before}");
+            ensure!(version > before, "the feed has version {version} of {subject} after {before}");
             repeats += u64::from(!ids.insert(id));
         }
         path = next;
@@ -86,7 +86,7 @@ async fn feed_repeats(client: &Client, expected: u64) -> Result<u64> {
     Ok(repeats)
 }
 
-/// Whether each replica comes to be what the other service has.
+/// Counts the differing rows of the replicas, after up to 20 s.
 async fn stale(scene: &Scene) -> Result<u64> {
     let (mut users, mut orders) = (scene.database_of("users").await?, scene.database_of("orders").await?);
     let mut different = 0;

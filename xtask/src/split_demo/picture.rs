@@ -1,4 +1,4 @@
-//! Throughput and latency over time, with the steps marked.
+//! Draws throughput and latency over time, with marks for the steps.
 
 use std::fmt::Write;
 
@@ -13,7 +13,19 @@ const LATENCY: (f64, f64) = (306.0, 190.0);
 /// The latency's axis, in milliseconds: logarithmic.
 const DECADES: [f64; 5] = [0.1, 1.0, 10.0, 100.0, 1000.0];
 
-/// An SVG that needs nothing from elsewhere.
+const STYLE: &str = "
+text{fill:#24292f}
+.grid{stroke:#d8dee4;stroke-width:1}
+.mark{stroke:#57606a;stroke-width:1;stroke-dasharray:3 3}
+.switch{stroke:#cf222e;stroke-width:1.5}
+.area{fill:#9ec5f4;stroke:#3b7dd8;stroke-width:1}
+.p50{fill:none;stroke:#1a7f37;stroke-width:1.5}
+.worst{fill:none;stroke:#bf8700;stroke-width:1}
+.head{font-weight:bold}
+.end{text-anchor:end}
+";
+
+/// A complete SVG document.
 pub fn draw(report: &Report) -> String {
     let length = report.timeline.len().max(1) as f64 * SLICE.as_secs_f64();
     let x = |seconds: f64| LEFT + seconds / length * (WIDTH - LEFT - RIGHT);
@@ -50,7 +62,10 @@ pub fn draw(report: &Report) -> String {
         pauses.join(", ")
     );
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12"><style>text{{fill:#24292f}}.grid{{stroke:#d8dee4;stroke-width:1}}.mark{{stroke:#57606a;stroke-width:1;stroke-dasharray:3 3}}.switch{{stroke:#cf222e;stroke-width:1.5}}.area{{fill:#9ec5f4;stroke:#3b7dd8;stroke-width:1}}.p50{{fill:none;stroke:#1a7f37;stroke-width:1.5}}.worst{{fill:none;stroke:#bf8700;stroke-width:1}}.head{{font-weight:bold}}.end{{text-anchor:end}}</style><rect width="{WIDTH}" height="{height}" fill="#fff"/><text x="{LEFT}" y="18" class="head">The tables of {} move to a database of their own</text><text x="{LEFT}" y="34">{title}</text>{body}</svg>
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">
+<style>{STYLE}</style><rect width="{WIDTH}" height="{height}" fill="#fff"/>
+<text x="{LEFT}" y="18" class="head">The tables of {} move to a database of their own</text>
+<text x="{LEFT}" y="34">{title}</text>{body}</svg>
 "##,
         report.owner
     )
@@ -66,31 +81,25 @@ fn axes(
 ) {
     let (left, right) = (x(0.0), x(length));
     let _ = write!(body, r#"<text x="{LEFT}" y="{}" class="head">requests/s</text>"#, RATE.0 - 6.0);
-    let _ = write!(
-        body,
-        r#"<text x="{LEFT}" y="{}" class="head">latency in ms, from when a request was due: median (green), longest of each 0.1 s (yellow)</text>"#,
-        LATENCY.0 - 8.0
-    );
+    let legend = "latency in ms, from when a request was due: median (green), longest of each 0.1 s (yellow)";
+    let _ = write!(body, r#"<text x="{LEFT}" y="{}" class="head">{legend}</text>"#, LATENCY.0 - 8.0);
+    let mut grid = |y: f64, value: f64| {
+        let _ = write!(
+            body,
+            r#"<line class="grid" x1="{left:.1}" x2="{right:.1}" y1="{y:.1}" y2="{y:.1}"/>
+<text class="end" x="{:.1}" y="{:.1}">{value}</text>"#,
+            left - 6.0,
+            y + 4.0
+        );
+    };
     let step = 10_f64.powf((most / 2.0).log10().floor()).max(1.0);
     let step = [1.0, 2.0, 5.0].into_iter().map(|times| step * times).find(|step| most / step < 5.0).unwrap_or(step * 10.0);
     for number in 0..=(most / step) as usize {
         let value = number as f64 * step;
-        let y = rate(value);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{left:.1}" x2="{right:.1}" y1="{y:.1}" y2="{y:.1}"/><text class="end" x="{:.1}" y="{:.1}">{value:.0}</text>"#,
-            left - 6.0,
-            y + 4.0
-        );
+        grid(rate(value), value);
     }
     for value in DECADES {
-        let y = latency(value);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{left:.1}" x2="{right:.1}" y1="{y:.1}" y2="{y:.1}"/><text class="end" x="{:.1}" y="{:.1}">{value}</text>"#,
-            left - 6.0,
-            y + 4.0
-        );
+        grid(latency(value), value);
     }
     let bottom = LATENCY.0 + LATENCY.1;
     let step = [1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0].into_iter().find(|step| length / step < 16.0).unwrap_or(300.0);

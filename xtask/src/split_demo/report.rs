@@ -1,4 +1,4 @@
-//! What is told at the end.
+//! The report.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 use super::load::{Sample, Seen};
 use super::oracle::Verdict;
 
-/// Length of a part of the timeline.
+/// The length of a slice of the timeline.
 pub const SLICE: Duration = Duration::from_millis(100);
 
-/// A step, and when it began.
+/// The start of a step.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mark {
-    /// Since the load began.
+    /// Time since the load began.
     #[serde(serialize_with = "seconds")]
     pub at: Duration,
-    /// Its command.
+    /// The name of its command.
     pub step: String,
 }
 
@@ -25,52 +25,47 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-/// A part of the timeline.
+/// A slice of the timeline.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Slice {
-    /// Requests per second that were answered in it.
+    /// Answered requests per second.
     pub rate: f64,
-    /// Median latency in milliseconds of those that were due in it.
+    /// Median latency in milliseconds of the requests that were due in it.
     pub p50: f64,
-    /// The longest.
+    /// The longest of these latencies.
     pub worst: f64,
 }
 
-/// The result.
+/// All results.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whose tables moved.
+    /// The owner whose tables moved.
     pub owner: String,
-    /// Requests answered at the steady pace.
+    /// Answered requests at the steady pace.
     pub requests: usize,
-    /// Requests that failed.
     pub failed: u64,
-    /// How the first of them did.
+    /// The messages of the first failures.
     pub faults: Vec<String>,
-    /// Of the whole time.
     pub p50_ms: f64,
-    /// Of the whole time.
     pub p99_ms: f64,
-    /// The longest that anybody waited.
+    /// The longest latency.
     pub worst_ms: f64,
-    /// The pause of each switch in milliseconds, as splitctl measured it, sorted.
+    /// splitctl's pauses in milliseconds, sorted.
     pub pauses_ms: Vec<f64>,
-    /// Each pause, broken down.
+    /// The parts of each pause.
     pub pauses: Vec<Value>,
-    /// For each switch, the longest that a write waited which was due from its command on and before the next one.
+    /// For each switch, the longest latency of a write that was due between its command and the next.
     pub felt_ms: Vec<f64>,
-    /// Rows compared a second, each time.
+    /// Rows per second of each verification.
     pub verified_per_second: Vec<f64>,
-    /// The oracle's.
     pub verdict: Verdict,
-    /// The steps.
     pub marks: Vec<Mark>,
-    /// Tenths of seconds.
+    /// In slices of [`SLICE`].
     pub timeline: Vec<Slice>,
 }
 
 impl Report {
-    /// Sums up.
+    /// Computes the figures.
     pub fn new(owner: &str, seen: Seen, marks: Vec<Mark>, pauses: Vec<Value>, rates: Vec<f64>, verdict: Verdict) -> Self {
         let felt_ms = felt(&seen.samples, &marks);
         let begun = seen.samples.first().map_or(Duration::ZERO, |sample| sample.at);
@@ -97,23 +92,24 @@ impl Report {
         }
     }
 
-    /// Whether nothing failed, and nothing was lost, doubled, invented or stale.
+    /// Whether no request failed, and no write was lost, doubled, invented or stale.
     pub fn is_sound(&self) -> bool {
         let Verdict { lost, doubled, invented, stale, .. } = self.verdict;
         self.failed + lost + doubled + invented + stale == 0
     }
 
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let Verdict { acknowledged, lost, doubled, invented, stale } = &self.verdict;
         let slowest = self.verified_per_second.iter().copied().fold(f64::INFINITY, f64::min);
         let mut lines = vec![
             format!(
-                "{} requests at a steady pace, {} failed; {acknowledged} writes acknowledged, {lost} lost, {doubled} doubled, {invented} invented; {stale} rows of replicas stale",
+                "{} requests at a steady pace, {} failed; {acknowledged} writes acknowledged, {lost} lost, \
+                 {doubled} doubled, {invented} invented; {stale} rows of replicas stale",
                 self.requests, self.failed
             ),
             format!(
-                "latency, from when a request was due: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
+                "latency, from the moment a request was due: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
                 self.p50_ms, self.p99_ms, self.worst_ms
             ),
             format!(
@@ -158,7 +154,7 @@ fn timeline(samples: &[Sample], begun: Duration) -> Vec<Slice> {
     let (mut due, mut answered) = (vec![Vec::new(); length], vec![0_u32; length]);
     for sample in samples {
         due[number(sample.at)].push(milliseconds(sample.latency));
-        // What is answered after the last one was due is beyond the picture.
+        // An answer after the last slice is not shown.
         if let Some(count) = answered.get_mut(number(sample.at + sample.latency)) {
             *count += 1;
         }

@@ -1,26 +1,30 @@
-//! Two clusters, both services, and the programs that are run on them.
+//! Two clusters, both services, and the programs that run on them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dev::http::Client;
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, allow_login, connect, create_database};
+use dev::process::free_address;
+use dev::wait::within;
 use serde_json::Value;
 use shared_db::MIGRATOR;
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::process::Command;
 
-use super::until;
 use crate::services::{Running, SERVICES, Service};
 use crate::workspace::root;
 
+/// How long each service may take to read the other's snapshot.
+const FOLLOW: Duration = Duration::from_secs(90);
 /// The shared database.
 const SHARED: &str = "shop";
 
-/// Where it all takes place. Dropped, everything ends.
+/// All processes of the demo. Dropping this value stops them.
 pub struct Scene {
     programs: PathBuf,
     owner: &'static str,
@@ -32,20 +36,19 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The clusters with their databases: the shared one with its schema, and the owner's own with that of its service.
+    /// Starts the clusters, and creates the shared database and the owner's own with their schemas.
     pub async fn prepare(programs: &Path, owner: &'static str) -> Result<Self> {
-        // The same for both: a figure of one is a figure of the other.
+        // Equal settings make the figures comparable.
         let settings = ["shared_buffers=512MB", "max_wal_size=4GB"];
         let (source, target) = (Cluster::temporary_with(&settings)?, Cluster::temporary_with(&settings)?);
         let own = Migrator::new(root().join("services").join(owner).join("migrations")).await?;
         for (cluster, database, migrations) in [(&source, SHARED, &MIGRATOR), (&target, owner, &own)] {
-            connect(&cluster.url("postgres")).await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
+            create_database(&mut connect(&cluster.url("postgres")).await?, database).await?;
             let mut operator = connect(&cluster.url(database)).await?;
             migrations.run(&mut operator).await.context("the migrations cannot be applied")?;
             for service in SERVICES {
                 if cluster_has_role(&mut operator, service).await? {
-                    let login = format!("alter role {} login password '{}'", service.role, cluster.password());
-                    operator.execute(AssertSqlSafe(login)).await?;
+                    allow_login(&mut operator, service.role, cluster.password()).await?;
                 }
             }
         }
@@ -53,14 +56,14 @@ impl Scene {
             programs: programs.to_owned(),
             owner,
             running: Mutex::new(None),
-            addresses: [free()?, free()?],
-            grpc: free()?,
+            addresses: [free_address(), free_address()],
+            grpc: free_address(),
             source,
             target,
         })
     }
 
-    /// Starts both services, with these variables besides.
+    /// Starts both services with these additional variables.
     pub async fn start(&mut self, more: &[(&str, &str)]) -> Result<()> {
         let [users, orders] = self.addresses;
         let mut running = Running::default();
@@ -84,22 +87,20 @@ impl Scene {
         Ok(())
     }
 
-    /// Stops both services: what they have accepted is answered.
+    /// Stops both services after the requests that they have accepted.
     pub fn stop(&self) {
         drop(self.running.lock().expect("nobody panicked").take());
     }
 
-    /// The users service.
     pub fn users(&self) -> Client {
         Client::at(self.addresses[0])
     }
 
-    /// The orders service.
     pub fn orders(&self) -> Client {
         Client::at(self.addresses[1])
     }
 
-    /// The database that `service` lives in once the move is complete, as its operator.
+    /// Connects as the owner to the database that has the service's tables after the move.
     pub async fn database_of(&self, service: &str) -> Result<PgConnection> {
         let url = if service == self.owner { self.target.url(self.owner) } else { self.source.url(SHARED) };
         Ok(connect(&url).await?)
@@ -114,7 +115,7 @@ impl Scene {
         ]
     }
 
-    /// Runs `splitctl` with the project's manifest; it must be done. Returns the document it prints.
+    /// Runs `splitctl` with the project's manifest, and returns the document that it prints. Another exit code is an error.
     pub async fn splitctl(&self, arguments: &[&str]) -> Result<Value> {
         let (code, document) = self.ask_splitctl(arguments).await?;
         ensure!(code == Some(0), "splitctl {} ended with {code:?}: {document}", arguments.join(" "));
@@ -131,7 +132,7 @@ impl Scene {
         Ok((output.status.code(), document))
     }
 
-    /// Whether the audit finds nothing but borrowings of the manifest that nothing needs any more.
+    /// Fails if the audit finds anything but unused borrowings of the manifest.
     pub async fn nothing_crosses(&self) -> Result<()> {
         let (_, audit) = self.ask_splitctl(&["audit"]).await?;
         let findings = audit["findings"].as_array().context("the audit's findings")?;
@@ -146,14 +147,14 @@ impl Scene {
     /// Waits until each service has read the other's snapshot, and follows its events.
     pub async fn until_followed(&self) -> Result<()> {
         let mut operator = connect(&self.source.url(SHARED)).await?;
-        until("both services follow each other's events", async || {
+        within(FOLLOW, "both services follow each other's events", async || {
             let both = "select (select count(*) from orders_cursors) + (select count(*) from users_cursors)";
             Ok(sqlx::query_scalar::<_, i64>(both).fetch_one(&mut operator).await? == 2)
         })
         .await
     }
 
-    /// Whether the other ways to the same answers gave the same answers.
+    /// Fails if a shadow has given another answer than its primary.
     pub async fn check_shadows(&self) -> Result<()> {
         for (client, metric) in [(self.orders(), "customers_shadow_total"), (self.users(), "open_orders_shadow_total")] {
             let page = client.get("/metrics").send().await?.text();
@@ -161,7 +162,7 @@ impl Scene {
                 let lines = page.lines().filter(|line| line.starts_with(metric) && line.contains(outcome));
                 lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
             };
-            ensure!(of("\"mismatch\"") == 0.0, "{metric}: the ways differ");
+            ensure!(of("\"mismatch\"") == 0.0, "{metric}: shadow and primary differ");
         }
         Ok(())
     }
@@ -170,8 +171,4 @@ impl Scene {
 async fn cluster_has_role(connection: &mut PgConnection, service: Service) -> Result<bool> {
     let known = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)");
     Ok(known.bind(service.role).fetch_one(connection).await?)
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

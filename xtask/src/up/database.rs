@@ -5,30 +5,31 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev::postgres::{Cluster, ClusterError, connect};
+use dev::postgres::{Cluster, ClusterError, MissingClient, Programs, allow_login, connect, create_database};
 use dev::wait::block_on;
 use shared_db::MIGRATOR;
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::folder::{CLUSTER, DataFolder, PASSWORD};
 use crate::services::{SERVICES, Service};
 
-/// The private database's name.
+/// The private shared database.
 pub const DATABASE: &str = "shop";
 
-/// Migrated, its roles able to log in.
+/// A migrated database whose roles can log in.
 pub enum SharedDatabase {
-    /// A server of our own.
+    /// A server that this process runs.
     Private(Box<Cluster>),
-    /// Somebody's server, where we are the schema's owner.
+    /// The server of `DATABASE_URL`.
     Named {
-        /// The owner's URL, which holds a password of somebody's.
+        /// The owner's URL, with a password that must not be shown.
         url: String,
-        /// Each service's URL.
+        /// By the services' names.
         urls: Vec<(&'static str, String)>,
         /// Host, port and database.
         place: String,
@@ -36,21 +37,25 @@ pub enum SharedDatabase {
 }
 
 impl SharedDatabase {
-    /// Starts or finds the server, applies the migrations, and lets the roles log in.
+    /// Finds or downloads Postgres' programs, unless `DATABASE_URL` names a server.
+    pub fn find_programs() -> Result<()> {
+        match named_url() {
+            Some(_) => Ok(()),
+            None => Programs::find().map(drop).map_err(|error| explain(error.into())),
+        }
+    }
+
+    /// Starts or connects to the server, applies the migrations, and lets the roles log in.
     pub async fn prepare(folder: &Path) -> Result<Self> {
-        match env::var("DATABASE_URL") {
-            Ok(url) if !url.is_empty() => Self::named(&url, folder).await,
-            _ => Self::private(folder).await,
+        match named_url() {
+            Some(url) => Self::named(&url, folder).await,
+            None => Self::private(folder).await,
         }
     }
 
     async fn private(folder: &Path) -> Result<Self> {
         let cluster = Cluster::persistent(&folder.join(CLUSTER)).map_err(explain)?;
-        let mut admin = connect(&cluster.url("postgres")).await?;
-        let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
-        if !known.bind(DATABASE).fetch_one(&mut admin).await? {
-            admin.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
-        }
+        create_database(&mut connect(&cluster.url("postgres")).await?, DATABASE).await?;
         let url = cluster.url(DATABASE);
         migrate(&url)?;
         let mut owner = connect(&url).await?;
@@ -62,8 +67,8 @@ impl SharedDatabase {
 
     async fn named(url: &str, folder: &Path) -> Result<Self> {
         let place = place(url, "DATABASE_URL")?;
-        println!("using {place}, which DATABASE_URL names (in the environment or in .env)");
-        let mut owner = connect(url).await.map_err(|error| anyhow!("{place}, which DATABASE_URL names: {error}"))?;
+        println!("using {place} (DATABASE_URL, from the environment or .env)");
+        let mut owner = connect(url).await.map_err(|error| anyhow!("DATABASE_URL: {place}: {error}"))?;
         check_is_for_us(&mut owner, &place, "DATABASE_URL").await?;
         migrate(url)?;
         let mut urls = Vec::new();
@@ -73,7 +78,7 @@ impl SharedDatabase {
         Ok(Self::Named { url: url.to_owned(), urls, place })
     }
 
-    /// The URL for a service to log in as its role.
+    /// The URL that a service connects with.
     pub fn url_as(&self, service: Service) -> Result<String> {
         match self {
             Self::Private(cluster) => Ok(cluster.url_as(service.role, DATABASE)),
@@ -84,7 +89,7 @@ impl SharedDatabase {
         }
     }
 
-    /// The URL of its owner, not to be shown.
+    /// The owner's URL, which must not be shown.
     pub fn owner_url(&self) -> String {
         match self {
             Self::Private(cluster) => cluster.url(DATABASE),
@@ -92,7 +97,7 @@ impl SharedDatabase {
         }
     }
 
-    /// Where the data is, in words.
+    /// The place of the data, for people.
     pub fn place(&self, folder: &DataFolder) -> String {
         match self {
             Self::Private(_) => folder.path().display().to_string(),
@@ -100,7 +105,17 @@ impl SharedDatabase {
         }
     }
 
-    /// What to tell psql. The password of somebody's server is not for the terminal.
+    /// psql's name if `PATH` has it, else its path.
+    pub fn psql(&self) -> Result<String, MissingClient> {
+        match self {
+            Self::Private(cluster) if Command::new("psql").arg("--version").output().is_err() => {
+                cluster.client("psql").map(|path| path.display().to_string())
+            }
+            _ => Ok("psql".to_owned()),
+        }
+    }
+
+    /// The argument for psql. The password of a named server must not appear on the terminal.
     pub fn psql_argument(&self) -> String {
         match self {
             Self::Private(cluster) => cluster.url(DATABASE),
@@ -109,21 +124,23 @@ impl SharedDatabase {
     }
 }
 
-/// Host, port and database of a URL that a variable holds: what may be shown of it.
+fn named_url() -> Option<String> {
+    env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Host, port and database of the URL in `variable`: the parts that may be shown.
 pub fn place(url: &str, variable: &str) -> Result<String> {
     let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("{variable} is not a valid Postgres URL"))?;
     let database = options.get_database().with_context(|| format!("{variable} names no database"))?;
     Ok(format!("{}:{}/{database}", options.get_host(), options.get_port()))
 }
 
-/// A database that belongs to another project is left alone, although the variable names it.
+/// Refuses a database that belongs to another project, even if a variable names it.
 pub async fn check_is_for_us(owner: &mut PgConnection, place: &str, variable: &str) -> Result<()> {
     let others =
         "select exists (select from pg_tables where schemaname = 'public') and to_regclass('_sqlx_migrations') is null";
     if sqlx::query_scalar::<_, bool>(others).fetch_one(owner).await? {
-        bail!(
-            "{place}, which {variable} names, holds tables of something else: name an empty database, or unset {variable}"
-        );
+        bail!("{variable}: {place} holds tables of another project: name an empty database, or unset {variable}");
     }
     Ok(())
 }
@@ -136,12 +153,13 @@ fn migrate(url: &str) -> Result<()> {
     done.context("the migrations cannot be applied")
 }
 
-/// Where no server can be had: all the ways to get one, in one message.
+/// Adds all ways to get a Postgres to the message.
 fn explain(error: ClusterError) -> anyhow::Error {
     match error {
-        ClusterError::NotFound(_) => anyhow!(
+        ClusterError::Programs(_) => anyhow!(
             "{error}.\nGet a Postgres in one of these ways:\n  \
-             apt install postgresql (Debian, Ubuntu) · dnf install postgresql-server (Fedora) · brew install postgresql@18 (macOS)\n  \
+             apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
+             brew install postgresql@18 (macOS)\n  \
              with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
              a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
         ),
@@ -149,15 +167,8 @@ fn explain(error: ClusterError) -> anyhow::Error {
     }
 }
 
-/// Lets a role log in with this password.
-pub async fn allow_login(owner: &mut PgConnection, role: &str, password: &str) -> Result<()> {
-    // The password is ours, and has only letters and digits.
-    owner.execute(AssertSqlSafe(format!("alter role {role} login password '{password}'"))).await?;
-    Ok(())
-}
-
-/// A role that can log in keeps its password: its URL must be given then. One that cannot gets a password, which is kept
-/// in the data folder.
+/// A role that can log in already keeps its password, so a variable must contain its URL. Another role gets a new password,
+/// which the data folder keeps.
 async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service, folder: &Path) -> Result<String> {
     if let Ok(url) = env::var(service.database_variable)
         && !url.is_empty()
@@ -165,32 +176,59 @@ async fn service_url(owner: &mut PgConnection, owner_url: &str, service: Service
         return Ok(url);
     }
     let Service { role, database_variable, .. } = service;
-    let password = match kept_password(folder, role) {
-        Some(password) => password,
-        None => {
-            let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
-            if can_login.bind(role).fetch_one(&mut *owner).await? {
-                bail!(
-                    "{role} has a password on the server that DATABASE_URL names: set {database_variable} to the URL it logs in with (`alter role {role} password '…'` gives it a new one)"
-                );
-            }
-            keep_new_password(folder, role)?
-        }
-    };
-    allow_login(owner, role, &password).await.with_context(|| {
-        format!("{role} cannot be given a password: do it as an administrator, and set {database_variable}")
-    })?;
-    with_login(owner_url, role, &password)
+    let login = Login { owner_url, role, variable: database_variable, kept: role };
+    match kept_password(folder, role) {
+        Some(password) => login.allow(owner, &password).await,
+        None => login.give_password(owner, folder).await,
+    }
 }
 
-/// The password that an earlier `up` gave, under this name.
+/// The login of a service's role on a named server.
+pub struct Login<'a> {
+    pub owner_url: &'a str,
+    pub role: &'a str,
+    /// The variable that can contain the service's URL.
+    pub variable: &'a str,
+    /// The name under which the data folder keeps the password.
+    pub kept: &'a str,
+}
+
+impl Login<'_> {
+    /// Gives the role its first password, and returns the service's URL.
+    ///
+    /// # Errors
+    /// If the role has a password already.
+    pub async fn give_password(&self, owner: &mut PgConnection, folder: &Path) -> Result<String> {
+        let Self { owner_url, role, variable, kept } = *self;
+        let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
+        if can_login.bind(role).fetch_one(&mut *owner).await? {
+            bail!(
+                "{role} has a password at {}: set {variable} to its URL (`alter role {role} password '…'` gives it a new \
+                 password)",
+                place(owner_url, variable)?
+            );
+        }
+        self.allow(owner, &keep_new_password(folder, kept)?).await
+    }
+
+    async fn allow(&self, owner: &mut PgConnection, password: &str) -> Result<String> {
+        let Self { owner_url, role, variable, .. } = *self;
+        let allowed = allow_login(owner, role, password).await;
+        allowed.with_context(|| {
+            format!("{role} cannot get a password: give it one as an administrator, and set {variable} to its URL")
+        })?;
+        with_login(owner_url, role, password)
+    }
+}
+
+/// The password that an earlier `up` kept under this name.
 pub fn kept_password(folder: &Path, name: &str) -> Option<String> {
     let password = fs::read_to_string(folder.join(format!("{name}{PASSWORD}"))).ok()?;
     Some(password.trim().to_owned()).filter(|password| !password.is_empty())
 }
 
-/// A password to be given, kept first: a crash in between leaves a role without login and a password to give it.
-pub fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
+/// Makes a password and keeps it. The caller sets it afterwards, so a crash in between loses none.
+fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
     let password = Uuid::new_v4().simple().to_string();
     let path = folder.join(format!("{name}{PASSWORD}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -201,7 +239,7 @@ pub fn keep_new_password(folder: &Path, name: &str) -> Result<String> {
 /// The same server and database for another login.
 pub fn with_login(url: &str, role: &str, password: &str) -> Result<String> {
     let options: PgConnectOptions = url.parse().map_err(|_| anyhow!("the owner's URL is not a valid Postgres URL"))?;
-    // These would go before what stands in front of the host.
+    // These parameters would override the user and password before the host.
     let of_the_login = |parameter: &&str| !["user=", "password=", "options="].iter().any(|name| parameter.starts_with(name));
     let parameters = url.split_once('?').map(|(_, all)| all.split('&').filter(of_the_login).collect::<Vec<_>>().join("&"));
     let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A little demo data, through the services' own interface.
+//! Adds demo data through the services' own interface.
 
 use anyhow::{Context, Result, bail};
 use dev::http::{Answer, Call, Client};
@@ -37,7 +37,7 @@ pub async fn add_once(users: &Client, orders: &Client) -> Result<()> {
 async fn created(call: Call, status: u16) -> Result<Value> {
     let answer: Answer = call.send().await?;
     if answer.status != status {
-        bail!("the demo data was refused: {}", answer.text());
+        bail!("a service refused the demo data: {}", answer.text());
     }
     Ok(serde_json::from_slice(&answer.body)?)
 }

@@ -1,4 +1,4 @@
-//! The data folder, which one `up` at a time may use.
+//! The data folder, which one `up` at a time can use.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -15,29 +15,28 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace::root;
 
-/// Locked while an `up` runs; holds its process id. The system unlocks it however that process ends, so there is no
-/// stale lock.
+/// Locked while an `up` runs; contains its process id. The system releases the lock however that process ends.
 const LOCK: &str = "up.lock";
-/// The private server's folder within it.
+/// The private server's folder in the data folder.
 pub const CLUSTER: &str = "cluster";
-/// How the files end that keep the passwords given to roles on another server.
+/// The ending of the files that keep passwords of roles on a named server.
 pub const PASSWORD: &str = ".password";
 /// Longer than `up` takes to stop everything.
 const STOP: Duration = Duration::from_secs(90);
 
-/// The folder, for us alone.
+/// The folder, locked by this process.
 pub struct DataFolder {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl DataFolder {
-    /// Takes the folder, made now if there is none.
+    /// Locks the folder, made now if there is none.
     pub fn lock(chosen: Option<&Path>) -> Result<Self> {
         let path = path(chosen);
         if !path.exists() {
             fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-            // The user that Postgres runs as must get through to its own folder.
+            // Postgres' user must be able to enter the folder in it.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         }
         check_is_ours(&path)?;
@@ -46,7 +45,8 @@ impl DataFolder {
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
             let holder = holder(&mut file).map(|id| format!(" (process {id})")).unwrap_or_default();
             anyhow!(
-                "another `cargo xtask up`{holder} uses {}: stop it with `cargo xtask down`, or choose another --data-dir and other ports",
+                "{} is in use by another `cargo xtask up`{holder}: stop it with `cargo xtask down`, or choose another \
+                 --data-dir and other ports",
                 path.display()
             )
         })?;
@@ -56,7 +56,7 @@ impl DataFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Deletes what `up` made; the folder itself goes if nothing else is in it.
+    /// Deletes all that `up` has made, and the folder if nothing else is in it.
     pub fn wipe(self) -> Result<()> {
         let failed = || format!("{} cannot be emptied", self.path.display());
         for entry in fs::read_dir(&self.path).with_context(failed)? {
@@ -68,17 +68,17 @@ impl DataFolder {
                 fs::remove_file(&entry).with_context(failed)?;
             }
         }
-        fs::remove_dir(&self.path).with_context(|| format!("{} holds other files, which are left", self.path.display()))
+        fs::remove_dir(&self.path).with_context(|| format!("{} is not deleted: it holds other files", self.path.display()))
     }
 
-    /// Where it is.
+    /// An absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// `.data` beside the workspace's `Cargo.toml`; where Postgres' user could not get there, one in `/var/tmp` that is named
-/// after the project's folder.
+/// `.data` beside the workspace's `Cargo.toml`. If Postgres' user cannot enter it: a folder in `/var/tmp`, named by a hash of
+/// the project's path.
 pub fn path(chosen: Option<&Path>) -> PathBuf {
     if let Some(chosen) = chosen {
         return std::path::absolute(chosen).unwrap_or_else(|_| chosen.to_owned());
@@ -91,11 +91,11 @@ pub fn path(chosen: Option<&Path>) -> PathBuf {
     Path::new("/var/tmp").join(format!("shared-postgres-{digest}"))
 }
 
-/// Another's folder is not ours to open up, nor to fill: what is there must be a folder that we made, or an empty one.
+/// Refuses a folder of another user, and a folder with files that `up` has not made.
 fn check_is_ours(path: &Path) -> Result<()> {
     let held = fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
     if !held.is_dir() || held.uid() != nix::unistd::geteuid().as_raw() {
-        bail!("{} is no folder of yours: choose another --data-dir", path.display());
+        bail!("{} is not your folder: choose another --data-dir", path.display());
     }
     let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
     if !empty && !is_ours(path) {
@@ -104,12 +104,12 @@ fn check_is_ours(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether an `up` made this folder.
+/// Whether an `up` has made this folder.
 pub fn is_ours(path: &Path) -> bool {
     path.join(LOCK).is_file()
 }
 
-/// Asks the `up` that uses the folder to stop, and waits until it has.
+/// Stops the `up` that uses the folder, and waits until it has ended.
 pub fn stop_holder(path: &Path) -> Result<()> {
     let deadline = Instant::now() + STOP;
     let mut asked = false;
@@ -120,12 +120,12 @@ pub fn stop_holder(path: &Path) -> Result<()> {
             Err((file, _)) => file,
         };
         if !asked && let Some(id) = holder(&mut file) {
-            kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("process {id} cannot be asked to stop"))?;
+            kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("process {id} cannot be stopped"))?;
             println!("stopping the `cargo xtask up` with process id {id}");
             asked = true;
         }
         if Instant::now() > deadline {
-            bail!("it did not stop within {STOP:?}");
+            bail!("the `cargo xtask up` in {} did not stop within {STOP:?}", path.display());
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask up`: everything a newcomer needs, with one command; and `down`, its end.
+//! `cargo xtask up` runs Postgres and both services; `cargo xtask down` stops them.
 
 pub mod database;
 pub mod demo;
@@ -18,35 +18,35 @@ use database::SharedDatabase;
 use folder::DataFolder;
 use own::{Home, Next};
 
-/// What `up` is to do.
+/// Flags of `up`.
 #[derive(Debug, Args)]
 pub struct UpOptions {
-    /// Build the services for speed
+    /// Build the services in release mode
     #[arg(long)]
     release: bool,
-    /// Build the services with Kafka, which takes a C compiler; `KAFKA_BROKERS` says where it is
+    /// Build the services with Kafka, which needs a C compiler; `KAFKA_BROKERS` names the broker
     #[arg(long)]
     kafka: bool,
-    /// Prepare a database of its own for this service, which then follows its tables there when `cargo splitctl` moves them;
-    /// may be repeated. Beside `DATABASE_URL`, the variable `…_DATABASE_NEXT_OWNER_URL` names that database
+    /// Prepare a database of its own for this service, which follows its tables there when `cargo splitctl` moves them; may
+    /// be repeated. With `DATABASE_URL`, set `…_DATABASE_NEXT_OWNER_URL` to that database
     #[arg(long, value_name = "SERVICE")]
     next: Vec<Next>,
-    /// Where the private Postgres keeps its data [default: .data; for root, where Postgres' user cannot get there, a folder
-    /// in /var/tmp]
+    /// The folder of the private Postgres [default: .data; a folder in /var/tmp if root runs this and Postgres' user cannot
+    /// enter .data]
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
 
-/// The feature of both services.
+/// The feature in both services.
 const KAFKA: &[&str] = &["orders/kafka", "users/kafka"];
 
-/// What `down` is to do.
+/// Flags of `down`.
 #[derive(Debug, Args)]
 pub struct DownOptions {
-    /// Delete the data as well
+    /// Delete the data, too
     #[arg(long)]
     wipe: bool,
-    /// The folder given to `up` [default: .data]
+    /// The `--data-dir` of `up` [default: .data]
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
@@ -54,13 +54,15 @@ pub struct DownOptions {
 /// Runs everything until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// Whatever could not be started, or ended by itself. Nothing that was started is left then.
+/// A program that could not start, or that ended by itself. All others are stopped then.
 pub fn up(options: &UpOptions) -> Result<()> {
     load_variables()?;
     let folder = DataFolder::lock(options.data_dir.as_deref())?;
     for service in SERVICES {
         service.check_ports()?;
     }
+    // Before signals are handled, so Ctrl-C ends a download at once.
+    SharedDatabase::find_programs()?;
     let programs = build(&PROGRAMS, options.release, if options.kafka { KAFKA } else { &[] })?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs, &options.next))
 }
@@ -75,7 +77,7 @@ pub fn load_variables() -> Result<()> {
 }
 
 async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> {
-    // From here on, a signal is a reason to clean up, and not the end.
+    // From here on, a signal starts the clean-up.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
         tokio::select! {
@@ -110,13 +112,13 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> 
             Ok(())
         }
     };
-    // The services first: they answer what they have accepted.
+    // The services stop first, and answer the requests that they have accepted.
     drop(running);
     drop(database);
     ended
 }
 
-/// Says where everything is.
+/// Prints the addresses and the first commands to try.
 fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, Home)]) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
@@ -136,7 +138,11 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
         Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
         None => database.psql_argument(),
     };
-    println!("  psql {users_at} -c 'select id, name, status from users'");
+    let (psql, missing) = match database.psql() {
+        Ok(psql) => (psql, String::new()),
+        Err(missing) => ("psql".to_owned(), format!("    # {missing}")),
+    };
+    println!("  {psql} {users_at} -c 'select id, name, status from users'{missing}");
     let owners = homes
         .iter()
         .filter_map(|(service, home)| home.owner_url.as_ref().map(|url| format!(" {}={url}", service.next_owner_variable)));
@@ -149,22 +155,22 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
     Ok(())
 }
 
-/// Stops an `up` that runs elsewhere; with `--wipe`, deletes its data.
+/// Stops a running `up`; with `--wipe`, deletes its data.
 ///
 /// # Errors
 /// If it does not stop, or the data cannot be deleted.
 pub fn down(options: &DownOptions) -> Result<()> {
     let path = folder::path(options.data_dir.as_deref());
     if !folder::is_ours(&path) {
-        println!("there is nothing in {}", path.display());
+        println!("{} has no data", path.display());
         return Ok(());
     }
     folder::stop_holder(&path)?;
     if options.wipe {
-        // Held, so that no new `up` begins in between.
+        // The lock keeps a new `up` from starting in between.
         let folder = DataFolder::lock(Some(&path))?;
         folder.wipe()?;
-        println!("deleted {}; a server that DATABASE_URL names keeps its data and its roles", path.display());
+        println!("deleted {}; a server named by DATABASE_URL keeps its data and roles", path.display());
     }
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! Databases of the services' own: made ready with `--next`, moved to by `splitctl`, and lived in ever after. Where a service
-//! lives is looked up in the databases, and told by no flag.
+//! The services' own databases: `--next` prepares one, and `splitctl` moves the tables there. `up` looks into the databases to
+//! find a service's tables.
 
 use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use dev::postgres::{Cluster, connect};
+use dev::postgres::{Cluster, connect, create_database};
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::database::{SharedDatabase, allow_login, check_is_for_us, keep_new_password, kept_password, place, with_login};
+use super::database::{Login, SharedDatabase, check_is_for_us, kept_password, place, with_login};
 use crate::services::Service;
 use crate::workspace::root;
 
-/// A service that is to get a database of its own.
+/// A service that gets a database of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Next {
     Users,
@@ -31,26 +31,24 @@ impl Next {
 pub struct Home {
     /// Its database, for its role.
     pub url: String,
-    /// The one its tables are to move to.
+    /// The database that its tables can move to.
     pub next_url: Option<String>,
-    /// Its own database for an operator, where `up` may show that.
+    /// The owner's URL of its own database, if `up` may show it.
     pub owner_url: Option<String>,
-    /// Its own database, in words, if it lives there for good.
+    /// Host, port and name of its own database, if its tables have moved there for good.
     pub moved_to: Option<String>,
 }
 
-/// The database of a service's own.
+/// The URLs of a service's own database.
 struct Own {
-    /// For whoever owns it.
     owner_url: String,
-    /// For the service's role.
     url: String,
 }
 
-/// Looks where a service lives, having made its own database if it is among `next`.
+/// Finds the tables of a service. It first prepares the service's own database, if `next` contains the service.
 ///
 /// # Errors
-/// What is missing; what the databases say.
+/// A variable that is missing; an error of a database.
 pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], folder: &Path) -> Result<Home> {
     let wanted = next.iter().any(|next| next.is(service));
     let own = match shared {
@@ -63,49 +61,47 @@ pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], fold
         let (owner_url, next_url) = (own.as_ref().and_then(shown), own.map(|own| own.url));
         return Ok(Home { url: shared.url_as(service)?, next_url, owner_url, moved_to: None });
     }
-    // `splitctl complete` has dropped them.
+    // `splitctl complete` has dropped the tables here.
     let Some(own) = own else {
         let Service { name, database_variable, next_owner_variable, .. } = service;
-        // Whoever names the service's database has done what `complete` said.
+        // `complete` advises to set this variable.
         if let Some(url) = variable(database_variable) {
             let moved_to = Some(place(&url, database_variable)?);
             return Ok(Home { url, next_url: None, owner_url: None, moved_to });
         }
-        bail!("the shared database has no tables of {name}: set {next_owner_variable} to the database they have moved to");
+        bail!("the shared database has no tables of {name}: set {next_owner_variable} to the database that has them");
     };
     let moved_to = Some(place(&own.owner_url, service.next_owner_variable)?);
     Ok(Home { owner_url: shown(&own), url: own.url, next_url: None, moved_to })
 }
 
-/// In the private cluster, it is called as the service is.
+/// In the private cluster, the database has the service's name.
 async fn private(cluster: &Cluster, service: Service, wanted: bool) -> Result<Option<Own>> {
     let mut admin = connect(&cluster.url("postgres")).await?;
     let known = sqlx::query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)");
-    if !known.bind(service.name).fetch_one(&mut admin).await? {
-        if !wanted {
-            return Ok(None);
-        }
-        admin.execute(AssertSqlSafe(format!("create database {}", service.name))).await?;
+    if !wanted && !known.bind(service.name).fetch_one(&mut admin).await? {
+        return Ok(None);
     }
+    create_database(&mut admin, service.name).await?;
     let owner_url = cluster.url(service.name);
-    // Also without --next: an `up` that was killed may have made no more than the database.
+    // An `up` that was killed may have created the database alone.
     migrate(&mut connect(&owner_url).await?, service).await?;
     Ok(Some(Own { owner_url, url: cluster.url_as(service.role, service.name) }))
 }
 
-/// On somebody's server, it has to exist, and a variable names it.
+/// On a named server, the database must exist, and a variable contains its URL.
 async fn named(service: Service, wanted: bool, folder: &Path) -> Result<Option<Own>> {
     let Service { name, next_owner_variable, next_variable, .. } = service;
     let Some(owner_url) = variable(next_owner_variable) else {
         if wanted {
             bail!(
-                "--next {name} beside DATABASE_URL: set {next_owner_variable} to the URL, for its owner, of the database that {name} is to have"
+                "--next {name}: with DATABASE_URL, set {next_owner_variable} to the owner's URL of the database for {name}"
             );
         }
         return Ok(None);
     };
     let place = place(&owner_url, next_owner_variable)?;
-    let unreachable = |error| anyhow!("{place}, which {next_owner_variable} names: {error}");
+    let unreachable = |error| anyhow!("{next_owner_variable}: {place}: {error}");
     let mut owner = connect(&owner_url).await.map_err(unreachable)?;
     if wanted {
         check_is_for_us(&mut owner, &place, next_owner_variable).await?;
@@ -116,12 +112,11 @@ async fn named(service: Service, wanted: bool, folder: &Path) -> Result<Option<O
     if let Some(url) = variable(next_variable) {
         return Ok(Some(Own { owner_url, url }));
     }
-    Ok(Some(Own { url: log_in(&mut owner, &owner_url, &place, service, folder).await?, owner_url }))
+    Ok(Some(Own { url: log_in(&mut owner, &owner_url, service, folder).await?, owner_url }))
 }
 
-/// The service's URL there. Its role may be that of the shared server, or one of another server whose password is somebody
-/// else's: then it is asked for, and not changed.
-async fn log_in(owner: &mut PgConnection, owner_url: &str, place: &str, service: Service, folder: &Path) -> Result<String> {
+/// The service's URL there. Its role may have a password already. That password stays, and a variable must contain the URL.
+async fn log_in(owner: &mut PgConnection, owner_url: &str, service: Service, folder: &Path) -> Result<String> {
     let Service { role, next_variable, .. } = service;
     let kept = format!("{role}.next");
     for password in [kept_password(folder, role), kept_password(folder, &kept)].into_iter().flatten() {
@@ -130,21 +125,12 @@ async fn log_in(owner: &mut PgConnection, owner_url: &str, place: &str, service:
             return Ok(url);
         }
     }
-    let can_login = sqlx::query_scalar::<_, bool>("select rolcanlogin from pg_roles where rolname = $1");
-    if can_login.bind(role).fetch_one(&mut *owner).await? {
-        bail!("{role} has a password at {place}: set {next_variable} to the URL it logs in with");
-    }
-    let password = keep_new_password(folder, &kept)?;
-    let given = allow_login(owner, role, &password).await;
-    given.with_context(|| {
-        format!("{role} cannot be given a password at {place}: do it as an administrator, and set {next_variable}")
-    })?;
-    with_login(owner_url, role, &password)
+    Login { owner_url, role, variable: next_variable, kept: &kept }.give_password(owner, folder).await
 }
 
 async fn migrate(owner: &mut PgConnection, service: Service) -> Result<()> {
     let migrations = Migrator::new(root().join("services").join(service.name).join("migrations")).await?;
-    let failed = || format!("the migrations of {}' own database cannot be applied", service.name);
+    let failed = || format!("{}: the migrations of its own database cannot be applied", service.name);
     migrations.run(owner).await.with_context(failed)
 }
 

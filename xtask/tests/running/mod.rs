@@ -1,28 +1,21 @@
-//! `cargo xtask up`, running in a place of the test's own.
-#![allow(dead_code, clippy::disallowed_methods, reason = "each test program uses a part of it, and may block")]
+//! Runs `cargo xtask up` in a folder and on ports of its own.
+#![allow(dead_code, clippy::disallowed_methods, reason = "each test program uses a part of this module, and may block")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
+use dev::postgres::{DownloadError, Programs};
+use dev::process::{free_address, is_free};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// Waits for what another process does.
-pub fn until(claim: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{claim}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+pub use dev::wait::until_blocking as until;
 
-/// A place of its own for `up`: a folder, and two ports that nobody uses.
+/// A folder and two free ports for `up`.
 pub struct Place {
     pub folder: TempDir,
     pub ports: [u16; 2],
@@ -30,11 +23,9 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let free = || TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let listeners = [free(), free()];
-        let ports = listeners.each_ref().map(|listener| listener.local_addr().expect("an address").port());
+        let ports = [free_address().port(), free_address().port()];
         let folder = tempfile::tempdir().expect("a folder");
-        // The user that Postgres runs as must get through.
+        // Postgres' user must be able to enter.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our folder");
         Self { folder, ports }
     }
@@ -46,7 +37,7 @@ impl Place {
     pub fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(arguments).arg("--data-dir").arg(self.data());
-        // What the developer's own environment says must not reach the test.
+        // The developer's environment must not change the test.
         for variable in [
             "DATABASE_URL",
             "USERS_DATABASE_URL",
@@ -81,11 +72,30 @@ impl Place {
         Up::start(self.xtask(&["up"]))
     }
 
-    /// Whether nothing of it runs any more.
+    /// `up` on a downloaded Postgres of this version; `None`, with a printed line, where no archive can be reached.
+    pub fn up_on_download(&self, major: u32) -> Option<Up> {
+        match Programs::download(major) {
+            Ok(_) => {}
+            Err(error @ DownloadError::Sources { .. }) => {
+                // Past the test harness, which keeps back what a test prints.
+                let _ = writeln!(io::stderr(), "skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let mut up = self.xtask(&["up"]);
+        up.env_remove("POSTGRES_BIN_DIR").env("POSTGRES_VERSION", major.to_string());
+        let up = Up::start(up);
+        let made_by = fs::read_to_string(self.data().join("cluster/postgres/PG_VERSION")).expect("a cluster");
+        assert_eq!(made_by.trim(), major.to_string());
+        Some(up)
+    }
+
+    /// Whether all processes of `up` have ended.
     pub fn is_quiet(&self) -> bool {
         let server = fs::read_to_string(self.data().join("cluster/postgres/postmaster.pid"));
         let runs = server.is_ok_and(|file| file.lines().next().is_some_and(|id| Path::new(&format!("/proc/{id}")).exists()));
-        !runs && self.ports.iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        !runs && self.ports.iter().all(|&port| is_free(port))
     }
 }
 
@@ -100,7 +110,7 @@ impl Up {
     pub fn start(mut command: Command) -> Self {
         let mut process = command.spawn().expect("xtask runs");
         let stderr = process.stderr.take().expect("piped");
-        // Read as it comes, or a full pipe would hold the services up.
+        // The services block when the pipe is full.
         let log = std::thread::spawn(move || {
             let mut log = String::new();
             BufReader::new(stderr).read_to_string(&mut log).expect("text");
@@ -119,12 +129,12 @@ impl Up {
         panic!("up ended: {}", log.join().expect("a log"));
     }
 
-    /// The line it printed that starts with this command.
+    /// The printed line that starts with this command.
     pub fn line(&self, command: &str) -> &str {
         self.lines.iter().find(|line| line.trim_start().starts_with(command)).expect("a line to paste")
     }
 
-    /// The output of that line, run by a shell.
+    /// Runs that line in a shell, and returns the output.
     pub fn paste(&self, command: &str) -> String {
         let line = self.line(command);
         let Output { status, stdout, stderr } = Command::new("/bin/sh").args(["-c", line]).output().expect("a shell");
@@ -143,7 +153,7 @@ impl Up {
     }
 }
 
-/// A test that fails, or that is done without an end, leaves nothing running either.
+/// A test that fails stops its processes, too.
 impl Drop for Up {
     fn drop(&mut self) {
         if self.log.is_some() {

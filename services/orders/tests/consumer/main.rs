@@ -41,16 +41,7 @@ async fn until_read(service: &Service, feed: &FakeFeed) {
 }
 
 async fn until(service: &Service, query: &str) {
-    let mut owner = service.database.owner().await;
-    let started = Instant::now();
-    loop {
-        let row = owner.fetch_one(AssertSqlSafe(query.to_owned())).await;
-        if row.unwrap_or_else(|error| panic!("{query}: {error}")).get(0) {
-            return;
-        }
-        assert!(started.elapsed() < PATIENCE, "never: {query}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    dev::postgres::until(&mut service.database.owner().await, query).await;
 }
 
 /// The replica: name, status and version of each customer, by id.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dev::http::Client;
 use dev::postgres::ORDERS_ROLE;
+use dev::process::free_address;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -134,7 +135,7 @@ impl Program {
     async fn start(database_url: &str, log: &str) -> Self {
         loop {
             let folder = folder();
-            let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+            let address = free_address();
             let text = address.to_string();
             let variables = [("ORDERS_DATABASE_URL", database_url), ("ORDERS_ADDR", &text), ("RUST_LOG", log)];
             let mut child = command(&folder, &variables).stderr(Stdio::piped()).spawn().expect("the program starts");

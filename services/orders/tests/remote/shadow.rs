@@ -1,10 +1,9 @@
 //! `CUSTOMERS_SHADOW`: compared beside the requests, without a trace in them.
 
-use std::time::Duration;
-
 use chassis::remote::Limits;
 use dev::http::Client;
 use dev::postgres::ORDERS_ROLE;
+use dev::wait::until;
 use orders::customers::Customers;
 use orders::{App, router};
 use shared_db::Database;
@@ -21,12 +20,7 @@ async fn count(client: &Client, outcome: &str) -> u64 {
 }
 
 async fn until_counted(client: &Client, outcome: &str, more_than: u64) {
-    let counted = async {
-        while count(client, outcome).await <= more_than {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap_or_else(|_| panic!("no {outcome} is counted"));
+    until(format!("{outcome} is counted"), async || count(client, outcome).await > more_than).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

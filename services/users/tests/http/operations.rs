@@ -1,11 +1,11 @@
 //! What holds for every path, and what operators ask: health, metrics, documents, request ids, problems.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 
 use axum::http::Method;
 use dev::http::{Answer, Call};
 use dev::postgres::{TestDatabase, USERS_ROLE};
+use dev::process::free_address;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -30,9 +30,7 @@ const ROUTES: [(&str, &str, &[u16]); 13] = [
 
 /// A URL of a server that is not there.
 pub fn closed_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    format!("postgres://users_svc:s3cret@127.0.0.1:{port}/nowhere")
+    format!("postgres://users_svc:s3cret@{}/nowhere", free_address())
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The real program: its variables, its log, its end.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use dev::http::Client;
 use dev::postgres::{TestDatabase, USERS_ROLE};
+use dev::process::free_address;
+use dev::wait::until;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -42,7 +44,7 @@ impl Program {
 
     async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
         // Free now; if somebody else is faster, the program stops and another is tried.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let address = free_address();
         let text = address.to_string();
         let mut child =
             command(directory.path(), &[variables, &[("USERS_ADDR", &text), ("USERS_GRPC_ADDR", "127.0.0.1:0")]].concat())
@@ -70,11 +72,7 @@ impl Program {
     /// Waits until it is ready.
     async fn until_ready(&self) {
         let client = Client::at(self.address);
-        let started = Instant::now();
-        while client.get("/health/ready").await.status != 200 {
-            assert!(started.elapsed() < PATIENCE, "it does not become ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the program is ready", async || client.is_ready().await).await;
     }
 
     fn signal(&self, signal: &str) {

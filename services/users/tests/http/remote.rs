@@ -12,6 +12,7 @@ use axum::routing::get;
 use chassis::remote::{Http, Limits};
 use dev::http::Client;
 use dev::postgres::USERS_ROLE;
+use dev::wait::until;
 use serde_json::json;
 use shared_db::Database;
 use tokio::net::TcpListener;
@@ -67,13 +68,8 @@ async fn a_user_is_deactivated_only_when_orders_says_that_none_is_open() {
     assert_eq!(service.client.get(&path).await.expect(200).json()["status"], "active");
 
     count.store(0, Ordering::Relaxed);
-    let deactivated = async {
-        // The breaker has seen failures, and may be open for a while.
-        while service.client.delete(&path).await.status != 204 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), deactivated).await.expect("deactivated");
+    // The breaker has seen failures, and may be open for a while.
+    until("the user is deactivated", async || service.client.delete(&path).await.status == 204).await;
     assert_eq!(service.client.get(&path).await.expect(200).json()["status"], "deactivated");
     // Nothing is left to ask.
     count.store(-1, Ordering::Relaxed);
@@ -96,11 +92,6 @@ async fn a_shadow_is_compared_and_never_changes_an_answer() {
         count.store(says, Ordering::Relaxed);
         let user = service.register(outcome).await;
         service.client.delete(format!("/users/{}", id(&user))).await.expect(204);
-        let counted = async {
-            while compared(&service.client, outcome).await == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap_or_else(|_| panic!("no {outcome} is counted"));
+        until(format!("{outcome} is counted"), async || compared(&service.client, outcome).await > 0).await;
     }
 }

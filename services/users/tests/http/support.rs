@@ -96,13 +96,7 @@ impl Service {
 
     /// Waits until the owner gets `number` as the answer to `query`.
     pub async fn until(&self, query: &str, number: i64) {
-        let mut owner = self.database.owner().await;
-        let reached = async {
-            while self::number(&mut owner, query).await != number {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never {number}: {query}"));
+        dev::postgres::until(&mut self.database.owner().await, &format!("select ({query}) = {number}")).await;
     }
 }
 
