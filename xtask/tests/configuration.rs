@@ -5,10 +5,10 @@ mod documents;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use documents::{Document, build, root};
+use documents::{Document, build, root, rust_files};
 
 /// Options by program or command and by name, with their defaults; an empty default says that there is none.
 type Options = BTreeMap<(String, String), String>;
@@ -132,10 +132,7 @@ fn the_flags_of_splitctl_and_xtask_are_those_of_their_help() {
 /// Variables that no `--help` lists: the sources read them, and the page names all that they read.
 #[test]
 fn the_variables_of_tools_and_tests_are_those_that_the_sources_read() {
-    let mut sources = String::new();
-    for folder in ["dev", "xtask", "splitctl", "bench", "services", "shared-db"] {
-        read_sources(&root().join(folder), &mut sources);
-    }
+    let mut sources = sources(&["dev", "xtask", "splitctl", "bench", "services", "shared-db"]);
     sources += &fs::read_to_string(root().join("split.toml")).expect("split.toml");
     let tools: BTreeSet<String> = page().rows("tools").into_iter().map(|row| row[0].clone()).collect();
     let services = described("services").into_keys().map(|(_, variable)| variable);
@@ -158,12 +155,7 @@ fn the_variables_of_tools_and_tests_are_those_that_the_sources_read() {
 
 #[test]
 fn the_metrics_of_operations_are_those_that_the_services_have() {
-    let mut sources = String::new();
-    for folder in ["chassis", "broker", "users", "orders"].map(|folder| root().join("services").join(folder)) {
-        if folder.is_dir() {
-            read_sources(&folder.join("src"), &mut sources);
-        }
-    }
+    let sources = sources(&["services"]);
     let page = Document::read(&root().join("docs/operations.md"));
     let described: BTreeSet<String> =
         page.rows("metric").iter().flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>()).collect();
@@ -180,13 +172,9 @@ fn the_metrics_of_operations_are_those_that_the_services_have() {
     }
 }
 
-fn read_sources(folder: &Path, sources: &mut String) {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    for path in entries.map(|entry| entry.expect("an entry").path()).collect::<BTreeSet<PathBuf>>() {
-        if path.is_dir() {
-            read_sources(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("configuration.rs") {
-            *sources += &fs::read_to_string(&path).expect("text");
-        }
-    }
+/// The texts of the Rust files in these folders, but for this one.
+fn sources(folders: &[&str]) -> String {
+    let files = folders.iter().flat_map(|folder| rust_files(&root().join(folder)));
+    let files = files.filter(|path| !path.ends_with(file!().rsplit('/').next().unwrap_or_default()));
+    files.map(|path| fs::read_to_string(path).expect("text")).collect()
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::Command;
 
-use documents::{Document, Mark, documents, root};
+use documents::{Document, Mark, documents, root, rust_files};
 use nix::sys::signal::Signal;
 use running::{Place, Up};
 use shell::{run_documents, shared};
@@ -115,4 +115,16 @@ fn links_between_documents_lead_to_files_and_headings_that_exist() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn source_files_that_documents_name_exist() {
+    let files = rust_files(root());
+    let others = ["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|path| Document::read(&root().join(path)));
+    for document in documents().into_iter().chain(others) {
+        for named in document.text.split('`').filter(|piece| piece.ends_with(".rs") && !piece.contains(char::is_whitespace))
+        {
+            assert!(files.iter().any(|file| file.ends_with(named)), "{}: no file is called {named}", document.path);
+        }
+    }
 }

@@ -113,3 +113,18 @@ fn steps<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Step> {
     }
     steps
 }
+
+/// The Rust files below a folder. `target` holds what is built, and a folder such as `.data` may not be ours to read.
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if !path.is_dir() {
+            files.extend(name.ends_with(".rs").then_some(path));
+        } else if name != "target" && !name.starts_with('.') {
+            files.extend(rust_files(&path));
+        }
+    }
+    files
+}
