@@ -1,83 +1,30 @@
-//! What README.md tells its readers to type works as written.
+//! The shell commands of README.md and docs/*.md work as written.
+//!
+//! A comment above a block says where the block runs. `<!-- run with: cargo xtask up -->` holds until the next such comment of
+//! the document. `<!-- not run: needs Docker -->` holds for the next block alone. A line `#= text` in a block promises a text:
+//! the commands since the last promise print it.
 
+mod documents;
 mod running;
+mod shell;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::Command;
 
+use documents::{Document, Mark, documents, root, rust_files};
 use nix::sys::signal::Signal;
 use running::{Place, Up};
+use shell::{run_documents, shared};
 
-/// The shell commands of a section, and the pieces of output that its comments `#= …` promise, in order.
-fn commands(section: &str) -> (String, Vec<String>) {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("README.md");
-    let start = readme.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
-    let text = &readme[start + 1..];
-    let text = &text[..text.find("\n## ").unwrap_or(text.len())];
-    let (mut script, mut promises) = (String::new(), Vec::new());
-    // Blocks within a list are indented.
-    let mut block: Option<usize> = None;
-    for line in text.lines() {
-        let trimmed = line.trim_start();
-        match block {
-            None if trimmed == "```sh" => block = Some(line.len() - trimmed.len()),
-            None => {}
-            Some(_) if trimmed == "```" => block = None,
-            Some(indent) => {
-                if let Some(promise) = trimmed.strip_prefix("#= ") {
-                    promises.push(promise.to_owned());
-                } else {
-                    script.push_str(line.get(indent..).unwrap_or_default());
-                    script.push('\n');
-                }
-            }
-        }
-    }
-    assert!(!script.is_empty() && block.is_none(), "the commands of {section}");
-    (script, promises)
-}
+/// Where most blocks run.
+const UP: &str = "cargo xtask up";
+/// Where replicas take the views' place, and orders moves.
+const UP_NEXT: &str = "EVENTS_VIA=feed cargo xtask up --next orders";
+/// The start of every document's path.
+const ALL: &str = "";
 
-/// Runs a script as a reader would, but on the test's ports, and compares what it prints with what was promised.
-fn run(place: &Place, up: &Up, script: &str, promises: &[String]) {
-    let (url, root) = (shared(up), Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder"));
-    let splitctl = if script.contains("cargo splitctl") { build_splitctl(root) } else { String::new() };
-    let script = format!("set -eu\n{script}")
-        .replace("127.0.0.1:8081", &format!("127.0.0.1:{}", place.ports[0]))
-        .replace("127.0.0.1:8082", &format!("127.0.0.1:{}", place.ports[1]))
-        .replace("cargo xtask", env!("CARGO_BIN_EXE_xtask"))
-        .replace("cargo splitctl", &format!("{splitctl} --manifest {}", root.join("split.toml").display()));
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &script]).env("DATABASE_URL", url).current_dir(place.folder.path());
-    // The line to paste for `splitctl`, if there is one.
-    let export = up.lines.iter().find_map(|line| line.trim_start().strip_prefix("export "));
-    shell.envs(export.into_iter().flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('=')));
-    let output = shell.output().expect("a shell");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    let mut rest = said.as_str();
-    for promise in promises {
-        let at =
-            rest.find(promise.as_str()).unwrap_or_else(|| panic!("`{promise}` does not follow in:\n{rest}\nof\n{said}"));
-        rest = &rest[at + promise.len()..];
-    }
-    assert!(promises.len() > 8, "{promises:?}");
-}
-
-/// The shared database, as the line to paste has it.
-fn shared(up: &Up) -> String {
-    up.line("psql").split_whitespace().nth(1).expect("a URL").to_owned()
-}
-
-/// It is another package's program, so cargo has not built it for this test.
-fn build_splitctl(root: &Path) -> String {
-    let mut build = Command::new(env!("CARGO"));
-    let built = build.args(["build", "--quiet", "--bin", "splitctl"]).current_dir(root).status().expect("cargo runs");
-    assert!(built.success());
-    let folder = Path::new(env!("CARGO_BIN_EXE_xtask")).parent().and_then(Path::parent).expect("the target folder");
-    folder.join("debug/splitctl").display().to_string()
-}
-
-/// As long as a reader needs to type the first commands.
+/// Waits for as long as a reader needs to type the first commands.
 fn wait_for_both_to_follow(up: &Up) {
     running::until("both follow", || {
         let both = "select (select count(*) from orders_cursors) + (select count(*) from users_cursors)";
@@ -87,44 +34,47 @@ fn wait_for_both_to_follow(up: &Up) {
 }
 
 #[test]
-fn the_tour_and_the_ways_around_the_limits_work_as_written() {
-    let (tour, mut promises) = commands("A tour");
-    let (limits, more) = commands("Known limits");
-    promises.extend(more);
+fn every_block_of_shell_commands_is_run_or_says_why_not() {
+    let (mut run, mut not_run) = (BTreeMap::new(), Vec::new());
+    for block in documents().iter().flat_map(Document::blocks) {
+        match block.mark {
+            Mark::RunWith(setting) => {
+                assert!([UP, UP_NEXT].contains(&setting.as_str()), "{}: no test runs `{setting}`", block.at);
+                *run.entry(setting).or_insert(0) += 1;
+            }
+            Mark::NotRun(reason) => not_run.push(format!("{}: {reason}", block.at)),
+            Mark::Missing => panic!("{}: no comment above says where the block runs, or why it does not", block.at),
+        }
+    }
+    let run: String = run.iter().map(|(setting, number)| format!("{number} blocks run with `{setting}`\n")).collect();
+    // Past the test harness, which shows only what a failed test prints.
+    let _ = write!(std::io::stderr(), "{run}{} blocks are not run:\n  {}\n", not_run.len(), not_run.join("\n  "));
+    assert!(!run.is_empty());
+}
+
+#[test]
+fn the_tour_and_what_needs_both_services_work_as_written() {
     let place = Place::new();
     let up = place.up();
-    run(&place, &up, &format!("{tour}\n{limits}"), &promises);
+    run_documents(&place, &up, UP, ALL);
 }
 
 #[test]
 fn the_tour_works_on_a_downloaded_postgres() {
-    let (tour, promises) = commands("A tour");
     let place = Place::new();
     if let Some(up) = place.up_on_download(18) {
-        run(&place, &up, &tour, &promises);
+        run_documents(&place, &up, UP, "README.md");
     }
 }
 
 #[test]
-fn the_replicas_are_put_behind_the_views_and_taken_back_as_written() {
-    let (script, promises) = commands("Replicas, step by step");
-    let place = Place::new();
-    let mut up = place.xtask(&["up"]);
-    up.env("EVENTS_VIA", "feed");
-    let up = Up::start(up);
-    wait_for_both_to_follow(&up);
-    run(&place, &up, &script, &promises);
-}
-
-#[test]
-fn orders_moves_out_as_written_and_a_later_up_finds_it_where_it_lives() {
-    let (script, promises) = commands("Moving out, step by step");
+fn replicas_work_and_orders_moves_out_as_written_and_a_later_up_finds_it_where_it_lives() {
     let place = Place::new();
     let mut up = place.xtask(&["up", "--next", "orders"]);
     up.env("EVENTS_VIA", "feed");
     let up = Up::start(up);
     wait_for_both_to_follow(&up);
-    run(&place, &up, &script, &promises);
+    run_documents(&place, &up, UP_NEXT, ALL);
     assert!(std::fs::read_to_string(place.folder.path().join("couplings.svg")).is_ok_and(|map| map.contains("<svg")));
     up.signal(Signal::SIGTERM);
     assert_eq!(up.end().0, Some(0));
@@ -137,4 +87,54 @@ fn orders_moves_out_as_written_and_a_later_up_finds_it_where_it_lives() {
     let down = place.xtask(&["down", "--wipe"]).output().expect("xtask runs");
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     assert!(place.is_quiet() && !place.data().exists());
+}
+
+/// The block below the comment `<!-- file: path -->` is that file.
+#[test]
+fn files_that_documents_show_are_the_files() {
+    for document in documents() {
+        for part in document.text.split("<!-- file: ").skip(1) {
+            let (path, below) = part.split_once(" -->").expect("the end of the comment");
+            let file = Document::read(&root().join(path)).text;
+            let shown = below.trim_start().split_once('\n').and_then(|(_, block)| block.split_once("```"));
+            assert_eq!(shown.map(|(block, _)| block.trim_end()), Some(file.trim_end()), "{}: {path}", document.path);
+        }
+    }
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    kept.chars().filter(|character| character.is_alphanumeric() || "-_".contains(*character)).collect()
+}
+
+#[test]
+fn links_between_documents_lead_to_files_and_headings_that_exist() {
+    let others = ["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|path| Document::read(&root().join(path)));
+    let mut broken = Vec::new();
+    for document in documents().into_iter().chain(others) {
+        let here = root().join(&document.path);
+        let links = document.text.split("](").skip(1).filter_map(|behind| behind.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { here.clone() } else { here.with_file_name(path) };
+            let has = |text: &str| text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            if !target.exists() || !(heading.is_empty() || has(&Document::read(&target).text)) {
+                broken.push(format!("{}: {link}", document.path));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn source_files_that_documents_name_exist() {
+    let files = rust_files(root());
+    let others = ["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|path| Document::read(&root().join(path)));
+    for document in documents().into_iter().chain(others) {
+        for named in document.text.split('`').filter(|piece| piece.ends_with(".rs") && !piece.contains(char::is_whitespace))
+        {
+            assert!(files.iter().any(|file| file.ends_with(named)), "{}: no file is called {named}", document.path);
+        }
+    }
 }
