@@ -29,10 +29,10 @@ pub async fn run(Complete { act, give_up_way_back }: Complete, manifest: &Path) 
     let completed = complete::run(&mut the_move, act.locking, way_back).await?;
     act.output.print(&completed, || {
         format!(
-            "{0}: the move is complete, {1} old tables are dropped. At its next restart, give the service {2} as its \
+            "{} old tables are dropped, the move of {} is complete. At its next restart, give the service {} as its \
              database and remove its NEXT variable",
-            completed.owner,
             completed.dropped.len(),
+            completed.owner,
             address(&the_move.target.url)
         )
     });
