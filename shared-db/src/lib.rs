@@ -5,6 +5,7 @@ mod alone;
 mod connector;
 mod database;
 mod error;
+mod gauges;
 mod run;
 mod schema;
 mod switches;

@@ -1,17 +1,18 @@
-//! Connections, and what every session of this program has in common.
+//! Connections to Postgres, and the session settings that all of them share.
 
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, FromRow, PgConnection, query_as, query_scalar};
 
-/// The oldest and the newest major version that this is made for.
+/// The major versions of Postgres that splitctl supports.
 const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
 
-/// Settings that decide how values look as text, so that both sides say the same; a server that lost us lets go; and nothing
-/// that a role or database has as its default gets in between: a commit that is acknowledged is one that stays.
+/// Values must look the same as text on both sides. A server must drop a session whose client is gone. Defaults of a role or
+/// a database must not weaken a session: an acknowledged commit is a durable one.
 const SETTINGS: &str = "
+    set client_min_messages = warning;
     set datestyle = 'ISO, YMD';
     set intervalstyle = 'postgres';
     set timezone = 'UTC';
@@ -30,37 +31,53 @@ const SETTINGS: &str = "
     set tcp_keepalives_count = 3;
     set splitctl.at_work = 'yes'";
 
-/// Connects as an operator. The session's `search_path` holds no schema of the user's: every name is written with its own.
+/// Connects as an operator. The session's `search_path` holds no schema of the user, so every statement names the schema.
 ///
 /// # Errors
-/// Which database (by host, port and name, never by its password) does not answer, and why.
+/// If the database does not answer: its host, port and name, never its password, and the cause.
 pub async fn connect(url: &str) -> Result<PgConnection> {
-    let place = place(url);
-    let options = PgConnectOptions::from_str(url).map_err(|_| anyhow!("{place} is not a valid Postgres URL"))?;
+    let address = address(url);
+    let options = PgConnectOptions::from_str(url).map_err(|_| anyhow!("{address} is not a valid Postgres URL"))?;
     let options = options.application_name("splitctl").disable_statement_logging();
-    let mut connection = PgConnection::connect_with(&options).await.with_context(|| format!("{place} does not answer"))?;
+    let mut connection = PgConnection::connect_with(&options).await.with_context(|| format!("{address} does not answer"))?;
     connection.execute(SETTINGS).await?;
     let version = version(&mut connection).await?;
-    ensure!(VERSIONS.contains(&version), "{place} is Postgres {version}; this program is made for 15 to 18");
+    ensure!(VERSIONS.contains(&version), "{address} is Postgres {version}; splitctl supports 15 to 18");
     Ok(connection)
 }
 
 /// The server's major version.
 pub async fn version(connection: &mut PgConnection) -> Result<i32> {
-    let number: i32 = connection.fetch_one("select current_setting('server_version_num')::int").await?.try_get(0)?;
+    let number: i32 = query_scalar("select current_setting('server_version_num')::int").fetch_one(connection).await?;
     Ok(number / 10000)
 }
 
-/// Host, port and database of a URL: what may be shown of it.
-pub fn place(url: &str) -> String {
+/// Host, port and database of a URL: the part without a password.
+pub fn address(url: &str) -> String {
     let Ok(url) = url::Url::parse(url) else { return "the database".to_owned() };
     let host = url.host_str().unwrap_or("localhost");
     format!("{host}:{}{}", url.port().unwrap_or(5432), url.path())
 }
 
-/// Runs statements that have no parameters and no rows.
+/// Runs statements without parameters and rows. Every name in them is quoted, since no parameter can stand for a name.
 pub async fn execute(connection: &mut PgConnection, statements: impl Into<String>) -> Result<(), sqlx::Error> {
     connection.execute(AssertSqlSafe(statements.into())).await.map(drop)
+}
+
+/// The rows of a statement that holds quoted names.
+pub async fn fetch<T>(connection: &mut PgConnection, statement: String) -> Result<Vec<T>, sqlx::Error>
+where
+    T: for<'row> FromRow<'row, PgRow> + Send + Unpin,
+{
+    query_as(AssertSqlSafe(statement)).fetch_all(connection).await
+}
+
+/// The first value of a statement that holds quoted names, if it has a row.
+pub async fn fetch_value<T>(connection: &mut PgConnection, statement: String) -> Result<Option<T>, sqlx::Error>
+where
+    T: for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+{
+    query_scalar(AssertSqlSafe(statement)).fetch_optional(connection).await
 }
 
 /// The SQLSTATE of an error, if the server sent one.

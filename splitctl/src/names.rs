@@ -1,24 +1,24 @@
-//! Names as SQL writes them.
+//! Names of relations and functions, read and written as SQL does.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The schema of names that stand without one.
+/// The schema of a name that is written without one.
 const DEFAULT_SCHEMA: &str = "public";
 
-/// A relation or function with its schema, each part as the catalog has it (unquoted).
+/// A relation or function with its schema. Both parts are unquoted, as in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::FromRow)]
 pub struct Qualified {
-    /// The schema.
+    /// Its schema.
     pub schema: String,
-    /// The name in it.
+    /// Its name within the schema.
     pub name: String,
 }
 
 impl Qualified {
-    /// From parts as the catalog has them.
+    /// Takes both parts unquoted.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self { schema: schema.into(), name: name.into() }
     }
@@ -29,7 +29,7 @@ impl Qualified {
     }
 }
 
-/// For people and manifests: quoted only where it must be, and without the schema if that is `public`.
+/// For people and manifests: quoted only where necessary, and without the schema `public`.
 impl fmt::Display for Qualified {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.schema != DEFAULT_SCHEMA {
@@ -39,12 +39,12 @@ impl fmt::Display for Qualified {
     }
 }
 
-/// Reads what SQL would: `orders`, `billing.orders`, `"Odd schema"."Odd.name"`; unquoted letters are lower case.
+/// Reads a name as SQL does: `orders`, `billing.orders`, `"Odd schema"."Odd.name"`. Unquoted letters become lower case.
 impl FromStr for Qualified {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no name: write table, schema.table or \"Odd schema\".\"Odd table\"");
+        let wrong = || format!("`{text}` is not a name: write table, schema.table or \"Odd schema\".\"Odd table\"");
         let mut parts = parse_identifiers(text).ok_or_else(wrong)?;
         let (name, schema) = (parts.pop().ok_or_else(wrong)?, parts.pop().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned()));
         if parts.is_empty() { Ok(Self { schema, name }) } else { Err(wrong()) }
@@ -63,7 +63,7 @@ impl Serialize for Qualified {
     }
 }
 
-/// Splits at the dots outside of quotes; `None` for what no identifier can be.
+/// Splits a name at the dots outside of quotes. Returns `None` if a part cannot be an identifier.
 pub fn parse_identifiers(text: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
@@ -103,18 +103,18 @@ pub fn parse_identifiers(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// An identifier for a statement.
+/// Quotes an identifier for a statement.
 pub fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text for a statement, whatever `standard_conforming_strings` says.
+/// Quotes a text for a statement. The result does not depend on `standard_conforming_strings`.
 pub fn quote_literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }
 
-/// An identifier for people: quoted only if it must be.
+/// An identifier for people, quoted only where necessary.
 pub fn shown(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.chars().all(|character| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_');

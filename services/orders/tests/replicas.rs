@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::events::consumer::{Feed, Source};
+use chassis::events::consumer::Feed;
+use chassis::events::{NoBroker, Transport};
 use chassis::remote::Limits;
 use dev::http::Client;
 use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
@@ -92,15 +93,16 @@ impl Pair {
         let feed = Feed::new("orders", &self.addresses.1.into());
         let app = self.apps.0.clone();
         self.consumers.push(tokio::spawn(async move {
-            match users::open_orders::replica::follow(app.database, feed, Source::Feed).await {}
+            match users::open_orders::replica::follow(app, feed, Transport::<NoBroker>::Feed).await {}
         }));
     }
 
     fn orders_follow(&mut self) {
         let feed = Feed::new("users", &self.addresses.0.into());
         let app = self.apps.1.clone();
-        self.consumers
-            .push(tokio::spawn(async move { match orders::customers::replica::follow(app, feed, Source::Feed).await {} }));
+        self.consumers.push(tokio::spawn(async move {
+            match orders::customers::replica::follow(app, feed, Transport::<NoBroker>::Feed).await {}
+        }));
     }
 
     /// Stops the consumers, and waits until they have released their locks.
@@ -255,7 +257,7 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     orders::customers::replica::run(pair.apps.1.clone(), &feed, rebuild).await.expect("rebuilt");
     let feed = Feed::new("orders", &pair.addresses.1.into());
     let rebuild = users::open_orders::replica::Command::Rebuild;
-    users::open_orders::replica::run(pair.apps.0.database.clone(), &feed, rebuild).await.expect("rebuilt");
+    users::open_orders::replica::run(pair.apps.0.clone(), &feed, rebuild).await.expect("rebuilt");
     pair.splitctl(&["compare", "--patience", "0s"]).await;
     pair.execute("drop view customers; drop table customers_replica cascade").await;
     pair.refused(&["compare"], 2).await;

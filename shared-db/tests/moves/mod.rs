@@ -1,4 +1,4 @@
-//! A move of orders' tables, by hand: what `splitctl` does to two databases at a switch, and the services are not told.
+//! A move of orders' tables by hand: the test does to two databases what `splitctl` does at a switch.
 
 use std::time::Duration;
 
@@ -6,24 +6,18 @@ use dev::postgres::{ORDERS_ROLE, TestDatabase};
 use shared_db::{Database, Settings, Side};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
-/// What orders owns, in an order in which rows can be copied.
+/// The tables of orders, in an order in which rows can be copied.
 const TABLES: [&str; 6] =
     ["orders", "order_items", "order_events", "customers_replica", "orders_cursors", "orders_parked_events"];
 const TABLES_AND_VIEWS: &str =
     "orders, order_items, order_events, customers_replica, orders_cursors, orders_parked_events, customers";
-const SWITCHES: &str = "
-    create schema splitctl;
-    create table splitctl.switches (
-        owner text not null,
-        generation bigint not null,
-        side text not null check (side in ('source', 'target')),
-        at timestamptz not null default now(),
-        primary key (owner, generation)
-    );
-    grant usage on schema splitctl to orders_svc;
-    grant select on splitctl.switches to orders_svc";
+/// The table that splitctl and every service agree on, and the rights of the service's role.
+const SWITCHES: &str = concat!(
+    include_str!("../../../splitctl/contract/switches.sql"),
+    "grant usage on schema splitctl to orders_svc; grant select on splitctl.switches to orders_svc"
+);
 
-/// Two databases, and where orders' tables live.
+/// Two databases, and the side where orders' tables live.
 pub struct Move {
     pub source: TestDatabase,
     pub target: TestDatabase,
@@ -32,7 +26,7 @@ pub struct Move {
 }
 
 impl Move {
-    /// The shared database, as it must be before a move, and an empty one of orders' own, still closed.
+    /// The shared database as it must be before a move, and an empty database of orders' own, which is closed.
     pub async fn begin() -> Self {
         let (source, target) = (TestDatabase::create(), TestDatabase::own("orders"));
         let mut owner = source.owner().await;
@@ -48,7 +42,7 @@ impl Move {
         this
     }
 
-    /// A process of orders, on both databases.
+    /// The connections of one process of orders to both databases.
     pub fn database(&self, name: &str, max_connections: usize) -> Database {
         let settings = settings(name, max_connections);
         let source = Database::new(&self.source.url_as(ORDERS_ROLE), &settings).expect("a URL");
@@ -74,8 +68,8 @@ impl Move {
         open(&mut self.owner(side).await).await;
     }
 
-    /// To the other side: everything is copied while it cannot change, `prepare` does what it likes there, it is opened, and
-    /// the side that is left is closed and says so.
+    /// Switches to the other side: copies all rows under a lock, runs `prepare` there, opens that side, and closes the old side
+    /// with the row of the switch.
     pub async fn switch(&mut self, prepare: &str) {
         let to = match self.side {
             Side::Source => Side::Target,
@@ -84,7 +78,7 @@ impl Move {
         let (mut left, mut entered) = (self.owner(self.side).await, self.owner(to).await);
         let mut fence = loop {
             let mut fence = left.begin().await.expect("a transaction");
-            // Given up before Postgres would look for a deadlock, and end a request for it.
+            // Below `deadlock_timeout`: above it, Postgres could cancel a request instead.
             let lock =
                 format!("set local lock_timeout = '200ms'; lock table {} in share row exclusive mode", TABLES.join(", "));
             match fence.execute(AssertSqlSafe(lock)).await {
@@ -109,7 +103,7 @@ impl Move {
     }
 }
 
-/// The usual settings, but with patience for a machine that has much else to do.
+/// The usual settings with long time-outs, for a busy machine.
 pub fn settings(name: &str, max_connections: usize) -> Settings {
     let mut settings = Settings::new(name, max_connections);
     for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
@@ -126,19 +120,19 @@ async fn open(owner: &mut PgConnection) {
     execute(owner, &format!("grant select, insert, update, delete on {TABLES_AND_VIEWS} to {ORDERS_ROLE}")).await;
 }
 
-/// Runs statements.
+/// Runs statements, which must succeed.
 pub async fn execute(connection: &mut PgConnection, statements: &str) {
     let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await;
     done.unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
-/// The number that a query answers.
+/// The number that a query returns.
 pub async fn number(connection: &mut PgConnection, query: &str) -> i64 {
     let row = sqlx::query(AssertSqlSafe(query.to_owned())).fetch_one(connection).await;
     row.unwrap_or_else(|error| panic!("{query}: {error}")).get(0)
 }
 
-/// Waits until a query answers with this number.
+/// Waits until a query returns this number.
 pub async fn until(connection: &mut PgConnection, query: &str, expected: i64) {
     let reached = async {
         while number(connection, query).await != expected {
@@ -148,7 +142,7 @@ pub async fn until(connection: &mut PgConnection, query: &str, expected: i64) {
     tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never {expected}: {query}"));
 }
 
-/// Makes the tables of the one database those of the other, and begins a new life of the log there.
+/// Copies all rows to the other database, and begins a new epoch of the log there.
 async fn copy(from: &mut PgConnection, to: &mut PgConnection) {
     let mut contents = Vec::new();
     for table in TABLES {
@@ -159,7 +153,7 @@ async fn copy(from: &mut PgConnection, to: &mut PgConnection) {
     let lost = "select count(*) from (
                     select to_jsonb(e) from order_events e except select value from jsonb_array_elements($1::jsonb)) lost";
     let lost: i64 = sqlx::query_scalar(lost).bind(&contents[2].1).fetch_one(&mut *to).await.expect("a number");
-    assert_eq!(lost, 0, "events were written where the tables had been left");
+    assert_eq!(lost, 0, "events were written to the side that the tables had left");
     execute(to, &format!("begin; set local session_replication_role = replica; truncate {}", TABLES.join(", "))).await;
     for (table, rows) in contents {
         let insert = format!(

@@ -1,12 +1,22 @@
 //! One file for each command: its flags, and what it prints. The work is done in the modules beside this folder.
 
+mod abort;
+mod arguments;
+mod attach;
 mod audit;
 mod compare;
+mod complete;
+mod copy;
+mod cutover;
+mod detach;
 mod grants;
 mod init;
-mod moving;
+mod plan;
 mod replace;
 mod restore;
+mod rollback;
+mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,8 +25,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::exit;
-use crate::moving::Place;
+use crate::moving::Side;
 use crate::output::note;
+use arguments::{Act, Look};
 
 /// The way out of a shared Postgres: shows what couples the owners of its tables, ends borrowings, and moves one owner's
 /// tables to a database of their own – online, verified, and with a way back.
@@ -54,26 +65,26 @@ enum Command {
     Replace(replace::Replace),
     /// Undoes `replace`
     Restore(restore::Restore),
-    /// Checks everything that would stop a move; changes nothing
-    Plan(moving::Look),
-    /// Copies an owner's tables to its target, and replicates every change to it
-    Copy(moving::Act),
+    /// Prints everything that would stop or surprise a move; changes nothing
+    Plan(Look),
+    /// Copies an owner's tables to its target; from then on every change follows
+    Copy(Act),
     /// Compares the rows of both sides while writes go on
-    Verify(moving::Verify),
-    /// Drops the foreign keys between what moves and what stays
-    Detach(moving::Act),
-    /// Restores these foreign keys
-    Attach(moving::Act),
-    /// Switches to the target: writers wait for some milliseconds
-    Cutover(moving::Switch),
-    /// Switches back to the source: any time before `complete`
-    Rollback(moving::Switch),
-    /// Drops the old tables: the only step without a way back
-    Complete(moving::Complete),
+    Verify(verify::Verify),
+    /// Drops the foreign keys between the tables that move and those that stay
+    Detach(Act),
+    /// Creates those foreign keys again
+    Attach(Act),
+    /// Switches to the target; writers wait for some milliseconds
+    Cutover(cutover::Switch),
+    /// Switches back to the source, any time before `complete`
+    Rollback(cutover::Switch),
+    /// Drops the old tables; this step cannot be undone
+    Complete(complete::Complete),
     /// Undoes a move that is not complete
-    Abort(moving::Abort),
-    /// Shows how far a move is, and the next command
-    Status(moving::Look),
+    Abort(abort::Abort),
+    /// Prints how far a move is, and the next command
+    Status(Look),
 }
 
 /// Reads `.env` and the arguments, and runs the command.
@@ -110,16 +121,16 @@ async fn dispatch(arguments: Arguments) -> Result<u8> {
         Command::Compare(compare) => compare::run(compare, manifest).await,
         Command::Replace(replace) => replace::run(replace, manifest).await,
         Command::Restore(restore) => restore::run(restore, manifest).await,
-        Command::Plan(command) => moving::plan(manifest, &command).await,
-        Command::Copy(command) => moving::copy(manifest, &command).await,
-        Command::Verify(command) => moving::verify(manifest, &command).await,
-        Command::Detach(command) => moving::foreign_keys(manifest, &command, false).await,
-        Command::Attach(command) => moving::foreign_keys(manifest, &command, true).await,
-        Command::Cutover(command) => moving::switch(manifest, &command, Place::Target).await,
-        Command::Rollback(command) => moving::switch(manifest, &command, Place::Source).await,
-        Command::Complete(command) => moving::complete(manifest, &command).await,
-        Command::Abort(command) => moving::abort(manifest, &command).await,
-        Command::Status(command) => moving::status(manifest, &command).await,
+        Command::Plan(plan) => plan::run(plan, manifest).await,
+        Command::Copy(copy) => copy::run(copy, manifest).await,
+        Command::Verify(verify) => verify::run(verify, manifest).await,
+        Command::Detach(detach) => detach::run(detach, manifest).await,
+        Command::Attach(attach) => attach::run(attach, manifest).await,
+        Command::Cutover(cutover) => cutover::run(cutover, manifest, Side::Target).await,
+        Command::Rollback(rollback) => rollback::run(rollback, manifest).await,
+        Command::Complete(complete) => complete::run(complete, manifest).await,
+        Command::Abort(abort) => abort::run(abort, manifest).await,
+        Command::Status(status) => status::run(status, manifest).await,
     }
 }
 

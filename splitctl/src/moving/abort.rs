@@ -1,4 +1,4 @@
-//! Takes a move back that has not been completed: nothing of it is left but the journal.
+//! Undoes a move that is not complete. Only the journal keeps it.
 
 use std::path::Path;
 
@@ -7,109 +7,116 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::fence::Locking;
-use super::journal::{self, State, Switch, append};
-use super::side::{Place, Side};
-use super::stream::Names;
-use super::{Move, complete, crash_point, crossings, lock, relations, slot, stream};
+use super::journal::{Journal, State, Step};
+use super::side::{Database, Side};
+use super::switches::Switch;
+use super::{Move, cleanup, crash_point, crossings, relations, schema, slot, stream, versions};
 use crate::database::execute;
-use crate::exit::{Refused, require};
+use crate::exit::require;
 use crate::manifest::Manifest;
+use crate::names::Qualified;
 
-/// What was taken back.
+/// The result of an abort.
 #[derive(Debug, Serialize)]
 pub struct Aborted {
-    /// Whose move.
+    /// The owner.
     pub owner: String,
-    /// What became of the target's tables.
+    /// What happened to the target's tables.
     pub target: &'static str,
-    /// Foreign keys that were put back.
+    /// The number of foreign keys that were created again.
     pub attached: usize,
-    /// Why others were not.
+    /// Why the foreign keys could not be created again.
     pub not_attached: Option<String>,
 }
 
-/// Ends the streams, takes triggers and publications away, and empties the target again.
+/// Ends the streams, removes triggers and publications, and empties the target.
 ///
 /// # Errors
-/// [`Refused`] while the tables live in the target: that takes a rollback first.
-pub async fn run(moving: &mut Move, locking: Locking) -> Result<Aborted> {
-    let state = moving.state()?.clone();
-    let name = moving.owner.clone();
-    let names = moving.names(state.number);
-    check(&state, &name)?;
-    append(&mut moving.source.connection, state.number, &name, "abort", "intent", &json!({})).await?;
+/// [`crate::exit::Refused`] while the tables live in the target: roll back first.
+pub async fn run(the_move: &mut Move, locking: Locking) -> Result<Aborted> {
+    the_move.check_open()?;
+    check(&the_move.state, &the_move.owner_name)?;
+    the_move.journal.intend(Step::Abort, json!({})).await?;
     crash_point("abort intended");
-    stream::end_all(&mut moving.source, &mut moving.target, &names).await?;
+    stream::end_all(&mut the_move.source, &mut the_move.target, &the_move.state.names).await?;
     crash_point("streams ended");
-    complete::clean(moving, locking).await?;
-    empty_target(moving, &state).await?;
+    cleanup::run(the_move, locking).await?;
+    empty_target(the_move).await?;
     crash_point("target emptied");
+    let Move { owner_name, source, journal, state, .. } = the_move;
     let target = if state.begun.made_tables { "dropped" } else { "emptied" };
-    end(&mut moving.source, &name, &state, locking, target).await
+    end(source, journal, owner_name, state, locking, target).await
 }
 
-/// The same where the target is gone for good: the source alone is cleaned.
+/// Does the same if the target is gone for good: it cleans the source alone.
 ///
 /// # Errors
-/// [`Refused`] if the source says that the tables live in the target.
-pub async fn without_target(manifest: &Path, owner: &str, locking: Locking) -> Result<Aborted> {
-    let manifest = Manifest::read(manifest)?;
-    let url = manifest.source.resolve("source")?;
-    let mut source = Side::open(Place::Source, url.clone(), url).await?;
-    let _lock = lock(&source).await?;
-    let state = journal::read(&mut source.connection, None, owner).await?;
-    let state = state.ok_or_else(|| Refused(format!("no move of {owner} is open")))?;
-    check(&state, owner)?;
-    let names = Names::new(owner, state.number, source.identity.database);
-    append(&mut source.connection, state.number, owner, "abort", "intent", &json!({ "without": "target" })).await?;
-    slot::all_dropped(&mut source.connection, &names).await?;
-    complete::clean_side(&mut source, &names, owner, &state, locking).await?;
-    end(&mut source, owner, &state, locking, "left as they are, and so is the subscription there").await
+/// [`crate::exit::Refused`] if the source says that the tables live in the target.
+pub async fn without_target(manifest: &Path, owner_name: &str, locking: Locking) -> Result<Aborted> {
+    let url = Manifest::read(manifest)?.source.resolve("source")?;
+    let mut source = Database::open(Side::Source, url.clone(), url).await?;
+    versions::check(&mut source).await?;
+    let mut journal = Journal::open(&source, owner_name).await?;
+    journal.lock().await?;
+    let state = journal.read(&source.identity, None).await?;
+    require!(state.is_open(), "no move of {owner_name} is open");
+    check(&state, owner_name)?;
+    journal.intend(Step::Abort, json!({ "without": "target" })).await?;
+    slot::drop_all(&mut source.connection, &[state.names.all_streams()]).await?;
+    cleanup::clean(&mut source, owner_name, &state, locking).await?;
+    let target = "left as they are, and so is the subscription there";
+    end(&mut source, &mut journal, owner_name, &state, locking, target).await
 }
 
-fn check(state: &State, owner: &str) -> Result<()> {
+fn check(state: &State, owner_name: &str) -> Result<()> {
     require!(
-        state.lives == Place::Source,
-        "the tables live in the target: `splitctl rollback {owner}` first, or `splitctl complete {owner}`"
+        state.switch.lives == Side::Source,
+        "{owner_name}: the tables live in the target: run `splitctl rollback {owner_name}` first, or `splitctl complete \
+         {owner_name}`"
     );
     require!(
-        state.pending.as_deref() != Some("rollback"),
-        "the rollback has not come to its end: repeat `splitctl rollback {owner}`"
+        state.pending != Some(Step::Rollback),
+        "{owner_name}: the rollback is not done: repeat `splitctl rollback {owner_name}`"
     );
     Ok(())
 }
 
-async fn empty_target(moving: &mut Move, state: &State) -> Result<()> {
-    let views = moving.moving().views.clone();
-    let target = &mut moving.target.connection;
-    let tables: Vec<_> = relations::tables(target, &state.begun.tables).await?.into_iter().map(|table| table.name).collect();
+async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()> {
+    let connection = &mut target.connection;
+    let known = relations::tables(connection, &state.begun.tables).await?;
+    let tables: Vec<Qualified> = known.into_iter().map(|table| table.name).collect();
     if tables.is_empty() {
         return Ok(());
     }
     let statement = if state.begun.made_tables {
-        format!("begin; {}; commit", complete::dropping(target, &tables, &views).await?)
+        format!("begin; {}; commit", schema::dropping(connection, &tables, &owner.views).await?)
     } else {
-        let listed: Vec<String> = tables.iter().map(crate::names::Qualified::sql).collect();
-        format!("truncate {}", listed.join(", "))
+        format!("truncate {}", relations::list(&tables))
     };
-    execute(target, format!("set client_min_messages = warning; set lock_timeout = '10s'; {statement}"))
+    execute(connection, format!("set lock_timeout = '10s'; {statement}"))
         .await
-        .context("the target's tables cannot be taken away")
+        .context("the target's tables cannot be removed")
 }
 
-/// What is the source's: keys that were taken off, and the last word on where the tables live.
-async fn end(source: &mut Side, owner: &str, state: &State, locking: Locking, target: &'static str) -> Result<Aborted> {
-    // A key that cannot come back stops nothing: a stream that went on would pin WAL for it.
-    let attached = crossings::put_back(source, owner, state, locking).await;
-    let (attached, not_attached) = match attached {
+/// Creates the foreign keys again, and writes where the tables live.
+async fn end(
+    source: &mut Database,
+    journal: &mut Journal,
+    owner_name: &str,
+    state: &State,
+    locking: Locking,
+    target: &'static str,
+) -> Result<Aborted> {
+    // An abort goes on although rows break a key: an open move would make the source keep its WAL.
+    let (attached, not_attached) = match crossings::attach_all(source, journal, state, locking).await {
         Ok(keys) => (keys.len(), None),
         Err(error) => (0, Some(format!("{error:#}"))),
     };
-    if state.generation > 0 {
-        // A service that starts later must not take an old switch for the last word.
-        let here = Switch { generation: state.generation + 1, lives: Place::Source, way_back: None };
-        execute(&mut source.connection, journal::switching(owner, &here)).await?;
+    if state.switch.generation > 0 {
+        // A service that starts later must not go by an old switch.
+        let here = Switch { generation: state.switch.generation + 1, lives: Side::Source, way_back: None };
+        execute(&mut source.connection, here.statement(owner_name)).await?;
     }
-    append(&mut source.connection, state.number, owner, "abort", "record", &json!({ "not attached": not_attached })).await?;
-    Ok(Aborted { owner: owner.to_owned(), target, attached, not_attached })
+    journal.record(Step::Abort, json!({ "not attached": not_attached })).await?;
+    Ok(Aborted { owner: owner_name.to_owned(), target, attached, not_attached })
 }

@@ -1,159 +1,196 @@
-//! What joins the moving tables to those that stay, and must be replaced before the cutover. Foreign keys can be taken off
-//! here, and put back.
+//! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop the
+//! foreign keys among them, and create them again.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{FromRow, PgConnection, query_as};
 
 use super::fence::{self, Locking};
-use super::journal::{Detached, State, append};
-use super::relations::oids;
-use super::side::{Place, Side};
+use super::journal::{Journal, State, Step};
+use super::relations;
+use super::side::{Database, Side};
 use super::{Move, crash_point};
 use crate::audit;
 use crate::database::execute;
 use crate::exit::{Refused, require};
 use crate::names::{Qualified, quote_ident};
 
-/// The crossings that still stand, in words.
-pub async fn standing(moving: &mut Move) -> Result<Vec<String>> {
-    let owner = moving.moving().clone();
-    let connection = &mut moving.source.connection;
-    let mut standing: Vec<String> = foreign_keys(connection, &owner.tables)
-        .await?
-        .into_iter()
-        .map(|key| {
-            format!(
-                "the foreign key {} on {} joins what will be in two databases: `splitctl detach {}`",
-                key.name, key.table, moving.owner
-            )
-        })
-        .collect();
-    let reading = format!(
-        "with moving as ({})
-         select distinct format('the view %I.%I reads %I.%I, which %s: put a table of its own side behind it, or list it', vn.nspname, v.relname, tn.nspname, t.relname,
-             case when t.oid in (select relid from moving) then 'moves' else 'stays' end)
-         from pg_rewrite r
-         join pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
-         join pg_namespace vn on vn.oid = v.relnamespace
-         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
-         join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p', 'v', 'm')
-         join pg_namespace tn on tn.oid = t.relnamespace
-         where (v.oid in (select relid from moving)) <> (t.oid in (select relid from moving))
-           and vn.nspname not in ('pg_catalog', 'information_schema') and tn.nspname not in ('pg_catalog', 'information_schema')
-         order by 1",
-        oids(&owner.relations())
-    );
-    standing.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(reading)).fetch_all(&mut *connection).await?);
-    let code = audit::code_across(connection, &moving.manifest, &moving.owner).await?;
-    standing
-        .extend(code.into_iter().map(|finding| format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by)));
-    Ok(standing)
+/// A foreign key between a table that moves and one that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+pub struct ForeignKey {
+    /// The table that has it.
+    #[sqlx(flatten)]
+    pub table: Qualified,
+    /// Its name.
+    #[sqlx(rename = "constraint_name")]
+    pub name: String,
+    /// Its definition, from `pg_get_constraintdef`.
+    pub definition: String,
 }
 
-/// Foreign keys between tables that move and tables that stay.
-async fn foreign_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Detached>> {
-    let statement = format!(
-        "with moving as ({})
-         select n.nspname::text, t.relname::text, c.conname::text, pg_get_constraintdef(c.oid)
-         from pg_constraint c
-         join pg_class t on t.oid = c.conrelid
-         join pg_namespace n on n.oid = t.relnamespace
-         where c.contype = 'f' and c.conparentid = 0
-           and (c.conrelid in (select relid from moving)) <> (c.confrelid in (select relid from moving))
-         order by 1, 2, 3",
-        oids(tables)
-    );
-    let rows = sqlx::query(AssertSqlSafe(statement)).fetch_all(connection).await?;
-    let read = rows.iter().map(|row| {
-        let table = Qualified::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?);
-        Ok(Detached { table, name: row.try_get(2)?, definition: row.try_get(3)? })
-    });
-    read.collect()
+/// Describes the crossings that stand, and what replaces each.
+pub async fn list(the_move: &mut Move) -> Result<Vec<String>> {
+    let Move { manifest, owner_name, owner, source, .. } = the_move;
+    let connection = &mut source.connection;
+    let mut crossings = Vec::new();
+    for ForeignKey { table, name, .. } in foreign_keys(connection, &owner.tables).await? {
+        crossings
+            .push(format!("{table}: the foreign key {name} crosses to the other database: `splitctl detach {owner_name}`"));
+    }
+    crossings.extend(relations::select_lines(connection, VIEWS, &owner.relations()).await?);
+    for finding in audit::code_across(connection, manifest, owner_name).await? {
+        crossings.push(format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by));
+    }
+    Ok(crossings)
 }
 
-/// Takes the crossing foreign keys off, and keeps their definitions in the journal.
+/// Drops the foreign keys that cross. The journal keeps their definitions.
 ///
 /// # Errors
-/// [`crate::exit::Refused`] if no move is open, or a lock cannot be had.
-pub async fn detach(moving: &mut Move, locking: Locking) -> Result<Vec<Detached>> {
-    let state = moving.state()?.clone();
-    require!(state.lives == Place::Source, "the tables have left the source: its foreign keys are off");
-    state.check_goes_on(&moving.owner)?;
-    let tables = moving.moving().tables.clone();
-    let owner = moving.owner.clone();
-    let connection = &mut moving.source.connection;
-    let keys = foreign_keys(connection, &tables).await?;
-    // Those of an earlier try that did not come to its end stay known.
+/// [`Refused`] if no move is open, or a table cannot be locked.
+pub async fn detach(the_move: &mut Move, locking: Locking) -> Result<Vec<ForeignKey>> {
+    the_move.check_open()?;
+    let Move { owner_name, owner, source, journal, state, .. } = the_move;
+    require!(state.switch.lives == Side::Source, "{owner_name}: the tables live in the target, so no foreign key crosses");
+    state.check_not_ending(owner_name)?;
+    let keys = foreign_keys(&mut source.connection, &owner.tables).await?;
+    // An earlier run may have dropped some keys and then been killed.
     let mut known = state.detached.clone();
     known.extend(keys.iter().filter(|key| !state.detached.contains(key)).cloned());
-    append(connection, state.number, &owner, "detach", "intent", &json!(known)).await?;
+    journal.intend(Step::Detach, &known).await?;
     crash_point("detach intended");
-    let drops: Vec<String> = keys
-        .iter()
-        .map(|key| format!("alter table {} drop constraint {}", key.table.sql(), quote_ident(&key.name)))
-        .collect();
-    fence::run_each(connection, &tables, &drops, locking).await?;
-    append(connection, state.number, &owner, "detach", "record", &json!(known)).await?;
+    let drop = |key: &ForeignKey| format!("alter table {} drop constraint {}", key.table.sql(), quote_ident(&key.name));
+    let drops: Vec<String> = keys.iter().map(drop).collect();
+    fence::run_each(&mut source.connection, &owner.tables, &drops, locking).await?;
+    journal.record(Step::Detach, &known).await?;
     Ok(keys)
 }
 
-/// Puts back the foreign keys that were taken off: first for what is written from now on, then for what is there.
+/// Creates the foreign keys again that `detach` dropped.
 ///
 /// # Errors
-/// [`crate::exit::Refused`] if rows break one: which key.
-pub async fn attach(moving: &mut Move, locking: Locking) -> Result<Vec<Detached>> {
-    let state = moving.state()?.clone();
-    require!(state.lives == Place::Source, "the tables live in the target: `splitctl rollback {}` first", moving.owner);
-    put_back(&mut moving.source, &moving.owner, &state, locking).await
+/// [`Refused`] if rows break a key.
+pub async fn attach(the_move: &mut Move, locking: Locking) -> Result<Vec<ForeignKey>> {
+    the_move.check_open()?;
+    let Move { owner_name, source, journal, state, .. } = the_move;
+    require!(
+        state.switch.lives == Side::Source,
+        "{owner_name}: the tables live in the target: `splitctl rollback {owner_name}` first"
+    );
+    attach_all(source, journal, state, locking).await
 }
 
-/// The same, on the source alone.
-pub(super) async fn put_back(source: &mut Side, owner: &str, state: &State, locking: Locking) -> Result<Vec<Detached>> {
+/// Does the same, with the source alone.
+///
+/// # Errors
+/// [`Refused`] if rows break a key.
+pub async fn attach_all(
+    source: &mut Database,
+    journal: &mut Journal,
+    state: &State,
+    locking: Locking,
+) -> Result<Vec<ForeignKey>> {
     if state.detached.is_empty() {
         return Ok(Vec::new());
     }
-    let version = source.version;
-    let connection = &mut source.connection;
-    append(connection, state.number, owner, "attach", "intent", &json!(state.detached)).await?;
+    journal.intend(Step::Attach, &state.detached).await?;
     for key in &state.detached {
-        let (table, name) = (key.table.sql(), quote_ident(&key.name));
-        let there = sqlx::query(
-            "select (select relkind = 'p' from pg_class where oid = to_regclass($1)), exists (select from pg_constraint where conrelid = to_regclass($1) and conname = $2)",
-        );
-        let row = there.bind(&table).bind(&key.name).fetch_one(&mut *connection).await?;
-        let (partitioned, there): (Option<bool>, bool) = (row.try_get(0)?, row.try_get(1)?);
-        let (definition, was_valid) = match key.definition.strip_suffix(" NOT VALID") {
-            Some(definition) => (definition, false),
-            None => (&*key.definition, true),
-        };
-        // A key of a partitioned table comes with a look at its rows, or not at all, before 18.
-        let later = if partitioned == Some(true) && version < 18 { "" } else { " not valid" };
-        if !there {
-            let add = format!("alter table {table} add constraint {name} {definition}{later}");
-            fence::run_each(connection, &state.begun.tables, &[add], locking)
-                .await
-                .map_err(|error| broken(error, key, owner))?;
-        }
-        if was_valid {
-            let validate = execute(connection, format!("alter table {table} validate constraint {name}")).await;
-            validate.map_err(|error| broken(error.into(), key, owner))?;
-        }
+        attach_one(source, key, locking).await.map_err(|error| explain(error, key))?;
     }
-    append(connection, state.number, owner, "attach", "record", &json!({})).await?;
+    journal.record(Step::Attach, json!({})).await?;
     Ok(state.detached.clone())
 }
 
-/// A key that rows break is for people to mend.
-fn broken(error: anyhow::Error, key: &Detached, owner: &str) -> anyhow::Error {
-    let reason =
-        error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error).map(|error| error.message().to_owned());
-    match reason {
+/// The key holds first for new rows, then for those that exist.
+async fn attach_one(source: &mut Database, key: &ForeignKey, locking: Locking) -> Result<()> {
+    let (table, name) = (key.table.sql(), quote_ident(&key.name));
+    let found = query_as(FOUND).bind(&table).bind(&key.name).fetch_one(&mut source.connection).await?;
+    let Found { is_partitioned, has_key } = found;
+    let (definition, was_valid) = match key.definition.strip_suffix(" NOT VALID") {
+        Some(definition) => (definition, false),
+        None => (&*key.definition, true),
+    };
+    // Before Postgres 18, a partitioned table takes no key without a check of its rows.
+    let later = if is_partitioned && source.version < 18 { "" } else { " not valid" };
+    if !has_key {
+        let add = format!("alter table {table} add constraint {name} {definition}{later}");
+        fence::run_each(&mut source.connection, std::slice::from_ref(&key.table), &[add], locking).await?;
+    }
+    if was_valid {
+        execute(&mut source.connection, format!("alter table {table} validate constraint {name}")).await?;
+    }
+    Ok(())
+}
+
+/// If rows break a key, a person has to correct them.
+fn explain(error: anyhow::Error, ForeignKey { table, name, .. }: &ForeignKey) -> anyhow::Error {
+    match error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error) {
         Some(reason) => Refused(format!(
-            "the foreign key {} on {} is not back as it was ({reason}): mend the rows, and repeat `splitctl attach {owner}`",
-            key.name, key.table
+            "{table}: the foreign key {name} is not valid again ({}): correct the rows and repeat `splitctl attach`; \
+             after an abort, run `alter table {table} validate constraint {name}`",
+            reason.message()
         ))
         .into(),
         None => error,
     }
 }
+
+async fn foreign_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<ForeignKey>, sqlx::Error> {
+    relations::select(connection, FOREIGN_KEYS, tables).await
+}
+
+const FOREIGN_KEYS: &str = r"
+    select
+        n.nspname::text as schema,
+        t.relname::text as name,
+        c.conname::text as constraint_name,
+        pg_get_constraintdef(c.oid) as definition
+    from pg_constraint c
+    join pg_class t on t.oid = c.conrelid
+    join pg_namespace n on n.oid = t.relnamespace
+    where c.contype = 'f'
+      and c.conparentid = 0
+      and (c.conrelid = any ($1)) <> (c.confrelid = any ($1))
+    order by 1, 2, 3";
+
+/// Views that read from both the moving and the other relations.
+const VIEWS: &str = r"
+    select distinct format(
+        '%I.%I: the view reads %I.%I, which %s: put a table of its own side behind it, or list it in the manifest',
+        vn.nspname,
+        v.relname,
+        tn.nspname,
+        t.relname,
+        case when t.oid = any ($1) then 'moves' else 'stays' end
+    )
+    from pg_rewrite r
+    join pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
+    join pg_namespace vn on vn.oid = v.relnamespace
+    join pg_depend d
+      on d.classid = 'pg_rewrite'::regclass
+     and d.objid = r.oid
+     and d.refclassid = 'pg_class'::regclass
+     and d.refobjid <> v.oid
+    join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p', 'v', 'm')
+    join pg_namespace tn on tn.oid = t.relnamespace
+    where (v.oid = any ($1)) <> (t.oid = any ($1))
+      and vn.nspname not in ('pg_catalog', 'information_schema')
+      and tn.nspname not in ('pg_catalog', 'information_schema')
+    order by 1";
+
+#[derive(FromRow)]
+struct Found {
+    is_partitioned: bool,
+    has_key: bool,
+}
+
+const FOUND: &str = r"
+    select
+        coalesce((select relkind = 'p' from pg_class where oid = to_regclass($1)), false) as is_partitioned,
+        exists (
+            select
+            from pg_constraint
+            where conrelid = to_regclass($1)
+              and conname = $2
+        ) as has_key";

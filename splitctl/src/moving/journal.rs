@@ -1,247 +1,294 @@
-//! What is kept of a move: append-only rows in the schema `splitctl` of the source, and in both databases the switches,
-//! which the services read. No credentials in either.
+//! The journal: append-only rows in the source, which say what splitctl is about to do (an intent) and has done (a record).
+//! No row holds a password. The databases say everything else.
+
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sqlx::{PgConnection, Row};
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::side::{Identity, Place};
+use super::crossings::ForeignKey;
+use super::side::{Database, Identity, Side};
+use super::stream::Names;
+use super::switches::{self, Switch};
 use crate::database::execute;
-use crate::exit::require;
-use crate::names::{Qualified, quote_literal};
+use crate::exit::{Refused, require};
+use crate::names::Qualified;
 
-/// What services of the owner need to read.
-const SWITCHES: &str = "
-    create schema if not exists splitctl;
-    create table if not exists splitctl.switches (
-        owner text not null,
-        generation bigint not null,
-        side text not null check (side in ('source', 'target')),
-        at timestamptz not null default clock_timestamp(),
-        way_back pg_lsn,
-        constraint switches_pkey primary key (owner, generation)
-    );
-    comment on table splitctl.switches is 'Where an owner''s tables live from each switch on. A row is written in the transaction that closes the side it was written on; the highest generation over both databases holds.'";
+/// How long to wait for another splitctl, which may have been killed a moment ago.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-const JOURNAL: &str = "
-    create table if not exists splitctl.journal (
-        id bigint generated always as identity,
-        move integer not null,
-        owner text not null,
-        step text not null,
-        event text not null check (event in ('intent', 'record')),
-        detail jsonb not null,
-        at timestamptz not null default clock_timestamp(),
-        by_role text not null default session_user,
-        constraint journal_pkey primary key (id)
-    );
-    comment on table splitctl.journal is 'What splitctl was about to do (intent) and has done (record). Append-only.'";
+/// A step of a move, as the journal spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "kebab-case")]
+#[sqlx(type_name = "text", rename_all = "kebab-case")]
+pub enum Step {
+    /// The copy, which begins a move.
+    Copy,
+    /// A comparison that found both sides equal.
+    Verify,
+    /// Foreign keys are dropped.
+    Detach,
+    /// Foreign keys are created again.
+    Attach,
+    /// The switch to the target.
+    Cutover,
+    /// The switch to the source.
+    Rollback,
+    /// A switch was tried and abandoned.
+    GiveUp,
+    /// The move ends in the target.
+    Complete,
+    /// The move ends in the source.
+    Abort,
+}
+
+impl Step {
+    /// The command that switches to a side.
+    pub fn to(side: Side) -> Self {
+        match side {
+            Side::Source => Self::Rollback,
+            Side::Target => Self::Cutover,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
+    }
+}
 
 /// What was decided when the move began.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Begun {
     /// The owner's tables.
     pub tables: Vec<Qualified>,
-    /// Which database they go to.
+    /// The database that they move to.
     pub target: Identity,
-    /// Whether the target's tables were made by the move, and not there before.
+    /// Whether the move creates the tables of the target. If not, they were there before.
     pub made_tables: bool,
-    /// The shape of the tables then, relation by relation.
+    /// The shape of the tables, line by line.
     pub shape: Vec<String>,
-    /// The tables without a key, whose replica identity is full for the length of the move.
+    /// The tables without a key. Their replica identity is `full` during the move.
     #[serde(default)]
     pub keyless: Vec<Qualified>,
 }
 
-/// A move that is open.
-#[derive(Debug, Clone)]
+/// The state of a move. The default is the state before one begins.
+#[derive(Debug, Clone, Default)]
 pub struct State {
-    /// Its number.
+    /// The move's number; 0 if no move is open.
     pub number: i32,
-    /// What was decided at its begin.
+    /// The names of its objects.
+    pub names: Names,
+    /// What was decided when it began.
     pub begun: Begun,
-    /// Whether everything has been copied.
+    /// Whether all rows have been copied.
     pub copied: bool,
-    /// Where the tables live.
-    pub lives: Place,
-    /// How many switches there have been.
-    pub generation: i64,
-    /// Where the way back begins in the WAL of the side where the tables live, if they have been switched.
-    pub way_back: Option<String>,
-    /// The generation that was last found equal on both sides.
+    /// The newest switch: where the tables live, and since which generation.
+    pub switch: Switch,
+    /// The generation for which both sides were last found equal.
     pub verified: Option<i64>,
-    /// The step that was begun and not recorded as done.
-    pub pending: Option<String>,
-    /// Foreign keys that were taken off: table, name, definition.
-    pub detached: Vec<Detached>,
-}
-
-/// A foreign key that was taken off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detached {
-    /// The table it was on.
-    pub table: Qualified,
-    /// Its name.
-    pub name: String,
-    /// As `pg_get_constraintdef` has it.
-    pub definition: String,
+    /// The step that was begun and is not recorded as done.
+    pub pending: Option<Step>,
+    /// Foreign keys that are dropped.
+    pub detached: Vec<ForeignKey>,
 }
 
 impl State {
-    /// The number of the stream from the side where the tables live to the other.
-    pub fn stream(&self) -> i64 {
-        self.generation + 1
+    /// Whether a move of the owner is open.
+    pub fn is_open(&self) -> bool {
+        self.number > 0
     }
 
-    /// A move that is being ended can only be ended.
+    /// The slot and subscription from the side where the tables live to the other one.
+    pub fn stream(&self) -> String {
+        self.names.stream(self.switch.generation + 1)
+    }
+
+    /// The slot of the stream back, which the next switch starts.
+    pub fn way_back(&self) -> String {
+        self.names.stream(self.switch.generation + 2)
+    }
+
+    /// Whether the rows were found equal since the last switch.
+    pub fn is_verified(&self) -> bool {
+        self.verified == Some(self.switch.generation)
+    }
+
+    /// Refuses every command but the one that ends the move, once that has begun.
     ///
     /// # Errors
-    /// [`crate::exit::Refused`], with the command that ends it.
-    pub fn check_goes_on(&self, owner: &str) -> Result<()> {
-        let ending = self.pending.as_deref().filter(|step| ["abort", "complete"].contains(step));
-        require!(ending.is_none(), "the move is being ended: repeat `splitctl {} {owner}`", ending.unwrap_or_default());
+    /// [`Refused`], with the command that ends the move.
+    pub fn check_not_ending(&self, owner_name: &str) -> Result<()> {
+        if let Some(step @ (Step::Abort | Step::Complete)) = self.pending {
+            require!(
+                false,
+                "{owner_name}: `splitctl {step}` has begun and is not done: repeat `splitctl {step} {owner_name}`"
+            );
+        }
         Ok(())
     }
 
-    /// Whether the rows were compared since the last switch.
-    pub fn is_verified(&self) -> bool {
-        self.verified == Some(self.generation)
+    fn add(&mut self, Row { step, intent, detail }: Row) -> Result<()> {
+        match (step, intent) {
+            (Step::Copy, true) => self.begun = serde_json::from_value(detail)?,
+            (Step::Copy, false) => self.copied = true,
+            (Step::Verify, false) => self.verified = detail["generation"].as_i64(),
+            (Step::Detach, true) => self.detached = serde_json::from_value(detail)?,
+            (Step::Attach, false) => self.detached = Vec::new(),
+            _ => {}
+        }
+        // A step stays pending until it is done itself, or given up.
+        if intent {
+            self.pending = Some(step);
+        } else if step == Step::GiveUp || self.pending == Some(step) {
+            self.pending = None;
+        }
+        Ok(())
     }
 }
 
-/// Makes the journal on the source.
-pub async fn install(source: &mut PgConnection) -> Result<()> {
-    execute(source, format!("set client_min_messages = warning; {JOURNAL}; reset client_min_messages")).await?;
-    Ok(())
+#[derive(FromRow)]
+struct Row {
+    step: Step,
+    intent: bool,
+    detail: Value,
 }
 
-/// Makes what services read on a side, and lets the role read it: in one transaction, since a service that starts in between
-/// would find what it may not read.
-pub async fn install_switches(connection: &mut PgConnection, role: &str) -> Result<()> {
-    let role = crate::names::quote_ident(role);
-    let grants = format!("grant usage on schema splitctl to {role}; grant select on splitctl.switches to {role}");
-    execute(connection, format!("set client_min_messages = warning; {SWITCHES}; {grants}; reset client_min_messages"))
-        .await?;
-    Ok(())
-}
-
-async fn has(connection: &mut PgConnection, table: &str) -> Result<bool> {
-    Ok(sqlx::query_scalar("select to_regclass($1) is not null").bind(table).fetch_one(connection).await?)
-}
-
-/// What is about to be done, or has been.
-pub async fn append(
-    source: &mut PgConnection,
+/// The journal of an owner's move. Its session holds the lock that lets one splitctl at a time act; the lock ends with the
+/// session, however the process ends.
+pub struct Journal {
+    connection: PgConnection,
+    owner_name: String,
     number: i32,
-    owner: &str,
-    step: &str,
-    event: &str,
-    detail: &Value,
-) -> Result<()> {
-    let row = sqlx::query("insert into splitctl.journal (move, owner, step, event, detail) values ($1, $2, $3, $4, $5)");
-    row.bind(number).bind(owner).bind(step).bind(event).bind(detail).execute(source).await?;
-    Ok(())
 }
 
-/// The move that is open in the source, whoever's it is: its number and owner.
-pub async fn open_move(source: &mut PgConnection) -> Result<Option<(i32, String)>> {
-    if !has(source, "splitctl.journal").await? {
-        return Ok(None);
+/// A move that is open in a database.
+#[derive(FromRow)]
+pub struct OpenMove {
+    number: i32,
+    /// Its owner.
+    pub owner: String,
+}
+
+impl Journal {
+    /// Opens a session on the source.
+    pub async fn open(source: &Database, owner_name: &str) -> Result<Self> {
+        Ok(Self { connection: source.connect().await?, owner_name: owner_name.to_owned(), number: 0 })
     }
-    let open = sqlx::query_as(
-        "select j.move, min(j.owner)
-         from splitctl.journal j
-         group by j.move
-         having not bool_or(j.step in ('complete', 'abort') and j.event = 'record')",
-    );
-    Ok(open.fetch_optional(source).await?)
-}
 
-/// The number for a new move.
-pub async fn next_number(source: &mut PgConnection) -> Result<i32> {
-    Ok(sqlx::query_scalar("select coalesce(max(move), 0) + 1 from splitctl.journal").fetch_one(source).await?)
-}
-
-/// A switch.
-#[derive(Debug, Clone)]
-pub struct Switch {
-    /// Its number.
-    pub generation: i64,
-    /// Where the tables live since.
-    pub lives: Place,
-    /// Where the way back begins.
-    pub way_back: Option<String>,
-}
-
-/// The newest switch that a database knows.
-pub async fn newest_switch(connection: &mut PgConnection, owner: &str) -> Result<Option<Switch>> {
-    if !has(connection, "splitctl.switches").await? {
-        return Ok(None);
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`Refused`] with the session that holds it.
+    pub async fn lock(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let lock = "select pg_try_advisory_lock(hashtextextended('splitctl', 0))";
+        while !query_scalar(lock).fetch_one(&mut self.connection).await? {
+            if Instant::now() > deadline {
+                let holder: Option<String> = query_scalar(LOCK_HOLDER).fetch_optional(&mut self.connection).await?;
+                let holder = holder.unwrap_or_else(|| "holder unknown".to_owned());
+                return Err(Refused(format!("another splitctl is running on this database ({holder}): wait for it")).into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
-    let newest = sqlx::query(
-        "select generation, side, way_back::text from splitctl.switches where owner = $1 order by generation desc limit 1",
-    );
-    let Some(row) = newest.bind(owner).fetch_optional(connection).await? else { return Ok(None) };
-    let side: String = row.try_get(1)?;
-    let lives = if side == "target" { Place::Target } else { Place::Source };
-    Ok(Some(Switch { generation: row.try_get(0)?, lives, way_back: row.try_get(2)? }))
+
+    /// Creates the table, or upgrades it.
+    pub async fn install(&mut self) -> Result<()> {
+        Ok(execute(&mut self.connection, JOURNAL).await?)
+    }
+
+    /// Begins a move: its first row.
+    pub async fn begin(&mut self, begun: &Begun) -> Result<()> {
+        let next = query_scalar("select coalesce(max(move), 0) + 1 from splitctl.journal");
+        self.number = next.fetch_one(&mut self.connection).await?;
+        self.intend(Step::Copy, begun).await
+    }
+
+    /// Writes that a step is about to be done.
+    pub async fn intend(&mut self, step: Step, detail: impl Serialize) -> Result<()> {
+        self.append(step, "intent", &serde_json::to_value(detail)?).await
+    }
+
+    /// Writes that a step is done.
+    pub async fn record(&mut self, step: Step, detail: impl Serialize) -> Result<()> {
+        self.append(step, "record", &serde_json::to_value(detail)?).await
+    }
+
+    async fn append(&mut self, step: Step, event: &str, detail: &Value) -> Result<()> {
+        let row = query(APPEND).bind(self.number).bind(&self.owner_name).bind(step).bind(event).bind(detail);
+        row.execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// The open move of any owner.
+    pub async fn find_open(&mut self) -> Result<Option<OpenMove>> {
+        let exists = query_scalar("select to_regclass('splitctl.journal') is not null");
+        if !exists.fetch_one(&mut self.connection).await? {
+            return Ok(None);
+        }
+        Ok(query_as(OPEN).fetch_optional(&mut self.connection).await?)
+    }
+
+    /// Reads the state of the owner's move, and both databases' switches.
+    pub async fn read(&mut self, source: &Identity, target: Option<&mut Database>) -> Result<State> {
+        let mut state = State::default();
+        let Some(open) = self.find_open().await?.filter(|open| open.owner == self.owner_name) else { return Ok(state) };
+        self.number = open.number;
+        state.number = open.number;
+        state.names = Names::new(&self.owner_name, open.number, source.database);
+        for row in query_as(ROWS).bind(open.number).fetch_all(&mut self.connection).await? {
+            state.add(row)?;
+        }
+        state.switch = self.find_newest_switch(target).await?.unwrap_or_default();
+        Ok(state)
+    }
+
+    /// The owner's newest switch in the source and, if it is given, the target.
+    pub async fn find_newest_switch(&mut self, target: Option<&mut Database>) -> Result<Option<Switch>> {
+        let mut known = vec![switches::find_newest(&mut self.connection, &self.owner_name).await?];
+        if let Some(target) = target {
+            known.push(switches::find_newest(&mut target.connection, &self.owner_name).await?);
+        }
+        Ok(known.into_iter().flatten().max_by_key(|switch| switch.generation))
+    }
 }
 
-/// A statement that writes a switch down.
-pub fn switching(owner: &str, switch: &Switch) -> String {
-    let way_back = switch.way_back.as_ref().map_or("null".to_owned(), |lsn| quote_literal(lsn));
-    format!(
-        "insert into splitctl.switches (owner, generation, side, way_back) values ({}, {}, '{}', {way_back}) on conflict do nothing",
-        quote_literal(owner),
-        switch.generation,
-        switch.lives
+const JOURNAL: &str = include_str!("journal.sql");
+
+const APPEND: &str = r"
+    insert into splitctl.journal (move, owner, step, event, detail)
+    values ($1, $2, $3, $4, $5)";
+
+const OPEN: &str = r"
+    select j.move as number, min(j.owner) as owner
+    from splitctl.journal j
+    group by j.move
+    having not bool_or(j.step in ('complete', 'abort') and j.event = 'record')";
+
+const ROWS: &str = r"
+    select step, event = 'intent' as intent, detail
+    from splitctl.journal
+    where move = $1
+    order by id";
+
+const LOCK_HOLDER: &str = r"
+    select format(
+        'process %s of the server, from %s, since %s',
+        a.pid,
+        coalesce(a.client_addr::text, 'a socket'),
+        a.backend_start::timestamp(0)
     )
-}
-
-/// Reads the open move of the owner.
-///
-/// # Errors
-/// The databases', or a journal that this version does not understand.
-pub async fn read(source: &mut PgConnection, target: Option<&mut PgConnection>, owner: &str) -> Result<Option<State>> {
-    let Some((number, by)) = open_move(source).await? else { return Ok(None) };
-    if by != owner {
-        return Ok(None);
-    }
-    let rows = sqlx::query("select step, event, detail from splitctl.journal where move = $1 order by id");
-    let (mut begun, mut copied, mut verified, mut pending, mut detached) = (None, false, None, None, Vec::new());
-    for row in rows.bind(number).fetch_all(&mut *source).await? {
-        let (step, event, detail): (String, String, Value) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        match (&*step, &*event) {
-            ("copy", "intent") => begun = begun.or(Some(serde_json::from_value(detail)?)),
-            ("copy", "record") => copied = true,
-            ("verify", "record") => verified = detail["generation"].as_i64(),
-            ("detach", "intent") => detached = serde_json::from_value(detail)?,
-            ("attach", "record") => detached = Vec::new(),
-            _ => {}
-        }
-        // What is pending stays so until it is done itself, or given up.
-        match &*event {
-            "intent" => pending = Some(step),
-            _ if step == GIVE_UP || pending.as_ref() == Some(&step) => pending = None,
-            _ => {}
-        }
-    }
-    let Some(begun) = begun else { return Ok(None) };
-    let mut newest = newest_switch(source, owner).await?;
-    if let Some(target) = target {
-        let its = newest_switch(target, owner).await?;
-        newest = newest.into_iter().chain(its).max_by_key(|switch| switch.generation);
-    }
-    let Switch { generation, lives, way_back } =
-        newest.unwrap_or(Switch { generation: 0, lives: Place::Source, way_back: None });
-    Ok(Some(State { number, begun, copied, lives, generation, way_back, verified, pending, detached }))
-}
-
-/// The step of a row that says that a switch was tried and given up.
-pub const GIVE_UP: &str = "give-up";
-
-/// The detail of a verification.
-pub fn verified(generation: i64, rows: u64) -> Value {
-    json!({ "generation": generation, "rows": rows })
-}
+    from pg_locks l
+    join pg_stat_activity a on a.pid = l.pid
+    join pg_database d on d.oid = l.database and d.datname = current_database()
+    where l.locktype = 'advisory'
+      and l.granted
+      and l.objsubid = 1
+      and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('splitctl', 0)";

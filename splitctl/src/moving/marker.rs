@@ -1,53 +1,58 @@
-//! A row of ours in the stream: once it shows on the other side, everything committed before it does, too.
+//! The marker: a row of splitctl in the stream. When it arrives on the other side, everything committed before it is there.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::PgConnection;
 
-use crate::database::execute;
+use crate::database::{execute, fetch_value};
 
-/// The marker's table of an owner's move.
-pub fn table(owner: &str) -> String {
-    format!("splitctl.\"marker_{owner}\"")
+/// The marker's table, for an owner's move.
+pub fn table(owner_name: &str) -> String {
+    format!("splitctl.\"marker_{owner_name}\"")
 }
 
-/// Makes the table, on one side.
-pub async fn install(connection: &mut PgConnection, owner: &str) -> Result<()> {
-    let table = table(owner);
+/// Creates the table.
+pub async fn create(connection: &mut PgConnection, owner_name: &str) -> Result<()> {
+    let table = table(owner_name);
     let statements = format!(
-        "set client_min_messages = warning;
-         create schema if not exists splitctl;
+        "create schema if not exists splitctl;
          create table if not exists {table} (id integer primary key, token bigint not null);
-         comment on table {table} is 'Set on one side and awaited on the other: what was committed before it has arrived.';
-         reset client_min_messages"
+         comment on table {table} is 'When a token arrives on the other side, everything committed before it is there.'"
     );
-    execute(connection, statements).await?;
-    Ok(())
+    Ok(execute(connection, statements).await?)
 }
 
-/// Sets the marker; returns what to wait for.
-pub async fn set(from: &mut PgConnection, owner: &str) -> Result<i64, sqlx::Error> {
-    let table = table(owner);
+/// Drops the table.
+pub async fn drop(connection: &mut PgConnection, owner_name: &str) -> Result<()> {
+    Ok(execute(connection, format!("drop table if exists {}", table(owner_name))).await?)
+}
+
+/// Sets the marker, and returns the token to wait for.
+pub async fn set(from: &mut PgConnection, owner_name: &str) -> Result<i64, sqlx::Error> {
     let statement = format!(
-        "insert into {table} as known (id, token) values (1, 1) on conflict (id) do update set token = known.token + 1 returning token"
+        "insert into {} as known (id, token)
+         values (1, 1)
+         on conflict (id) do update set token = known.token + 1
+         returning token",
+        table(owner_name)
     );
-    sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(from).await
+    fetch_value(from, statement).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Whether it has come, within this time.
-pub async fn arrives(to: &mut PgConnection, owner: &str, token: i64, patience: Duration) -> Result<bool, sqlx::Error> {
-    let statement = format!("select exists (select from {} where token >= {token})", table(owner));
+/// Waits for a token. Returns whether it arrived in time.
+pub async fn wait(to: &mut PgConnection, owner_name: &str, token: i64, patience: Duration) -> Result<bool, sqlx::Error> {
+    let statement = format!("select true from {} where token >= {token}", table(owner_name));
     let begun = Instant::now();
     loop {
-        if sqlx::query_scalar(AssertSqlSafe(statement.clone())).fetch_one(&mut *to).await? {
+        if fetch_value::<bool>(to, statement.clone()).await?.is_some() {
             return Ok(true);
         }
         let waited = begun.elapsed();
         if waited > patience {
             return Ok(false);
         }
-        // Milliseconds count while writers wait; later nobody does.
+        // Writers wait during the first second of a switch, so it polls fast.
         let pause = if waited < Duration::from_secs(1) { Duration::from_micros(500) } else { Duration::from_millis(50) };
         tokio::time::sleep(pause).await;
     }

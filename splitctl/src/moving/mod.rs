@@ -1,15 +1,16 @@
 //! The move of one owner's tables to a database of their own.
 //!
-//! Every act is one that may be repeated: what is there already is left, what is gone already is gone. A command that is run
-//! again after a crash therefore does what is left of it. Facts are read from the databases, and not from what a command
-//! believes to have done; the journal keeps what no database can tell.
+//! Every step may be repeated: it leaves what is done already, and does the rest. So a command that runs again after a crash
+//! finishes the work. Each step reads the facts from the databases. The journal keeps what no database knows.
 
 pub mod abort;
+mod cleanup;
 pub mod complete;
 pub mod copy;
 pub mod crossings;
-mod epochs;
-mod fence;
+pub mod cutover;
+mod definitions;
+pub mod fence;
 mod journal;
 mod marker;
 pub mod plan;
@@ -22,197 +23,156 @@ mod side;
 mod slot;
 pub mod status;
 mod stream;
-pub mod switch;
+mod switches;
 pub mod verify;
+mod versions;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sqlx::PgConnection;
 
-use crate::database::connect;
+use crate::database::address;
 use crate::exit::require;
-use crate::manifest::{Manifest, Owner};
+use crate::manifest::{Manifest, Owner, Url};
 pub use fence::{Locking, patiently};
-use journal::State;
-pub use side::{Place, Side};
+use journal::{Journal, State};
+pub use side::{Database, Side};
 
-/// How long to wait for another `splitctl`, which may have been killed a moment ago.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Ends the process as `kill -9` would, at the point that `SPLITCTL_DIE_AT` counts to: for the tests of crashes. A release
+/// Ends the process as `kill -9` does, at the point that `SPLITCTL_DIE_AT` counts to. The tests of crashes use it; a release
 /// build has no such points.
 fn crash_point(name: &str) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static PASSED: AtomicUsize = AtomicUsize::new(0);
+    let wanted = || std::env::var("SPLITCTL_DIE_AT").ok()?.parse::<usize>().ok();
     if cfg!(debug_assertions)
-        && let Some(wanted) = std::env::var("SPLITCTL_DIE_AT").ok().and_then(|number| number.parse::<usize>().ok())
+        && let Some(wanted) = wanted()
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == wanted
     {
-        static PASSED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        if PASSED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == wanted {
-            eprintln!("dying at point {wanted}: {name}");
-            std::process::abort();
-        }
+        eprintln!("dying at point {wanted}: {name}");
+        std::process::abort();
     }
 }
 
-/// A move as it stands, held by this process alone.
+/// A move between two connected databases.
 pub struct Move {
     /// The manifest.
     pub manifest: Manifest,
-    /// Whose tables move.
-    pub owner: String,
+    /// The owner's name in the manifest.
+    pub owner_name: String,
+    /// The owner's entry in the manifest.
+    pub owner: Owner,
     /// The shared database.
-    pub source: Side,
-    /// The owner's own.
-    pub target: Side,
-    /// What the journal and both databases say.
-    state: Option<State>,
-    /// Holds the lock that lets one process at a time act: it goes with the session, however this process ends.
-    lock: Option<PgConnection>,
+    pub source: Database,
+    /// The owner's own database.
+    pub target: Database,
+    /// The journal in the source.
+    journal: Journal,
+    /// The state of the move, read from the journal and both databases.
+    state: State,
 }
 
 impl Move {
-    /// Connects to both databases, and takes the lock that lets one process at a time act.
+    /// Connects to both databases and takes the lock that lets one splitctl at a time act.
     ///
     /// # Errors
-    /// What is wrong with the manifest, which database does not answer, or who holds the lock.
-    pub async fn open(manifest: &Path, owner: &str) -> Result<Self> {
-        let mut opened = Self::look(manifest, owner).await?;
-        opened.lock = Some(lock(&opened.source).await?);
-        // What was read before the lock was held may be past.
-        opened.read_state().await?;
-        Ok(opened)
+    /// If the manifest is wrong, a database does not answer, or another process holds the lock.
+    pub async fn open(manifest: &Path, owner_name: &str) -> Result<Self> {
+        let the_move = Self::open_to_abort(manifest, owner_name).await?;
+        the_move.check_tables()?;
+        Ok(the_move)
     }
 
-    /// Connects to both databases, only to look.
+    /// Does the same, although the manifest may list other tables than when the move began: `abort` needs those of the
+    /// begin.
     ///
     /// # Errors
-    /// As [`Move::open`], but for the lock.
-    pub async fn look(manifest: &Path, owner: &str) -> Result<Self> {
-        let mut opened = Self::connect(manifest, owner).await?;
-        opened.read_state().await?;
-        Ok(opened)
+    /// As [`Move::open`].
+    pub async fn open_to_abort(manifest: &Path, owner_name: &str) -> Result<Self> {
+        let mut the_move = Self::connect(manifest, owner_name).await?;
+        the_move.journal.lock().await?;
+        the_move.read_state().await?;
+        the_move.upgrade().await?;
+        Ok(the_move)
     }
 
-    async fn connect(manifest: &Path, owner: &str) -> Result<Self> {
+    /// Connects to both databases to read only.
+    ///
+    /// # Errors
+    /// If the manifest is wrong, or a database does not answer.
+    pub async fn look(manifest: &Path, owner_name: &str) -> Result<Self> {
+        let mut the_move = Self::connect(manifest, owner_name).await?;
+        the_move.read_state().await?;
+        the_move.check_tables()?;
+        Ok(the_move)
+    }
+
+    async fn connect(manifest: &Path, owner_name: &str) -> Result<Self> {
         let manifest = Manifest::read(manifest)?;
-        let moving = manifest.owner(owner)?;
-        let target = moving.target.as_ref();
-        let target = target.with_context(|| format!("the manifest names no target for {owner}: owners.{owner}.target"))?;
-        let (source_url, target_url) =
-            (manifest.source.resolve("source")?, target.resolve(&format!("owners.{owner}.target"))?);
-        let seen = |url: &Option<crate::manifest::Url>, place: &str, otherwise: &str| match url {
-            Some(url) => url.resolve(place),
+        let owner = manifest.owner(owner_name)?.clone();
+        let field = |name: &str| format!("owners.{owner_name}.{name}");
+        let target = owner.target.as_ref();
+        let target = target.with_context(|| format!("{}: the manifest names no target", field("target")))?;
+        let (source_url, target_url) = (manifest.source.resolve("source")?, target.resolve(&field("target"))?);
+        let or = |url: &Option<Url>, field: &str, otherwise: &str| match url {
+            Some(url) => url.resolve(field),
             None => Ok(otherwise.to_owned()),
         };
-        let source_seen = seen(&manifest.source_from_target, "source_from_target", &source_url)?;
-        let target_seen = seen(&moving.target_from_source, "target_from_source", &target_url)?;
-        let source = Side::open(Place::Source, source_url, source_seen).await?;
-        let target = Side::open(Place::Target, target_url, target_seen).await?;
+        let source_from_target = or(&manifest.source_from_target, "source_from_target", &source_url)?;
+        let target_from_source = or(&owner.target_from_source, &field("target_from_source"), &target_url)?;
+        let mut source = Database::open(Side::Source, source_url, source_from_target).await?;
+        let mut target = Database::open(Side::Target, target_url, target_from_source).await?;
         require!(
             source.identity != target.identity,
-            "source and target are the same database ({}): the target is another one, in this cluster or another",
-            crate::database::place(&source.url)
+            "{}: source and target are the same database: name another one as the target",
+            address(&source.url)
         );
-        Ok(Self { owner: owner.to_owned(), manifest, source, target, state: None, lock: None })
-    }
-
-    /// The same as [`Move::open`] where the manifest may list other tables by now: what is taken back is what was begun.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn open_to_abort(manifest: &Path, owner: &str) -> Result<Self> {
-        let mut opened = Self::connect(manifest, owner).await?;
-        opened.lock = Some(lock(&opened.source).await?);
-        opened.read_journal().await?;
-        Ok(opened)
+        versions::check(&mut source).await?;
+        versions::check(&mut target).await?;
+        let journal = Journal::open(&source, owner_name).await?;
+        let owner_name = owner_name.to_owned();
+        Ok(Self { manifest, owner_name, owner, source, target, journal, state: State::default() })
     }
 
     async fn read_state(&mut self) -> Result<()> {
-        self.read_journal().await?;
-        if let Some(state) = &self.state {
-            let listed = self.moving().tables.iter().all(|table| state.begun.tables.contains(table));
-            require!(
-                listed && self.moving().tables.len() == state.begun.tables.len(),
-                "the manifest lists other tables for {} than when its move began: put it back, or `splitctl abort {}`",
-                self.owner,
-                self.owner
-            );
-        }
+        self.state = self.journal.read(&self.source.identity, Some(&mut self.target)).await?;
+        require!(
+            !self.state.is_open() || self.state.begun.target == self.target.identity,
+            "{0}: its move began with another target database than the manifest names now. Name that database again; if it \
+             is gone for good, run `splitctl abort {0} --without-target`",
+            self.owner_name
+        );
         Ok(())
     }
 
-    async fn read_journal(&mut self) -> Result<()> {
-        self.state = journal::read(&mut self.source.connection, Some(&mut self.target.connection), &self.owner).await?;
-        if let Some(state) = &self.state {
-            require!(
-                state.begun.target == self.target.identity,
-                "the move of {0} began with another target database than the manifest names now; if that one is gone for good, `splitctl abort {0} --without-target`",
-                self.owner
-            );
-        }
-        Ok(())
-    }
-
-    /// What the manifest says of the owner.
-    pub fn moving(&self) -> &Owner {
-        &self.manifest.owners[&self.owner]
-    }
-
-    /// The state of a move that has begun.
-    fn state(&self) -> Result<&State> {
-        match &self.state {
-            Some(state) => Ok(state),
-            None => {
-                Err(crate::exit::Refused(format!("no move of {0} is open: begin with `splitctl plan {0}`", self.owner))
-                    .into())
-            }
-        }
-    }
-
-    /// The side where the tables live, and the other one.
-    fn sides(&mut self, lives: Place) -> (&mut Side, &mut Side) {
-        match lives {
-            Place::Source => (&mut self.source, &mut self.target),
-            Place::Target => (&mut self.target, &mut self.source),
-        }
-    }
-}
-
-/// A session that holds the lock.
-async fn lock(source: &Side) -> Result<PgConnection> {
-    let mut lock = connect(&source.url).await?;
-    take_lock(&mut lock).await?;
-    Ok(lock)
-}
-
-async fn take_lock(connection: &mut PgConnection) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let taken = sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended('splitctl', 0))");
-        if taken.fetch_one(&mut *connection).await? {
+    /// Upgrades the tables of a move that an older release began.
+    async fn upgrade(&mut self) -> Result<()> {
+        if !self.state.is_open() {
             return Ok(());
         }
-        if Instant::now() > deadline {
-            let holder = sqlx::query_scalar::<_, String>(
-                "select format('process %s of the server, from %s, since %s', a.pid, coalesce(a.client_addr::text, 'a socket'), a.backend_start::timestamp(0))
-                 from pg_locks l
-                 join pg_stat_activity a on a.pid = l.pid
-                 join pg_database d on d.oid = l.database and d.datname = current_database()
-                 where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-                   and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('splitctl', 0)",
-            );
-            let holder = holder.fetch_optional(connection).await?.unwrap_or_else(|| "nobody knows whom".to_owned());
-            return Err(crate::exit::Refused(format!(
-                "another splitctl is at work on this database ({holder}): wait for it"
-            ))
-            .into());
+        for database in [&mut self.source, &mut self.target] {
+            if versions::is_outdated(database).await? {
+                switches::install(&mut database.connection, &self.owner.role).await?;
+                if database.side == Side::Source {
+                    self.journal.install().await?;
+                }
+            }
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(())
     }
-}
 
-/// A second session on a side, beside one that holds locks.
-async fn beside(side: &Side) -> Result<PgConnection> {
-    connect(&side.url).await
+    fn check_tables(&self) -> Result<()> {
+        let (listed, begun) = (&self.owner.tables, &self.state.begun.tables);
+        require!(
+            !self.state.is_open() || listed.len() == begun.len() && listed.iter().all(|table| begun.contains(table)),
+            "{0}: the manifest lists other tables than when the move began. List those tables again, or run \
+             `splitctl abort {0}`",
+            self.owner_name
+        );
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        require!(self.state.is_open(), "no move of {0} is open: begin with `splitctl plan {0}`", self.owner_name);
+        Ok(())
+    }
 }

@@ -1,156 +1,220 @@
-//! What the catalog says of the tables that move.
+//! The moving tables, as the catalog describes them.
 
 use anyhow::Result;
-use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::PgRow;
+use sqlx::postgres::types::Oid;
+use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
-use crate::names::{Qualified, quote_literal};
+use crate::names::Qualified;
 
-/// A table that moves; a partitioned one as its root.
-#[derive(Debug, Clone, Serialize)]
+/// A moving table. Of a partitioned table this is the root.
+#[derive(Debug, Clone, FromRow)]
 pub struct Table {
     /// Its name.
+    #[sqlx(flatten)]
     pub name: Qualified,
-    /// `pg_class.oid`.
-    pub oid: i64,
-    /// Whether it has partitions.
-    pub partitioned: bool,
-    /// Name and type of the columns that identify a row: of the primary key, or the replica identity's index. Empty if there
-    /// is none.
-    pub key: Vec<(String, String)>,
-    /// All columns of a row `t`, in order, as they are hashed: by the hash of their type where equal means the same to the bit,
-    /// else by the hash of their text.
+    /// The columns that identify a row: of the primary key, or of the replica identity's index. Empty if there are none.
+    pub key: Vec<String>,
+    /// The types of those columns.
+    pub key_types: Vec<String>,
+    /// All columns of a row `t`, in order, as they are hashed. A column is hashed by the hash of its type if equal values
+    /// are equal to the bit, else by the hash of its text.
     pub hashed: Vec<String>,
-    /// Rows, as the statistics guess.
+    /// The number of rows, as the statistics estimate it.
     pub estimate: i64,
-    /// Size with its partitions, without indexes, in bytes.
+    /// The size with all partitions, without indexes, in bytes.
     pub bytes: i64,
 }
 
-/// An SQL list of `(schema, name)` for `in (…)`, of relations.
-pub fn listed(relations: &[Qualified]) -> String {
-    let pairs = relations
-        .iter()
-        .map(|relation| format!("({}::name, {}::name)", quote_literal(&relation.schema), quote_literal(&relation.name)));
-    pairs.collect::<Vec<_>>().join(", ")
+/// The oids of relations and of all their partitions. Relations that do not exist are left out.
+pub async fn oids(connection: &mut PgConnection, relations: &[Qualified]) -> Result<Vec<Oid>, sqlx::Error> {
+    let (schemas, names) = arrays(relations);
+    query_scalar(OIDS).bind(schemas).bind(names).fetch_all(connection).await
 }
 
-/// A query for the oids of these tables and all their partitions, the roots included.
-pub fn oids(tables: &[Qualified]) -> String {
-    format!(
-        "select t.relid::oid
-         from pg_class r
-         join pg_namespace n on n.oid = r.relnamespace
-         cross join lateral (
-             select r.oid as relid
-             union
-             select p.relid from pg_partition_tree(r.oid) p
-         ) t
-         where (n.nspname, r.relname) in ({})",
-        listed(tables)
-    )
+/// Runs a statement whose `$1` is the oids of the relations and their partitions.
+pub async fn select<T>(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    relations: &[Qualified],
+) -> Result<Vec<T>, sqlx::Error>
+where
+    T: for<'row> FromRow<'row, PgRow> + Send + Unpin,
+{
+    let oids = oids(connection, relations).await?;
+    query_as(statement).bind(oids).fetch_all(connection).await
 }
 
-/// The tables, as the database has them; those it does not have are left out.
-pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Table>> {
-    let statement = format!(
-        "select n.nspname::text, c.relname::text, c.oid::bigint, c.relkind = 'p',
-             array(
-                 select case
-                     when a.atttypid in ('bool'::regtype, '\"char\"'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype,
-                         'uuid'::regtype, 'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype, 'xid8'::regtype)
-                         then format('t.%I', a.attname)
-                     when a.atttypid in ('text'::regtype, 'varchar'::regtype) then format('t.%I collate \"C\"', a.attname)
-                     else format('t.%I::text collate \"C\"', a.attname)
-                 end
-                 from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
-             array(select a.attname::text from unnest(k.indkey::int2[]) with ordinality u (attnum, place) join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum where u.place <= k.indnkeyatts order by u.place),
-             array(select format_type(a.atttypid, a.atttypmod) from unnest(k.indkey::int2[]) with ordinality u (attnum, place) join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum where u.place <= k.indnkeyatts order by u.place),
-             (select coalesce(sum(greatest(p.reltuples, 0)), 0)::bigint from pg_class p where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid)) and p.relkind = 'r'),
-             (select coalesce(sum(pg_table_size(p.oid)), 0)::bigint from pg_class p where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid)) and p.relkind = 'r')
-         from pg_class c
-         join pg_namespace n on n.oid = c.relnamespace
-         left join lateral (
-             select i.indkey, i.indnkeyatts
-             from pg_index i
-             where i.indrelid = c.oid and i.indisvalid and i.indimmediate
-               and (i.indisreplident or (i.indisprimary and c.relreplident in ('d', 'f')))
-             order by i.indisreplident desc
-             limit 1
-         ) k on true
-         where c.relkind in ('r', 'p') and (n.nspname, c.relname) in ({})
-         order by 1, 2",
-        listed(tables)
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(connection).await?;
-    let read = rows.into_iter().map(|row| {
-        let (key, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
-        Ok(Table {
-            name: Qualified::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?),
-            oid: row.try_get(2)?,
-            partitioned: row.try_get(3)?,
-            key: key.into_iter().zip(types).collect(),
-            hashed: row.try_get(4)?,
-            estimate: row.try_get(7)?,
-            bytes: row.try_get(8)?,
-        })
-    });
-    read.collect()
+/// Does the same for a statement that returns lines of text.
+pub async fn select_lines(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    relations: &[Qualified],
+) -> Result<Vec<String>, sqlx::Error> {
+    let oids = oids(connection, relations).await?;
+    query_scalar(statement).bind(oids).fetch_all(connection).await
 }
 
-/// The shape of the tables: what must not change while they move, line by line and the same on both sides. Rights, triggers,
-/// comments and foreign keys are not part of it; partitions are, since rows find their way by them.
-pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>> {
-    let oids = oids(tables);
-    let statement = format!(
-        "with moving as ({oids})
-         select format('column %s.%s of %s is %s%s%s%s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-             case when a.attnotnull then ' not null' else '' end,
-             case when a.attidentity <> '' then ' identity ' || a.attidentity::text else '' end,
-             case when a.attgenerated <> '' then ' generated as ' else ' default ' end,
-             coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum), 'none'))
-         from moving m
-         join pg_class c on c.oid = m.relid
-         join pg_namespace n on n.oid = c.relnamespace
-         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-         where c.relkind in ('r', 'p')
-         union all
-         select format('constraint %s on %s.%s is %s', o.conname, n.nspname, c.relname, pg_get_constraintdef(o.oid))
-         from moving m
-         join pg_class c on c.oid = m.relid
-         join pg_namespace n on n.oid = c.relnamespace
-         join pg_constraint o on o.conrelid = c.oid and o.contype in ('p', 'u', 'c', 'x')
-         union all
-         select format('unique index %s on %s.%s is %s', i.relname, n.nspname, c.relname, pg_get_indexdef(x.indexrelid))
-         from moving m
-         join pg_class c on c.oid = m.relid
-         join pg_namespace n on n.oid = c.relnamespace
-         join pg_index x on x.indrelid = c.oid and x.indisunique
-         join pg_class i on i.oid = x.indexrelid
-         union all
-         select format('partition %s.%s is %s', n.nspname, c.relname, coalesce(pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid)))
-         from moving m
-         join pg_class c on c.oid = m.relid and (c.relispartition or c.relkind = 'p')
-         join pg_namespace n on n.oid = c.relnamespace
-         union all
-         select format('type %s has the values %s', t.oid::regtype, (select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid))
-         from (select distinct coalesce(nullif(y.typelem, 0), y.oid) as oid
-               from moving m join pg_attribute a on a.attrelid = m.relid and a.attnum > 0 and not a.attisdropped
-               join pg_type y on y.oid = a.atttypid) used
-         join pg_type t on t.oid = used.oid and t.typtype = 'e'
-         order by 1"
-    );
-    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_all(connection).await?)
+/// Those of the tables that the database has.
+pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Table>, sqlx::Error> {
+    let (schemas, names) = arrays(tables);
+    query_as(TABLES).bind(schemas).bind(names).fetch_all(connection).await
 }
 
-/// What one list has and the other has not: at most a few lines, for people.
+/// The shape of the tables: the definitions that must not change during a move. Its lines are the same on both sides.
+/// Rights, triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
+pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
+    select_lines(connection, SHAPE, tables).await
+}
+
+/// The first few lines that only one of two shapes has.
 pub fn differences(here: &[String], there: &[String]) -> Vec<String> {
-    const TOLD: usize = 8;
+    const SHOWN: usize = 8;
     let only = |a: &[String], b: &[String], sign: char| {
         a.iter().filter(|line| !b.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };
     let mut lines = only(here, there, '-');
     lines.extend(only(there, here, '+'));
-    lines.truncate(TOLD);
+    lines.truncate(SHOWN);
     lines
 }
+
+/// Quoted names, separated by commas.
+pub fn list(relations: &[Qualified]) -> String {
+    relations.iter().map(Qualified::sql).collect::<Vec<_>>().join(", ")
+}
+
+fn arrays(relations: &[Qualified]) -> (Vec<&str>, Vec<&str>) {
+    relations.iter().map(|relation| (relation.schema.as_str(), relation.name.as_str())).unzip()
+}
+
+const OIDS: &str = r"
+    select t.relid
+    from unnest($1::text[], $2::text[]) listed (schema, name)
+    join pg_namespace n on n.nspname = listed.schema
+    join pg_class r on r.relnamespace = n.oid and r.relname = listed.name
+    cross join lateral (
+        select r.oid as relid
+        union
+        select p.relid::oid from pg_partition_tree(r.oid) p
+    ) t";
+
+const TABLES: &str = r#"
+    select
+        n.nspname::text as schema,
+        c.relname::text as name,
+        k.key,
+        k.key_types,
+        h.hashed,
+        s.estimate,
+        s.bytes
+    from unnest($1::text[], $2::text[]) listed (schema, name)
+    join pg_namespace n on n.nspname = listed.schema
+    join pg_class c on c.relnamespace = n.oid and c.relname = listed.name and c.relkind in ('r', 'p')
+    left join lateral (
+        select x.indkey::int2[] as columns, x.indnkeyatts as length
+        from pg_index x
+        where x.indrelid = c.oid
+          and x.indisvalid
+          and x.indimmediate
+          and (x.indisreplident or (x.indisprimary and c.relreplident in ('d', 'f')))
+        order by x.indisreplident desc
+        limit 1
+    ) i on true
+    cross join lateral (
+        select
+            coalesce(array_agg(a.attname::text order by u.nth), '{}') as key,
+            coalesce(array_agg(format_type(a.atttypid, a.atttypmod) order by u.nth), '{}') as key_types
+        from unnest(i.columns) with ordinality u (attnum, nth)
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum
+        where u.nth <= i.length
+    ) k
+    cross join lateral (
+        select coalesce(array_agg(
+            case
+                when a.atttypid in (
+                    'bool'::regtype, '"char"'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype,
+                    'uuid'::regtype, 'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype,
+                    'bytea'::regtype, 'xid8'::regtype
+                ) then format('t.%I', a.attname)
+                when a.atttypid in ('text'::regtype, 'varchar'::regtype) then format('t.%I collate "C"', a.attname)
+                else format('t.%I::text collate "C"', a.attname)
+            end
+            order by a.attnum
+        ), '{}') as hashed
+        from pg_attribute a
+        where a.attrelid = c.oid
+          and a.attnum > 0
+          and not a.attisdropped
+    ) h
+    cross join lateral (
+        select
+            coalesce(sum(greatest(p.reltuples, 0)), 0)::int8 as estimate,
+            coalesce(sum(pg_table_size(p.oid)), 0)::int8 as bytes
+        from pg_class p
+        where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid))
+          and p.relkind = 'r'
+    ) s
+    order by 1, 2"#;
+
+/// The journal of an open move holds these lines: to change their text is to change the journal's version.
+const SHAPE: &str = r"
+    select format(
+        'column %s.%s of %s is %s%s%s%s%s',
+        n.nspname,
+        c.relname,
+        a.attname,
+        format_type(a.atttypid, a.atttypmod),
+        case when a.attnotnull then ' not null' else '' end,
+        case when a.attidentity <> '' then ' identity ' || a.attidentity::text else '' end,
+        case when a.attgenerated <> '' then ' generated as ' else ' default ' end,
+        coalesce(pg_get_expr(d.adbin, d.adrelid), 'none')
+    )
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where c.oid = any ($1)
+      and c.relkind in ('r', 'p')
+    union all
+    select format('constraint %s on %s.%s is %s', o.conname, n.nspname, c.relname, pg_get_constraintdef(o.oid))
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_constraint o on o.conrelid = c.oid and o.contype in ('p', 'u', 'c', 'x')
+    where c.oid = any ($1)
+    union all
+    select format('unique index %s on %s.%s is %s', i.relname, n.nspname, c.relname, pg_get_indexdef(x.indexrelid))
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_index x on x.indrelid = c.oid and x.indisunique
+    join pg_class i on i.oid = x.indexrelid
+    where c.oid = any ($1)
+    union all
+    select format(
+        'partition %s.%s is %s',
+        n.nspname,
+        c.relname,
+        coalesce(pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid))
+    )
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = any ($1)
+      and (c.relispartition or c.relkind = 'p')
+    union all
+    select format('type %s has the values %s', t.oid::regtype, v.listed)
+    from pg_type t
+    cross join lateral (
+        select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) as listed
+        from pg_enum e
+        where e.enumtypid = t.oid
+    ) v
+    where t.typtype = 'e'
+      and t.oid in (
+          select coalesce(nullif(y.typelem, 0), y.oid)
+          from pg_attribute a
+          join pg_type y on y.oid = a.atttypid
+          where a.attrelid = any ($1)
+            and a.attnum > 0
+            and not a.attisdropped
+      )
+    order by 1";

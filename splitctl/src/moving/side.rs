@@ -1,25 +1,27 @@
-//! The two databases of a move.
+//! The two sides of a move, and the database on each.
 
 use std::fmt;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection, query_as};
 
-use crate::database::{connect, version};
+use crate::database::{address, connect, version};
 
-/// Which of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// One of the two databases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Side {
     /// The shared database.
+    #[default]
     Source,
-    /// The owner's own.
+    /// The owner's own database.
     Target,
 }
 
-impl Place {
-    /// The other one.
+impl Side {
+    /// The opposite side.
     pub fn other(self) -> Self {
         match self {
             Self::Source => Self::Target,
@@ -27,59 +29,77 @@ impl Place {
         }
     }
 
-    /// As the services read it in `splitctl.switches`.
-    pub fn name(self) -> &'static str {
+    /// Orders two databases: the one on this side first.
+    pub fn order<'a>(self, source: &'a mut Database, target: &'a mut Database) -> (&'a mut Database, &'a mut Database) {
         match self {
-            Self::Source => "source",
-            Self::Target => "target",
+            Self::Source => (source, target),
+            Self::Target => (target, source),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Side {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        self.serialize(formatter)
     }
 }
 
-/// Which database it is, wherever it is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Identifies a database, whatever address it is reached by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromRow)]
 pub struct Identity {
-    /// Of the cluster, given by initdb.
+    /// The cluster's system identifier, which `initdb` generates.
     pub system: String,
-    /// Of the database in it.
+    /// The oid of the database in its cluster.
     pub database: i64,
 }
 
-/// One of the two, connected.
-pub struct Side {
-    /// Which.
-    pub place: Place,
-    /// For this program.
+/// A connected database.
+pub struct Database {
+    /// Its side.
+    pub side: Side,
+    /// The URL for splitctl.
     pub url: String,
-    /// For the server of the other side.
+    /// The URL for the server of the other side.
     pub url_from_other: String,
-    /// Which database it really is.
+    /// What identifies it.
     pub identity: Identity,
     /// The server's major version.
     pub version: i32,
-    /// Whether we may do all.
+    /// Whether splitctl's role is a superuser.
     pub superuser: bool,
-    /// An operator's session.
+    /// The operator's session.
     pub connection: PgConnection,
 }
 
-impl Side {
-    pub(super) async fn open(place: Place, url: String, url_from_other: String) -> Result<Self> {
+impl Database {
+    /// Connects, and reads what the server says of itself.
+    pub async fn open(side: Side, url: String, url_from_other: String) -> Result<Self> {
         let mut connection = connect(&url).await?;
         let version = version(&mut connection).await?;
-        let row = sqlx::query(
-            "select (select system_identifier::text from pg_control_system()),
-                    (select oid::bigint from pg_database where datname = current_database()),
-                    (select rolsuper from pg_roles where rolname = current_user)",
-        );
-        let row = row.fetch_one(&mut connection).await?;
-        let identity = Identity { system: row.try_get(0)?, database: row.try_get(1)? };
-        Ok(Self { place, url, url_from_other, identity, version, superuser: row.try_get(2)?, connection })
+        let Server { identity, superuser } = query_as(SERVER).fetch_one(&mut connection).await?;
+        Ok(Self { side, url, url_from_other, identity, version, superuser, connection })
+    }
+
+    /// Opens a second session, beside one that holds locks.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        connect(&self.url).await
+    }
+
+    /// For messages: its side, host, port and name.
+    pub fn address(&self) -> String {
+        format!("{} ({})", self.side, address(&self.url))
     }
 }
+
+#[derive(FromRow)]
+struct Server {
+    #[sqlx(flatten)]
+    identity: Identity,
+    superuser: bool,
+}
+
+const SERVER: &str = r"
+    select
+        (select system_identifier::text from pg_control_system()) as system,
+        (select oid::int8 from pg_database where datname = current_database()) as database,
+        (select rolsuper from pg_roles where rolname = current_user) as superuser";

@@ -1,128 +1,164 @@
-//! Replication slots: what keeps a stream's place, and its server's WAL.
+//! Replication slots: a slot keeps the position of a stream, and its server keeps the WAL from there on.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::stream::Names;
 use crate::database::{execute, sqlstate};
-use crate::exit::require;
+use crate::exit::{Refused, require};
 
-/// How long a new slot may wait for the transactions that are open.
-const SLOT_PATIENCE: &str = "10s";
-/// How long whoever uses a slot may take to let it go.
+/// How long a new slot may wait for open transactions.
+const CREATION: &str = "10s";
+/// How long a session may go on using a slot that is to be dropped.
 const RELEASE: Duration = Duration::from_secs(20);
+/// After this time the session is terminated.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// Makes the slot of a stream, if there is none.
-///
-/// # Errors
-/// If open transactions are in its way: which.
-pub async fn made(from: &mut PgConnection, slot: &str) -> Result<()> {
-    match state(from, slot).await? {
-        Slot::Missing => {}
-        Slot::Lost => bail!("the slot {slot} has lost its WAL (max_slot_wal_keep_size): `splitctl abort`, and copy again"),
-        Slot::Holds(_) => return Ok(()),
-    }
-    execute(from, format!("set statement_timeout = '{SLOT_PATIENCE}'")).await?;
-    let made = sqlx::query("select pg_create_logical_replication_slot($1, 'pgoutput')").bind(slot).execute(&mut *from).await;
-    execute(from, "set statement_timeout = 0").await?;
-    match made {
-        Ok(_) => Ok(()),
-        Err(error) if sqlstate(&error).as_deref() == Some("57014") => {
-            let open = long_transactions(from, Duration::ZERO).await?;
-            require!(
-                false,
-                "a replication slot waits for every open write transaction of the cluster, and these did not end within {SLOT_PATIENCE}: {}. End them, and repeat the command",
-                open.join("; ")
-            );
-            Ok(())
-        }
-        Err(error) => Err(error)
-            .context("a replication slot cannot be made (it takes wal_level = logical, a free slot, and REPLICATION)"),
-    }
-}
-
-/// Transactions of the whole cluster that have written and been open for longer than this.
-pub async fn long_transactions(connection: &mut PgConnection, age: Duration) -> Result<Vec<String>> {
-    let open = sqlx::query_scalar(
-        "select format('process %s (%s) in database %s, open for %s', pid, coalesce(nullif(application_name, ''), usename, backend_type),
-             coalesce(datname, '–'), (now() - xact_start)::interval(0))
-         from pg_stat_activity
-         where backend_xid is not null and pid <> pg_backend_pid() and xact_start < now() - make_interval(secs => $1)
-         union all
-         select format('prepared transaction %L in database %s, since %s', gid, database, prepared::timestamp(0))
-         from pg_prepared_xacts
-         order by 1",
-    );
-    Ok(open.bind(age.as_secs_f64()).fetch_all(connection).await?)
-}
-
-/// What a server says of a slot.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
-    /// There is none.
+    /// The server has no such slot.
     Missing,
-    /// It has fallen behind further than its server keeps WAL for: what it stood for is gone.
+    /// It has fallen behind the WAL that its server keeps, so changes are lost.
     Lost,
-    /// It is there, and holds so many bytes of WAL back.
+    /// It exists, and holds back this many bytes of WAL.
     Holds(i64),
 }
 
-/// Asks the side that the stream comes from.
-pub async fn state(from: &mut PgConnection, slot: &str) -> Result<Slot> {
-    let row = sqlx::query(
-        "select database = current_database(), coalesce(wal_status, '') = 'lost', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
-         from pg_replication_slots where slot_name = $1",
-    );
-    let Some(row) = row.bind(slot).fetch_optional(from).await? else { return Ok(Slot::Missing) };
-    let (ours, lost, bytes): (bool, bool, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+/// Reads the state of a slot from the server that it is on.
+pub async fn find(from: &mut PgConnection, name: &str) -> Result<Slot> {
+    let Some(found) = query_as::<_, Found>(FOUND).bind(name).fetch_optional(from).await? else { return Ok(Slot::Missing) };
     require!(
-        ours,
-        "another database of the cluster has a replication slot called {slot}, of another move: complete or abort that first"
+        found.is_ours,
+        "{name}: another database of the cluster has a replication slot of this name, from another move: complete or abort \
+         that move first"
     );
-    Ok(match bytes {
-        Some(bytes) if !lost => Slot::Holds(bytes),
+    Ok(match found.bytes {
+        Some(bytes) if !found.is_lost => Slot::Holds(bytes),
         _ => Slot::Lost,
     })
 }
 
-/// Drops the slots of all streams of the move on one side.
-pub async fn all_dropped(connection: &mut PgConnection, names: &Names) -> Result<()> {
-    dropped(connection, &names.all_streams("slot_name::text")).await
+/// Creates a slot, unless it exists.
+///
+/// # Errors
+/// [`Refused`] with the open transactions that the new slot waits for.
+pub async fn create(from: &mut PgConnection, name: &str) -> Result<()> {
+    match find(from, name).await? {
+        Slot::Missing => {}
+        Slot::Lost => bail!("{name}: the slot has lost its WAL (max_slot_wal_keep_size): `splitctl abort`, and copy again"),
+        Slot::Holds(_) => return Ok(()),
+    }
+    execute(from, format!("set statement_timeout = '{CREATION}'")).await?;
+    let create = query("select pg_create_logical_replication_slot($1, 'pgoutput')").bind(name);
+    let created = create.execute(&mut *from).await;
+    execute(from, "set statement_timeout = 0").await?;
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if sqlstate(&error).as_deref() == Some("57014") => Err(Refused(format!(
+            "{name}: a new replication slot waits for every open write transaction of the cluster. These did not end within \
+             {CREATION}: {}. End them, and repeat the command",
+            long_transactions(from, Duration::ZERO).await?.join("; ")
+        ))
+        .into()),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{name}: the replication slot cannot be created (it needs wal_level = logical, a free slot, REPLICATION)"
+            )
+        }),
+    }
 }
 
-/// Drops slots; whoever still uses one is given a moment, and then ended.
-pub async fn dropped(connection: &mut PgConnection, condition: &str) -> Result<()> {
+/// Advances a slot to the WAL that is flushed, and returns that position.
+pub async fn advance(connection: &mut PgConnection, name: &str) -> Result<String, sqlx::Error> {
+    query_scalar(ADVANCE).bind(name).fetch_one(connection).await
+}
+
+/// Write transactions of the whole cluster that have been open for longer than this.
+pub async fn long_transactions(connection: &mut PgConnection, age: Duration) -> Result<Vec<String>, sqlx::Error> {
+    query_scalar(LONG_TRANSACTIONS).bind(age.as_secs_f64()).fetch_all(connection).await
+}
+
+/// Drops the slots of this database whose names match one of the `like` patterns. A session that uses one is terminated
+/// after a second.
+pub async fn drop_all(connection: &mut PgConnection, patterns: &[String]) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let used = format!(
-            "select slot_name::text, active_pid from pg_replication_slots where database = current_database() and ({condition})"
-        );
-        let rows = sqlx::query(AssertSqlSafe(used)).fetch_all(&mut *connection).await?;
         let mut left = 0;
-        for row in rows {
-            let (name, user): (String, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
-            if let Some(user) = user {
-                left += 1;
-                if begun.elapsed() > Duration::from_secs(1) {
-                    sqlx::query("select pg_terminate_backend($1)").bind(user).execute(&mut *connection).await?;
-                }
-                continue;
-            }
-            match sqlx::query("select pg_drop_replication_slot($1)").bind(&name).execute(&mut *connection).await {
-                Ok(_) => {}
-                // In use again, or dropped by another.
-                Err(error) if matches!(sqlstate(&error).as_deref(), Some("55006" | "42704")) => left += 1,
-                Err(error) => return Err(error.into()),
-            }
+        for slot in query_as::<_, Used>(USED).bind(patterns).fetch_all(&mut *connection).await? {
+            left += usize::from(!slot.drop(connection, begun.elapsed() > GRACE).await?);
         }
         if left == 0 {
             return Ok(());
         }
         if begun.elapsed() > RELEASE {
-            bail!("a replication slot of the move is in use and was not let go within {RELEASE:?}: repeat the command");
+            bail!("a session used a replication slot of the move for longer than {RELEASE:?}: repeat the command");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[derive(FromRow)]
+struct Used {
+    name: String,
+    user_process: Option<i32>,
+}
+
+impl Used {
+    /// Returns whether the slot is gone.
+    async fn drop(&self, connection: &mut PgConnection, terminate: bool) -> Result<bool> {
+        if let Some(process) = self.user_process {
+            if terminate {
+                query("select pg_terminate_backend($1)").bind(process).execute(connection).await?;
+            }
+            return Ok(false);
+        }
+        match query("select pg_drop_replication_slot($1)").bind(&self.name).execute(connection).await {
+            Ok(_) => Ok(true),
+            // A session uses it again, or another one has dropped it.
+            Err(error) if matches!(sqlstate(&error).as_deref(), Some("55006" | "42704")) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct Found {
+    is_ours: bool,
+    is_lost: bool,
+    bytes: Option<i64>,
+}
+
+const FOUND: &str = r"
+    select
+        database = current_database() as is_ours,
+        coalesce(wal_status, '') = 'lost' as is_lost,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8 as bytes
+    from pg_replication_slots
+    where slot_name = $1";
+
+const ADVANCE: &str = "select end_lsn::text from pg_replication_slot_advance($1, pg_current_wal_flush_lsn())";
+
+const USED: &str = r"
+    select slot_name::text as name, active_pid as user_process
+    from pg_replication_slots
+    where database = current_database()
+      and slot_name::text like any ($1)";
+
+const LONG_TRANSACTIONS: &str = r"
+    select format(
+        'process %s (%s) in database %s, open for %s',
+        pid,
+        coalesce(nullif(application_name, ''), usename, backend_type),
+        coalesce(datname, '–'),
+        (now() - xact_start)::interval(0)
+    )
+    from pg_stat_activity
+    where backend_xid is not null
+      and pid <> pg_backend_pid()
+      and xact_start < now() - make_interval(secs => $1)
+    union all
+    select format('prepared transaction %L in database %s, since %s', gid, database, prepared::timestamp(0))
+    from pg_prepared_xacts
+    order by 1";

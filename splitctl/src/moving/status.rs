@@ -1,105 +1,99 @@
-//! Where a move stands, and what comes next.
+//! The status of a move, and the next command.
 
 use anyhow::Result;
 use serde::Serialize;
 
-use super::side::Place;
+use super::journal::{State, Step};
+use super::side::Side;
+use super::slot::Slot;
 use super::{Move, crossings, slot, stream};
 
 /// What the journal and both databases say.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Status {
-    /// Whose move.
+    /// The owner.
     pub owner: String,
-    /// Whether one is open.
+    /// Whether a move is open.
     pub open: bool,
     /// The side where the tables live.
-    pub lives: Option<Place>,
-    /// How many switches there have been.
+    pub lives: Option<Side>,
+    /// The number of switches so far.
     pub generation: i64,
-    /// Whether everything has been copied.
+    /// Whether all rows have been copied.
     pub copied: bool,
     /// Whether both sides were found equal since the last switch.
     pub verified: bool,
-    /// A step that was begun and has not come to its end.
-    pub pending: Option<String>,
-    /// Whether the stream to the other side is at work.
+    /// A step that was begun and is not done.
+    pub pending: Option<Step>,
+    /// Whether the stream to the other side runs.
     pub stream_works: bool,
-    /// Tables copied, of how many.
+    /// The number of tables that are copied, and of all tables.
     pub tables: (i64, i64),
-    /// Failures of the stream since it was made; the log of the receiving server says why.
+    /// How often the stream has failed since it was created. The log of the receiving server says why.
     pub failures: i64,
-    /// Bytes of WAL that the stream's slot holds back; `None` if there is no slot, or it has been lost.
+    /// The bytes of WAL that the stream's slot holds back; `None` if the slot is missing or lost.
     pub retained_bytes: Option<i64>,
-    /// Crossings that the cutover waits for.
+    /// The crossings that block the cutover.
     pub crossings: Vec<String>,
-    /// The command that comes next.
+    /// The next command.
     pub next: String,
-    /// The command that takes the last step back.
+    /// The command that undoes the last step.
     pub back: Option<String>,
 }
 
-/// Looks, and changes nothing.
+/// Reads the status, and changes nothing.
 ///
 /// # Errors
 /// If a database cannot be asked.
-pub async fn read(moving: &mut Move) -> Result<Status> {
-    let name = moving.owner.clone();
-    let Some(state) = moving.state.clone() else {
-        return Ok(Status {
-            owner: name.clone(),
-            open: false,
-            lives: None,
-            generation: 0,
-            copied: false,
-            verified: false,
-            pending: None,
-            stream_works: false,
-            tables: (0, 0),
-            failures: 0,
-            retained_bytes: None,
-            crossings: Vec::new(),
-            next: format!("splitctl plan {name}"),
-            back: None,
-        });
-    };
-    let names = moving.names(state.number);
-    let slot = names.stream(state.stream());
-    let crossings = if state.lives == Place::Source { crossings::standing(moving).await? } else { Vec::new() };
-    let (from, to) = moving.sides(state.lives);
-    let health = stream::health(&mut to.connection, &slot).await?;
-    let retained_bytes = match slot::state(&mut from.connection, &slot).await? {
-        slot::Slot::Holds(bytes) => Some(bytes),
-        slot::Slot::Missing | slot::Slot::Lost => None,
-    };
-    let next = match (&state.pending, state.lives) {
-        // Repeating a command does what is left of it.
-        (Some(step), _) => format!("splitctl {step} {name}"),
-        (None, _) if !state.copied => format!("splitctl copy {name}"),
-        (None, _) if !state.is_verified() => format!("splitctl verify {name}"),
-        (None, Place::Source) if !crossings.is_empty() => format!("splitctl detach {name}"),
-        (None, Place::Source) => format!("splitctl cutover {name}"),
-        (None, Place::Target) => format!("splitctl complete {name}"),
-    };
-    let back = match (state.pending.as_deref(), state.lives) {
-        (Some("complete"), _) => None,
-        (_, Place::Source) => Some(format!("splitctl abort {name}")),
-        (_, Place::Target) => Some(format!("splitctl rollback {name}")),
+pub async fn read(the_move: &mut Move) -> Result<Status> {
+    let owner = the_move.owner_name.clone();
+    if !the_move.state.is_open() {
+        let next = format!("splitctl plan {owner}");
+        return Ok(Status { owner, next, ..Status::default() });
+    }
+    let lives = the_move.state.switch.lives;
+    let crossings = if lives == Side::Source { crossings::list(the_move).await? } else { Vec::new() };
+    let Move { source, target, state, .. } = the_move;
+    let (from, to) = lives.order(source, target);
+    let health = stream::read_health(&mut to.connection, &state.stream()).await?;
+    let retained_bytes = match slot::find(&mut from.connection, &state.stream()).await? {
+        Slot::Holds(bytes) => Some(bytes),
+        Slot::Missing | Slot::Lost => None,
     };
     Ok(Status {
-        owner: name,
         open: true,
-        lives: Some(state.lives),
-        generation: state.generation,
+        lives: Some(lives),
+        generation: state.switch.generation,
         copied: state.copied,
         verified: state.is_verified(),
         pending: state.pending,
         stream_works: health.works,
-        tables: health.ready,
+        tables: (health.ready, health.tables),
         failures: health.failures,
         retained_bytes,
+        next: format!("splitctl {} {owner}", next(state, &crossings)),
+        back: back(state).map(|command| format!("splitctl {command} {owner}")),
         crossings,
-        next,
-        back,
+        owner,
     })
+}
+
+fn next(state: &State, crossings: &[String]) -> Step {
+    match (state.pending, state.switch.lives) {
+        // A step that is repeated does the rest of its work.
+        (Some(step), _) => step,
+        (None, _) if !state.copied => Step::Copy,
+        (None, _) if !state.is_verified() => Step::Verify,
+        (None, Side::Source) if !crossings.is_empty() => Step::Detach,
+        (None, Side::Source) => Step::Cutover,
+        (None, Side::Target) => Step::Complete,
+    }
+}
+
+fn back(state: &State) -> Option<Step> {
+    match (state.pending, state.switch.lives) {
+        (Some(Step::Complete), _) => None,
+        (_, Side::Source) => Some(Step::Abort),
+        (_, Side::Target) => Some(Step::Rollback),
+    }
 }

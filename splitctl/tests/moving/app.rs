@@ -1,8 +1,8 @@
-//! A service that follows the switch as ours do: where it is refused, it goes to the other side, and does it again.
+//! A service that follows the switch as ours do: when one side refuses a statement, it runs the statement on the other side.
 
-use super::place::{Place, strings, try_execute};
+use super::fixture::{Fixture, strings, try_execute};
 
-/// A neighbour that stays, a foreign key to it, an event log's epoch, a number that nobody gives out twice.
+/// A table that stays, a table that moves with a foreign key to it, the epoch of an event log, and an identity column.
 pub const SCHEMA: &str = "
     create table tenants (id integer primary key);
     insert into tenants values (1);
@@ -33,26 +33,26 @@ pub const MANIFEST: &str = r#"
     tables = ["tenants"]
 "#;
 
-/// Where it is, and what was acknowledged.
+/// The side that the service uses, and how many writes were acknowledged.
 pub struct App<'a> {
-    place: &'a Place,
+    fixture: &'a Fixture,
     on_target: bool,
     acknowledged: usize,
 }
 
 impl<'a> App<'a> {
-    pub fn new(place: &'a Place) -> Self {
-        Self { place, on_target: false, acknowledged: 0 }
+    pub fn new(fixture: &'a Fixture) -> Self {
+        Self { fixture, on_target: false, acknowledged: 0 }
     }
 
-    /// One write, which must be possible whatever state the move is in.
+    /// Writes one row, which must be possible in every state of the move.
     pub fn write(&mut self) {
         let statement = format!(
             "set lock_timeout = '2s'; set role shop_svc; insert into notes (tenant_id, token) values (1, 'new {}')",
             self.acknowledged
         );
         for _ in 0..2 {
-            let url = if self.on_target { &self.place.target } else { &self.place.source };
+            let url = if self.on_target { &self.fixture.target } else { &self.fixture.source };
             match try_execute(url, &statement) {
                 Ok(()) => {
                     self.acknowledged += 1;
@@ -65,9 +65,9 @@ impl<'a> App<'a> {
         panic!("refused on both sides");
     }
 
-    /// Every acknowledged write is there once, nothing was invented, and the epochs only rise.
+    /// Checks that every acknowledged write is there once, that there is no other, and that epochs only rise.
     pub fn check(&self) {
-        let url = if self.on_target { &self.place.target } else { &self.place.source };
+        let url = if self.on_target { &self.fixture.target } else { &self.fixture.source };
         let tokens = strings(url, "select token from notes where token like 'new %' order by id");
         assert_eq!(tokens.len(), self.acknowledged, "{tokens:?}");
         let mut expected: Vec<String> = (0..self.acknowledged).map(|number| format!("new {number}")).collect();
@@ -76,7 +76,9 @@ impl<'a> App<'a> {
         sorted.sort();
         assert_eq!(sorted, expected);
         assert_eq!(strings(url, "select count(*)::text from notes where token like 'old %'"), ["2000"]);
-        let falls = "select count(*)::text from (select epoch, lag(epoch) over (order by id) as before from notes) n where epoch < before";
+        let falls = "select count(*)::text
+            from (select epoch, lag(epoch) over (order by id) as before from notes) n
+            where epoch < before";
         assert_eq!(strings(url, falls), ["0"]);
     }
 }

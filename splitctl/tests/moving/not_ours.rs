@@ -1,9 +1,9 @@
-//! A schema that is not ours: every kind of table there is, in both directions.
+//! A schema that is not this project's, with every kind of table, moves in both directions.
 
-use super::place::{OWNER, Place, execute, strings, try_execute};
+use super::fixture::{Fixture, OWNER, execute, strings, try_execute};
 
 /// Serial, identity, composite keys, enums, domains, generated columns, partitions, quoted names, a table without a key, and
-/// a neighbour that stays.
+/// a table that stays.
 pub const SCHEMA: &str = r#"
     create schema "Odd schema";
     create extension if not exists citext;
@@ -48,15 +48,19 @@ pub const SCHEMA: &str = r#"
     create table events_2026_a partition of events_2026 for values with (modulus 2, remainder 0);
     create table events_2026_b partition of events_2026 for values with (modulus 2, remainder 1);
     create table log_lines (said text, at timestamptz default now());
-    create function touch() returns trigger language plpgsql as $$ begin new.nick := lower(new.nick::text); return new; end $$;
+    create function touch() returns trigger language plpgsql as $$
+        begin new.nick := lower(new.nick::text); return new; end $$;
     create trigger parents_touch before insert or update on parents for each row execute function touch();
     create view happy as select id, amount from parents where mood <> 'sad';
     insert into tenants (name) select 'tenant ' || i from generate_series(1, 5) i;
     insert into parents (tenant_id, mood, nick, amount, price, ratio, bytes, document, place, moods)
-        select 1 + i % 5, (array['sad', 'ok', 'it''s "fine"'])[1 + i % 3]::mood, 'Nick ' || i, 1 + i, i / 3.0, i / 7.0, decode(md5(i::text), 'hex'),
-            jsonb_build_object('i', i, 'odd', E'a\\b"c'), row(i, -i, 'ok')::"Odd schema".point3, array['ok', 'sad']::mood[]
+        select 1 + i % 5, (array['sad', 'ok', 'it''s "fine"'])[1 + i % 3]::mood, 'Nick ' || i, 1 + i, i / 3.0, i / 7.0,
+            decode(md5(i::text), 'hex'), jsonb_build_object('i', i, 'odd', E'a\\b"c'),
+            row(i, -i, 'ok')::"Odd schema".point3, array['ok', 'sad']::mood[]
         from generate_series(1, 3000) i;
-    insert into "Odd schema"."Order Items" select 1 + i % 3000, (i / 3000)::smallint, case when i % 7 = 0 then null else E'it''s\\ ' || i end from generate_series(0, 8999) i;
+    insert into "Odd schema"."Order Items"
+        select 1 + i % 3000, (i / 3000)::smallint, case when i % 7 = 0 then null else E'it''s\\ ' || i end
+        from generate_series(0, 8999) i;
     insert into events (day, note) select '2025-06-01'::date + i % 500, 'event ' || i from generate_series(1, 4000) i;
     insert into log_lines select 'line ' || i % 100 from generate_series(1, 500) i;
     grant usage on schema "Odd schema" to shop_svc;
@@ -79,7 +83,7 @@ pub const MANIFEST: &str = r#"
     tables = ["tenants"]
 "#;
 
-/// The same everywhere: what a client would see.
+/// What a client reads: it must be equal on both sides.
 const CONTENT: &str = r#"
     select md5(string_agg(row(p.*)::text, ',' order by id)) from parents p
     union all select md5(string_agg(row(i.*)::text, ',' order by parent_id, "Line No")) from "Odd schema"."Order Items" i
@@ -88,7 +92,7 @@ const CONTENT: &str = r#"
     union all select count(*)::text from happy
 "#;
 
-/// Written by the service's role wherever its tables live.
+/// Writes of the service's role, on the side where its tables live.
 const WRITE: &str = r#"
     set role shop_svc;
     insert into parents (tenant_id, nick, amount) values (1, 'NEW ' || random(), 7);
@@ -100,75 +104,109 @@ const WRITE: &str = r#"
     delete from log_lines where said = 'line 2';
 "#;
 
-fn moves_out_and_back(place: &Place) {
-    let definitions = "select pg_get_constraintdef(c.oid) from pg_constraint c join pg_class t on t.oid = c.conrelid where t.relname in ('parents', 'Order Items', 'events') and contype <> 'n'
-        union all select indexdef from pg_indexes where tablename in ('parents', 'Order Items', 'events', 'events_2025', 'events_2026_a', 'log_lines')
-        union all select pg_get_triggerdef(t.oid) from pg_trigger t where tgname = 'parents_touch'
-        union all select obj_description('\"Odd schema\".\"Order Items\"'::regclass)
-        union all select pg_get_viewdef('happy'::regclass) order by 1";
-    let mut before = strings(&place.source, definitions);
-    place.done(&["plan", OWNER]);
-    place.copied();
-    // The key to a table that stays does not go along.
-    before.retain(|line| !line.contains("REFERENCES tenants"));
-    assert_eq!(strings(&place.target, definitions), before);
-    place.refused(&["cutover", OWNER], "parents_tenant_id_fkey");
-    let said = place.done(&["detach", OWNER]);
-    assert!(said.contains("parents_tenant_id_fkey"), "{said}");
-    // Open here, closed there.
-    execute(&place.source, WRITE);
-    assert_eq!(try_execute(&place.target, WRITE), Err("42501".to_owned()));
-    assert_eq!(try_execute(&place.source, "truncate log_lines"), Err("55000".to_owned()));
+/// What the copy creates on the target as it is in the source.
+const DEFINITIONS: &str = r#"
+    select pg_get_constraintdef(c.oid)
+    from pg_constraint c
+    join pg_class t on t.oid = c.conrelid
+    where t.relname in ('parents', 'Order Items', 'events') and contype <> 'n'
+    union all
+    select indexdef
+    from pg_indexes
+    where tablename in ('parents', 'Order Items', 'events', 'events_2025', 'events_2026_a', 'log_lines')
+    union all select pg_get_triggerdef(t.oid) from pg_trigger t where tgname = 'parents_touch'
+    union all select obj_description('"Odd schema"."Order Items"'::regclass)
+    union all select pg_get_viewdef('happy'::regclass)
+    order by 1
+"#;
 
-    place.done(&["cutover", OWNER]);
+fn moves_out_and_back(fixture: &Fixture) {
+    copies(fixture);
+    cuts_over(fixture);
+    rolls_back(fixture);
+    completes(fixture);
+}
+
+fn denied() -> Result<(), String> {
+    Err("42501".to_owned())
+}
+
+/// Compares the rows, by the program and by what a client reads.
+fn has_equal_rows(fixture: &Fixture) {
+    fixture.done(&["verify", OWNER]);
+    assert_eq!(strings(&fixture.source, CONTENT), strings(&fixture.target, CONTENT));
+}
+
+fn copies(fixture: &Fixture) {
+    let mut before = strings(&fixture.source, DEFINITIONS);
+    fixture.done(&["plan", OWNER]);
+    fixture.copied();
+    // The key to a table that stays does not move.
+    before.retain(|line| !line.contains("REFERENCES tenants"));
+    assert_eq!(strings(&fixture.target, DEFINITIONS), before);
+    fixture.refused(&["cutover", OWNER], "parents_tenant_id_fkey");
+    let said = fixture.done(&["detach", OWNER]);
+    assert!(said.contains("parents_tenant_id_fkey"), "{said}");
+    // The source is open, the target is closed.
+    execute(&fixture.source, WRITE);
+    assert_eq!(try_execute(&fixture.target, WRITE), denied());
+    assert_eq!(try_execute(&fixture.source, "truncate log_lines"), Err("55000".to_owned()));
+}
+
+fn cuts_over(fixture: &Fixture) {
+    fixture.done(&["cutover", OWNER]);
     for refused in [
         WRITE,
         "set role shop_svc; select id from parents",
         "set role shop_svc; select id from happy",
         "insert into log_lines values ('by a superuser')",
     ] {
-        assert_eq!(try_execute(&place.source, refused), Err("42501".to_owned()), "{refused}");
+        assert_eq!(try_execute(&fixture.source, refused), denied(), "{refused}");
     }
-    execute(&place.target, WRITE);
-    // The other role has on the target what it had here, and no more.
-    execute(&place.target, "set role other_svc; select id from parents");
-    assert_eq!(try_execute(&place.target, "set role other_svc; select amount from parents"), Err("42501".to_owned()));
-    place.done(&["verify", OWNER]);
-    assert_eq!(strings(&place.source, CONTENT), strings(&place.target, CONTENT));
+    execute(&fixture.target, WRITE);
+    // The other role has the same rights on the target as it had in the source, and no more.
+    execute(&fixture.target, "set role other_svc; select id from parents");
+    assert_eq!(try_execute(&fixture.target, "set role other_svc; select amount from parents"), denied());
+    has_equal_rows(fixture);
+}
 
-    place.done(&["rollback", OWNER]);
-    assert_eq!(try_execute(&place.target, WRITE), Err("42501".to_owned()));
-    execute(&place.source, WRITE);
+fn rolls_back(fixture: &Fixture) {
+    fixture.done(&["rollback", OWNER]);
+    assert_eq!(try_execute(&fixture.target, WRITE), denied());
+    execute(&fixture.source, WRITE);
     let keys = strings(
-        &place.source,
+        &fixture.source,
         "select conname::text from pg_constraint where confrelid = 'tenants'::regclass and convalidated",
     );
     assert_eq!(keys, ["parents_tenant_id_fkey"]);
-    place.refused(&["cutover", OWNER], "have not been compared");
-    place.done(&["verify", OWNER]);
-    assert_eq!(strings(&place.source, CONTENT), strings(&place.target, CONTENT));
-    place.done(&["detach", OWNER]);
-    place.done(&["cutover", OWNER]);
-    execute(&place.target, WRITE);
-    place.refused(&["complete", OWNER], "have not been compared");
-    place.done(&["verify", OWNER]);
-    place.done(&["complete", OWNER]);
-    execute(&place.target, WRITE);
-    execute(&place.target, "truncate log_lines");
+    fixture.refused(&["cutover", OWNER], "have not been compared");
+    has_equal_rows(fixture);
+}
+
+fn completes(fixture: &Fixture) {
+    fixture.done(&["detach", OWNER]);
+    fixture.done(&["cutover", OWNER]);
+    execute(&fixture.target, WRITE);
+    fixture.refused(&["complete", OWNER], "have not been compared");
+    fixture.done(&["verify", OWNER]);
+    fixture.done(&["complete", OWNER]);
+    execute(&fixture.target, WRITE);
+    execute(&fixture.target, "truncate log_lines");
     let left = strings(
-        &place.source,
-        "select relname::text from pg_class where relname in ('parents', 'Order Items', 'events', 'events_2025', 'log_lines', 'happy', 'tenants')",
+        &fixture.source,
+        "select relname::text from pg_class
+         where relname in ('parents', 'Order Items', 'events', 'events_2025', 'log_lines', 'happy', 'tenants')",
     );
     assert_eq!(left, ["tenants"]);
-    place.assert_clean();
+    fixture.assert_clean();
 }
 
 #[test]
 fn any_schema_moves_to_another_cluster_and_back() {
-    moves_out_and_back(&Place::two_clusters(SCHEMA, MANIFEST));
+    moves_out_and_back(&Fixture::two_clusters(SCHEMA, MANIFEST));
 }
 
 #[test]
 fn any_schema_moves_within_a_cluster_and_back() {
-    moves_out_and_back(&Place::one_cluster(SCHEMA, MANIFEST));
+    moves_out_and_back(&Fixture::one_cluster(SCHEMA, MANIFEST));
 }

@@ -7,14 +7,14 @@ pub fn etag(version: impl std::fmt::Display) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// Whether `If-None-Match` names the tag `current` (with its quotes), by weak comparison: the client has it already.
+/// Whether `If-None-Match` names the tag `current` (with its quotes), by weak comparison. If so, the client is up to date.
 pub fn none_match_names(headers: &HeaderMap, current: &HeaderValue) -> bool {
     let Ok(current) = current.to_str() else { return false };
-    // A header's bytes may be anything; what is no tag names none.
+    // A header may contain any bytes. Bytes that are not a tag match nothing.
     tags(headers, &header::IF_NONE_MATCH).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == current)
 }
 
-/// What a request demands of the present version.
+/// The condition on the current version that a request makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IfMatch(Option<Vec<String>>);
 
@@ -26,13 +26,13 @@ impl IfMatch {
         Self(tags)
     }
 
-    /// Whether the request may act on `version`: it demands nothing, takes any version, or names this one, by strong
+    /// Whether the request may act on `version`: it has no condition, accepts any version, or names this one, by strong
     /// comparison.
     pub fn allows(&self, version: i64) -> bool {
         self.allows_by(version, |opaque| Some(opaque))
     }
 
-    /// The same for a thing whose representation holds another one: of its tag `"7-3"` only the part before the hyphen is
+    /// The same where the representation contains another entity: only the part of the tag `"7-3"` before the hyphen is
     /// compared.
     pub fn allows_first_part(&self, version: i64) -> bool {
         self.allows_by(version, |opaque| opaque.split('-').next())
@@ -48,7 +48,7 @@ impl IfMatch {
     }
 }
 
-/// The tags of a header, which may stand several times. A comma inside a tag would split it, but no tag of ours has one.
+/// The tags of a header, which may be repeated. A comma inside a tag would split it, but the services' tags have none.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)

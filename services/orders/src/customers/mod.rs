@@ -2,7 +2,6 @@
 
 mod grpc;
 mod http;
-mod inbox;
 mod remote;
 pub mod replica;
 mod shadow;

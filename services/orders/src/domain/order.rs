@@ -1,7 +1,7 @@
 //! An order, its states, and the steps between them.
 
 use chrono::{DateTime, SubsecRound, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// An order as it is after its newest event.
@@ -28,7 +28,7 @@ pub struct Order {
 }
 
 /// One line of an order. Its number is its place in the order's items, counted from 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Stock keeping unit.
     pub sku: String,

@@ -1,6 +1,5 @@
 //! The HTTP interface: its router, and what its handlers share.
 
-mod events;
 mod history;
 mod idempotency;
 mod place;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use chassis::http::operations::{self, Operations};
 use chassis::http::problem::{Problem, ProblemBody};
-use shared_db::{Side, check_schema};
+use shared_db::check_schema;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,8 +38,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(steps::deliver))
         .routes(routes!(steps::cancel))
         .routes(routes!(reads::get_open_orders))
-        .routes(routes!(events::get_history))
-        .routes(routes!(events::get_feed))
+        .merge(chassis::events::routes(app.clone()))
         .merge(operations::routes(operations(&app)));
     chassis::http::router::complete(routes, app)
 }
@@ -52,16 +50,7 @@ fn operations(app: &App) -> Operations {
             let database = readiness.clone();
             Box::pin(async move { check_schema(&database).await.map_err(|error| Problem::from(Error::from(error))) })
         }),
-        gauges: Arc::new(move || {
-            let pool = gauges.pool_status();
-            metrics::gauge!("db_pool_connections", "state" => "idle").set(pool.idle as f64);
-            metrics::gauge!("db_pool_connections", "state" => "used").set((pool.open - pool.idle.min(pool.open)) as f64);
-            metrics::gauge!("db_pool_waiting").set(pool.waiting as f64);
-            if let Some(switch) = gauges.known_switch() {
-                metrics::gauge!("db_switch_generation").set(switch.generation as f64);
-                metrics::gauge!("db_on_target").set(f64::from(u8::from(switch.side == Side::Target)));
-            }
-        }),
+        gauges: Arc::new(move || gauges.set_gauges()),
         remotes: app.customers.remotes(),
     }
 }

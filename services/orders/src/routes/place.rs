@@ -98,7 +98,7 @@ async fn introduce(app: &App, user_id: Uuid, admitted: Option<Customer>) -> Resu
         Some(customer) => customer,
         None => app.customers.ask(user_id).await?,
     }];
-    Ok(run!(app.database, connection => store_customers(connection, &customers, None)).await?)
+    Ok(run!(app.database, connection => store_customers(connection, &customers)).await?)
 }
 
 /// The answer for a key that has been used; `None` if it has not.

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{Status, User};
-use crate::events::Event;
+use crate::events::Announcement;
 
 struct UserRow {
     id: Uuid,
@@ -89,7 +89,11 @@ pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, lim
 }
 
 /// Stores a new user and its event.
-pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<(), sqlx::Error> {
+pub async fn insert_user(
+    connection: &mut PgConnection,
+    user: &User,
+    announcement: &Announcement,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         with registered as (
@@ -108,8 +112,8 @@ pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Eve
         user.created_at,
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .execute(connection)
     .await?;
@@ -120,7 +124,11 @@ pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Eve
 ///
 /// That the version before was read in an earlier statement is what keeps the feed in order: this statement's
 /// transaction is younger than the one that made that version.
-pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<bool, sqlx::Error> {
+pub async fn update_user(
+    connection: &mut PgConnection,
+    user: &User,
+    announcement: &Announcement,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         r#"
         with changed as (
@@ -140,8 +148,8 @@ pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Eve
         user.status.as_str(),
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .execute(connection)
     .await?;
@@ -163,7 +171,7 @@ pub enum Deactivation {
 pub async fn deactivate_user(
     connection: &mut PgConnection,
     user: &User,
-    event: &Event,
+    announcement: &Announcement,
 ) -> Result<Deactivation, sqlx::Error> {
     let row = sqlx::query!(
         r#"
@@ -193,8 +201,8 @@ pub async fn deactivate_user(
         user.status.as_str(),
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .fetch_one(connection)
     .await?;

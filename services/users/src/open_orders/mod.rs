@@ -1,6 +1,5 @@
 //! The port to orders: does a user have open orders?
 
-mod inbox;
 pub mod replica;
 mod shadow;
 
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use crate::db::users::{Deactivation, deactivate_user, update_user};
 use crate::domain::User;
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::Announcement;
 use shadow::Shadow;
 
 /// The dial `OPEN_ORDERS_VIA`.
@@ -87,20 +86,25 @@ impl OpenOrders {
     /// # Errors
     /// The database's, and [`Error::OrdersUnavailable`]. As long as orders shares the database, its rule
     /// `users_no_open_orders` may refuse too.
-    pub async fn deactivate(&self, database: &Database, deactivated: &User, event: &Event) -> Result<Deactivation, Error> {
+    pub async fn deactivate(
+        &self,
+        database: &Database,
+        deactivated: &User,
+        announcement: &Announcement,
+    ) -> Result<Deactivation, Error> {
         match &self.remote {
             // One statement looks and writes. It sees what was committed before it began; the trigger sees the rest.
             None => {
                 if let Some(shadow) = &self.shadow {
                     shadow.compare(database, deactivated.id);
                 }
-                Ok(run!(database, connection => deactivate_user(connection, deactivated, event)).await?)
+                Ok(run!(database, connection => deactivate_user(connection, deactivated, announcement)).await?)
             }
             Some(orders) => {
                 if count_open_orders(orders, deactivated.id).await? > 0 {
                     return Ok(Deactivation::OpenOrders);
                 }
-                let done = run!(database, connection => update_user(connection, deactivated, event)).await?;
+                let done = run!(database, connection => update_user(connection, deactivated, announcement)).await?;
                 Ok(if done { Deactivation::Done } else { Deactivation::Changed })
             }
         }

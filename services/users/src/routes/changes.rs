@@ -15,7 +15,7 @@ use crate::App;
 use crate::db::users::{Deactivation, find_user, update_user};
 use crate::domain::{self, Changes, Status};
 use crate::error::Error;
-use crate::events::{Kind, announce};
+use crate::events::{Event, announce};
 
 /// How often a change is tried again after another request changed the same user first. Each time one of them succeeds.
 const ATTEMPTS: usize = 50;
@@ -46,7 +46,7 @@ pub async fn patch_user(
     Json(change): Json<ChangeUser>,
 ) -> Result<User, Error> {
     let changes = Changes::from(change);
-    update(&app, id, &IfMatch::read(&headers), Kind::Changed, |user| Ok(user.change(&changes, Utc::now())?)).await
+    update(&app, id, &IfMatch::read(&headers), Event::Changed, |user| Ok(user.change(&changes, Utc::now())?)).await
 }
 
 /// Reactivate a user.
@@ -64,7 +64,7 @@ pub async fn patch_user(
 )]
 pub async fn reactivate_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<User, Error> {
     let reactivate = |user: &domain::User| Ok(user.with_status(Status::Active, Utc::now()));
-    update(&app, id, &IfMatch::read(&headers), Kind::Reactivated, reactivate).await
+    update(&app, id, &IfMatch::read(&headers), Event::Reactivated, reactivate).await
 }
 
 /// Deactivate a user. Users are never deleted: orders refer to them.
@@ -88,8 +88,8 @@ pub async fn delete_user(State(app): State<App>, Id(id): Id, headers: HeaderMap)
         let Some(deactivated) = user.with_status(Status::Deactivated, Utc::now()) else {
             return Ok(StatusCode::NO_CONTENT);
         };
-        let event = announce(Kind::Deactivated, &deactivated);
-        match app.open_orders.deactivate(&app.database, &deactivated, &event).await? {
+        let announcement = announce(Event::Deactivated, &deactivated);
+        match app.open_orders.deactivate(&app.database, &deactivated, &announcement).await? {
             Deactivation::Done => {
                 app.wakeups.wake();
                 return Ok(StatusCode::NO_CONTENT);
@@ -107,14 +107,14 @@ async fn update(
     app: &App,
     id: Uuid,
     if_match: &IfMatch,
-    kind: Kind,
+    event: Event,
     decide: impl Fn(&domain::User) -> Result<Option<domain::User>, Error>,
 ) -> Result<User, Error> {
     for _ in 0..ATTEMPTS {
         let user = read(app, id, if_match).await?;
         let Some(changed) = decide(&user)? else { return Ok(user.into()) };
-        let event = announce(kind, &changed);
-        if run!(app.database, connection => update_user(connection, &changed, &event)).await? {
+        let announcement = announce(event, &changed);
+        if run!(app.database, connection => update_user(connection, &changed, &announcement)).await? {
             app.wakeups.wake();
             return Ok(changed.into());
         }

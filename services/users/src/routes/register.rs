@@ -13,7 +13,7 @@ use crate::App;
 use crate::db::users::insert_user;
 use crate::domain;
 use crate::error::Error;
-use crate::events::{Kind, announce};
+use crate::events::{Event, announce};
 
 /// Register a user.
 #[utoipa::path(
@@ -36,8 +36,8 @@ pub async fn post_user(
     Json(RegisterUser { email, name }): Json<RegisterUser>,
 ) -> Result<(StatusCode, [(header::HeaderName, HeaderValue); 1], User), Error> {
     let user = domain::User::register(Uuid::now_v7(), email, name, Utc::now());
-    let event = announce(Kind::Registered, &user);
-    run!(app.database, connection => insert_user(connection, &user, &event)).await?;
+    let announcement = announce(Event::Registered, &user);
+    run!(app.database, connection => insert_user(connection, &user, &announcement)).await?;
     app.wakeups.wake();
     Ok((StatusCode::CREATED, [(header::LOCATION, location(user.id))], user.into()))
 }

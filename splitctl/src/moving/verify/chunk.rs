@@ -1,28 +1,29 @@
 //! Chunks of a table, and their hashes.
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 
 use super::super::relations::Table;
+use crate::database::{fetch, fetch_value};
 use crate::names::{quote_ident, quote_literal};
 
-/// Rows between two keys; all of them for a table without a key.
+/// The rows between two keys. In a table without a key, all rows are one chunk.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     /// A condition on the table `t`.
     pub condition: String,
 }
 
-/// Count and sum of the hashes: the same rows in any order give the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The count of the rows and the sum of their hashes. The order of the rows does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
 pub struct Sum {
-    /// Rows.
+    /// The number of rows.
     pub rows: i64,
     hash: String,
 }
 
-/// The 64-bit hash of a whole row of `t`. Postgres keeps its hash functions as they are over versions, since hash partitions
-/// rely on them; taking them by type and not of the row's text is four times as fast.
+/// The 64-bit hash of a row of `t`. Postgres does not change its hash functions between versions, because hash partitions
+/// depend on them. Hashing by type is four times as fast as hashing the text of the row.
 pub fn row_hash(table: &Table) -> String {
     format!("hash_record_extended(row({}), 0)", table.hashed.join(", "))
 }
@@ -31,13 +32,12 @@ impl Chunk {
     /// Hashes the chunk on one side.
     pub async fn sum(&self, connection: &mut PgConnection, table: &Table) -> Result<Sum> {
         let statement = format!(
-            "select count(*), coalesce(sum({}), 0)::text from {} t where {}",
+            "select count(*) as rows, coalesce(sum({}), 0)::text as hash from {} t where {}",
             row_hash(table),
             table.name.sql(),
             self.condition
         );
-        let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?;
-        Ok(Sum { rows: row.try_get(0)?, hash: row.try_get(1)? })
+        Ok(fetch(connection, statement).await?.pop().unwrap_or_default())
     }
 }
 
@@ -54,8 +54,8 @@ impl<'a> Chunks<'a> {
         Self { table, size: size.max(1), after: None, done: false }
     }
 
-    /// The next one; its borders are looked for on the side where the tables live. The first and the last are open, so that
-    /// rows which only the other side has are in one as well.
+    /// The next chunk. Its borders come from the side where the tables live. The first and the last chunk have no outer
+    /// border, so they include rows that only the other side has.
     pub async fn next(&mut self, connection: &mut PgConnection) -> Result<Option<Chunk>> {
         if self.done {
             return Ok(None);
@@ -72,10 +72,10 @@ impl<'a> Chunks<'a> {
         Ok(Some(Chunk { condition }))
     }
 
-    /// The key of the last row of a chunk that begins after another.
+    /// The key of the last row of the chunk that begins after `after`.
     async fn border(&self, connection: &mut PgConnection, after: Option<&str>) -> Result<Option<String>> {
         let key = key_row(self.table);
-        let columns: Vec<String> = self.table.key.iter().map(|(name, _)| format!("t.{}", quote_ident(name))).collect();
+        let columns = key_columns(self.table);
         let statement = format!(
             "select array[{}] from {} t where {} order by {} offset {} limit 1",
             columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", "),
@@ -84,20 +84,27 @@ impl<'a> Chunks<'a> {
             columns.join(", "),
             self.size - 1
         );
-        let found: Option<Vec<String>> = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_optional(connection).await?;
+        let found: Option<Vec<String>> = fetch_value(connection, statement).await?;
         Ok(found.map(|values| key_literal(self.table, &values)))
     }
 }
 
-/// The key of `t` as a row.
-pub fn key_row(table: &Table) -> String {
-    let columns: Vec<String> = table.key.iter().map(|(name, _)| format!("t.{}", quote_ident(name))).collect();
-    if columns.len() == 1 { columns[0].clone() } else { format!("({})", columns.join(", ")) }
+/// The columns of the key of `t`.
+pub fn key_columns(table: &Table) -> Vec<String> {
+    table.key.iter().map(|name| format!("t.{}", quote_ident(name))).collect()
 }
 
-/// A key's values as a row for a statement.
+/// The key of `t` as a row.
+pub fn key_row(table: &Table) -> String {
+    row(key_columns(table))
+}
+
+/// The values of a key as a row for a statement.
 pub fn key_literal(table: &Table, values: &[String]) -> String {
-    let values: Vec<String> =
-        values.iter().zip(&table.key).map(|(value, (_, kind))| format!("{}::{kind}", quote_literal(value))).collect();
-    if values.len() == 1 { values[0].clone() } else { format!("({})", values.join(", ")) }
+    let typed = values.iter().zip(&table.key_types);
+    row(typed.map(|(value, kind)| format!("{}::{kind}", quote_literal(value))).collect())
+}
+
+fn row(mut values: Vec<String>) -> String {
+    if values.len() == 1 { values.remove(0) } else { format!("({})", values.join(", ")) }
 }

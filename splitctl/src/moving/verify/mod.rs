@@ -1,63 +1,64 @@
-//! Whether both sides have the same rows, while writes go on.
+//! Compares the rows of both sides while writes go on.
 //!
-//! Rows are compared in chunks by a hash that does not depend on their order. Only chunks that differ are looked at again, row
-//! by row: the side where the tables live is read, a marker is sent through the stream and awaited, the other side is read, and
-//! the first one is read once more. A row that stood still between the two reads has arrived, or it never will: that it differs
-//! is then proven. One that changed meanwhile is looked at again.
+//! Rows are compared in chunks, by a hash that does not depend on their order. Chunks that differ are compared row by row:
+//! read the side where the tables live, wait for a marker in the stream, read the other side, and read the first side
+//! again. A row that was the same in both reads of the first side has arrived, or it never will: its difference is proven.
+//! A row that changed meanwhile is compared again.
 
 mod chunk;
 mod rows;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use serde_json::json;
+use sqlx::{FromRow, PgConnection};
 
-use super::journal::{State, append, verified};
+use super::journal::Step;
 use super::progress::Progress;
-use super::relations::{self, Table, oids};
-use super::side::Place;
-use super::stream;
-use super::{Move, crash_point};
+use super::relations::{self, Table};
+use super::side::Side;
+use super::{Database, Move, crash_point, stream};
+use crate::database::fetch_value;
 use crate::exit::require;
 use crate::names::Qualified;
 use chunk::{Chunk, Chunks};
+use rows::Suspects;
 
-/// Differences told one by one; more are only counted.
-const TOLD: usize = 20;
+/// How many differences the report lists. It counts the rest.
+const LISTED: usize = 20;
 
-/// How to compare.
+/// Flags of `verify`.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Rows in a chunk
     #[arg(long, default_value_t = 20_000)]
     pub chunk: u32,
-    /// How long rows that change all the time are looked at again, in seconds
-    #[arg(long, default_value_t = 60)]
-    pub patience: u64,
+    /// How long to compare rows again that change all the time
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
 }
 
-/// What was found.
-#[derive(Debug, Serialize)]
+/// The result of a comparison.
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Whose tables.
+    /// The owner.
     pub owner: String,
-    /// The side that the other one is compared with.
-    pub lives: Place,
-    /// Rows compared.
+    /// The side where the tables live, with which the other side is compared.
+    pub lives: Side,
+    /// The number of rows.
     pub rows: u64,
-    /// Chunks that had to be looked at row by row.
+    /// The number of chunks that were compared row by row.
     pub looked_again: u64,
     /// Rows a second.
     pub rate: f64,
-    /// Rows that differ: proven.
+    /// The number of rows whose difference is proven.
     pub different: u64,
-    /// Rows that changed too often to tell.
+    /// The number of rows that changed too often to compare.
     pub unproven: u64,
-    /// The first of them, by table and key.
+    /// The first differences.
     pub differences: Vec<Difference>,
     /// Foreign keys among the tables that rows of the other side break.
     pub broken_keys: Vec<String>,
@@ -65,165 +66,191 @@ pub struct Report {
     pub definitions: Vec<String>,
 }
 
-/// A row that is not the same on both sides.
+/// A row that differs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Difference {
-    /// The table.
+    /// Its table.
     pub table: Qualified,
-    /// The row's key, as SQL would write it; for a table without a key, the hash of the row.
+    /// Its key as an SQL literal; in a table without a key, the hash of the row.
     pub key: String,
-    /// `missing`, `extra` or `different`, seen from the side that is compared.
+    /// `missing`, `extra` or `different` on the side that does not own the tables.
     pub difference: &'static str,
 }
 
 impl Report {
-    /// Whether both sides are the same, as far as can be known.
+    /// Whether both sides are proven equal.
     pub fn is_equal(&self) -> bool {
         self.different == 0 && self.unproven == 0 && self.broken_keys.is_empty() && self.definitions.is_empty()
     }
 }
 
-/// Compares, and notes in the journal that they are equal if they are.
+/// Compares both sides. If they are equal, the journal records it.
 ///
 /// # Errors
 /// If there is nothing to compare yet, or a database fails.
-pub async fn run(moving: &mut Move, options: &Options) -> Result<Report> {
-    let state = moving.state()?.clone();
-    require!(state.copied, "the copy has not come to its end: `splitctl copy {}`", moving.owner);
-    state.check_goes_on(&moving.owner)?;
-    let names = moving.names(state.number);
-    let (owner, tables) = (moving.owner.clone(), moving.moving().tables.clone());
-    let (from, to) = moving.sides(state.lives);
-    let health = stream::health(&mut to.connection, &names.stream(state.stream())).await?;
-    require!(
-        health.exists && health.ready.0 == health.ready.1,
-        "the stream from {} to {} is not there: repeat the last command",
-        from.place,
-        to.place
-    );
-    let known = relations::tables(&mut from.connection, &tables).await?;
-    let expected: i64 = known.iter().map(|table| table.estimate).sum();
-    let progress = Progress::new("comparing", expected.max(0).unsigned_abs());
-    let begun = Instant::now();
-    let mut report = Report {
-        owner: owner.clone(),
-        lives: state.lives,
-        rows: 0,
-        looked_again: 0,
-        rate: 0.0,
-        different: 0,
-        unproven: 0,
-        differences: Vec::new(),
-        broken_keys: Vec::new(),
-        definitions: Vec::new(),
-    };
-    for side in [&mut *from, &mut *to] {
-        let shape = relations::shape(&mut side.connection, &tables).await?;
-        let differences = relations::differences(&state.begun.shape, &shape);
-        report.definitions.extend(differences.into_iter().map(|line| format!("{}: {line}", side.place)));
-    }
-    let mut suspects: Vec<(usize, Chunk)> = Vec::new();
+pub async fn run(the_move: &mut Move, options: &Options) -> Result<Report> {
+    the_move.check_open()?;
+    check_stream(the_move).await?;
+    let (owner, lives) = (the_move.owner_name.clone(), the_move.state.switch.lives);
+    let mut report = Report { owner, lives, ..Report::default() };
+    compare_definitions(&mut report, the_move).await?;
     if report.definitions.is_empty() {
-        for (number, table) in known.iter().enumerate() {
-            let mut chunks = Chunks::new(table, options.chunk);
-            while let Some(chunk) = chunks.next(&mut from.connection).await? {
-                let (here, there) =
-                    tokio::join!(chunk.sum(&mut from.connection, table), chunk.sum(&mut to.connection, table));
-                let (here, there) = (here?, there?);
-                report.rows += here.rows.unsigned_abs();
-                if here != there {
-                    suspects.push((number, chunk));
-                }
-                progress.at(report.rows, None);
-            }
-        }
-        report.rate = report.rows as f64 / begun.elapsed().as_secs_f64().max(0.000_001);
-        report.looked_again = suspects.len() as u64;
-        crash_point("chunks compared");
-        look_again(&mut report, (from, to), &owner, &known, suspects, Duration::from_secs(options.patience)).await?;
-        let (_, to) = moving.sides(state.lives);
-        report.broken_keys = broken_keys(&mut to.connection, &tables).await?;
+        compare_rows(&mut report, the_move, options).await?;
     }
-    drop(progress);
     if report.is_equal() {
-        note(moving, &state, report.rows).await?;
+        let detail = json!({ "generation": the_move.state.switch.generation, "rows": report.rows });
+        the_move.journal.record(Step::Verify, detail).await?;
+        the_move.read_state().await?;
     }
     Ok(report)
 }
 
-async fn note(moving: &mut Move, state: &State, rows: u64) -> Result<()> {
-    let detail = verified(state.generation, rows);
-    append(&mut moving.source.connection, state.number, &moving.owner, "verify", "record", &detail).await?;
-    moving.read_state().await
+async fn check_stream(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
+    require!(state.copied, "{owner_name}: the copy is not done: `splitctl copy {owner_name}`");
+    state.check_not_ending(owner_name)?;
+    let (from, to) = state.switch.lives.order(source, target);
+    let health = stream::read_health(&mut to.connection, &state.stream()).await?;
+    require!(
+        health.exists && health.ready == health.tables,
+        "{owner_name}: there is no stream from the {} to the {}: repeat the last command",
+        from.side,
+        to.side
+    );
+    Ok(())
 }
 
-/// Row by row, until each is equal or proven different, or patience is at its end.
-async fn look_again(
-    report: &mut Report,
-    (from, to): (&mut super::Side, &mut super::Side),
-    owner: &str,
-    tables: &[Table],
-    suspects: Vec<(usize, Chunk)>,
-    patience: Duration,
-) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    for (number, chunk) in suspects {
-        let table = &tables[number];
-        let mut pending = rows::Suspects::Chunk(chunk);
-        loop {
-            let found = rows::compare(&mut from.connection, &mut to.connection, owner, table, &pending).await?;
-            report.different += found.proven.len() as u64;
-            for (key, difference) in found.proven {
-                if report.differences.len() < TOLD {
-                    report.differences.push(Difference { table: table.name.clone(), key, difference });
-                }
-            }
-            if found.moving.is_empty() {
-                break;
-            }
-            if Instant::now() > deadline {
-                report.unproven += found.moving.len() as u64;
-                break;
-            }
-            pending = rows::Suspects::Rows(found.moving);
-        }
+async fn compare_definitions(report: &mut Report, Move { owner, source, target, state, .. }: &mut Move) -> Result<()> {
+    for database in [source, target] {
+        let shape = relations::shape(&mut database.connection, &owner.tables).await?;
+        let differences = relations::differences(&state.begun.shape, &shape);
+        report.definitions.extend(differences.into_iter().map(|line| format!("{}: {line}", database.side)));
     }
     Ok(())
 }
 
-/// Foreign keys do not look at what the stream brings: whether all rows keep them.
-async fn broken_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>> {
-    let moving = oids(tables);
-    let keys = format!(
-        "select c.conname::text, format('%I.%I', n.nspname, t.relname), format('%I.%I', rn.nspname, r.relname),
-             array(select quote_ident(a.attname) from unnest(c.conkey) with ordinality k (attnum, place) join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum order by k.place),
-             array(select quote_ident(a.attname) from unnest(c.confkey) with ordinality k (attnum, place) join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum order by k.place)
-         from pg_constraint c
-         join pg_class t on t.oid = c.conrelid
-         join pg_namespace n on n.oid = t.relnamespace
-         join pg_class r on r.oid = c.confrelid
-         join pg_namespace rn on rn.oid = r.relnamespace
-         where c.contype = 'f' and c.convalidated and c.conparentid = 0 and c.conrelid in ({moving}) and c.confrelid in ({moving})
-         order by 1"
-    );
-    let mut broken = Vec::new();
-    for row in sqlx::query(AssertSqlSafe(keys)).fetch_all(&mut *connection).await? {
-        let (name, table, referred): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let (columns, others): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
-        let join: Vec<String> =
-            columns.iter().zip(&others).map(|(column, other)| format!("r.{other} = t.{column}")).collect();
+async fn compare_rows(report: &mut Report, the_move: &mut Move, options: &Options) -> Result<()> {
+    let Move { owner, owner_name, source, target, .. } = the_move;
+    let (from, to) = report.lives.order(source, target);
+    let known = relations::tables(&mut from.connection, &owner.tables).await?;
+    let progress = Progress::new("comparing", known.iter().map(|table| table.estimate).sum());
+    let begun = Instant::now();
+    let mut suspects = Vec::new();
+    for table in &known {
+        compare_chunks(report, (&mut *from, &mut *to), table, options.chunk, &mut suspects, &progress).await?;
+    }
+    report.rate = report.rows as f64 / begun.elapsed().as_secs_f64().max(0.000_001);
+    report.looked_again = suspects.len() as u64;
+    crash_point("chunks compared");
+    let deadline = Instant::now() + options.patience;
+    for (table, chunk) in suspects {
+        compare_again(report, (&mut *from, &mut *to), owner_name, table, chunk, deadline).await?;
+    }
+    report.broken_keys = list_broken_keys(&mut to.connection, &owner.tables).await?;
+    Ok(())
+}
+
+/// Compares a table by the hashes of its chunks, and collects the chunks that differ.
+async fn compare_chunks<'a>(
+    report: &mut Report,
+    (from, to): (&mut Database, &mut Database),
+    table: &'a Table,
+    size: u32,
+    suspects: &mut Vec<(&'a Table, Chunk)>,
+    progress: &Progress,
+) -> Result<()> {
+    let mut chunks = Chunks::new(table, size);
+    while let Some(chunk) = chunks.next(&mut from.connection).await? {
+        let (here, there) = tokio::join!(chunk.sum(&mut from.connection, table), chunk.sum(&mut to.connection, table));
+        let (here, there) = (here?, there?);
+        report.rows += here.rows.unsigned_abs();
+        if here != there {
+            suspects.push((table, chunk));
+        }
+        progress.report(report.rows, None);
+    }
+    Ok(())
+}
+
+/// Compares a chunk row by row until each row is equal or proven different, or the deadline has passed.
+async fn compare_again(
+    report: &mut Report,
+    (from, to): (&mut Database, &mut Database),
+    owner_name: &str,
+    table: &Table,
+    chunk: Chunk,
+    deadline: Instant,
+) -> Result<()> {
+    let mut pending = Suspects::Chunk(chunk);
+    loop {
+        let found = rows::compare(&mut from.connection, &mut to.connection, owner_name, table, &pending).await?;
+        report.different += found.proven.len() as u64;
+        let room = LISTED.saturating_sub(report.differences.len());
+        let proven = found.proven.into_iter().take(room);
+        report.differences.extend(proven.map(|(key, difference)| Difference { table: table.name.clone(), key, difference }));
+        if found.changed.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            report.unproven += found.changed.len() as u64;
+            return Ok(());
+        }
+        pending = Suspects::Rows(found.changed);
+    }
+}
+
+#[derive(FromRow)]
+struct Key {
+    name: String,
+    table: String,
+    columns: Vec<String>,
+    referred: String,
+    referred_columns: Vec<String>,
+}
+
+impl Key {
+    /// The statement that finds a row which breaks the key.
+    fn broken(&self) -> String {
+        let Self { table, columns, referred, referred_columns, .. } = self;
         let present: Vec<String> = columns.iter().map(|column| format!("t.{column} is not null")).collect();
-        let ask = format!(
-            "select exists (select from {table} t where {} and not exists (select from {referred} r where {}))",
-            present.join(" and "),
-            join.join(" and ")
-        );
-        if sqlx::query_scalar(AssertSqlSafe(ask)).fetch_one(&mut *connection).await? {
-            broken.push(format!("{name} on {table}"));
+        let pairs = columns.iter().zip(referred_columns);
+        let join: Vec<String> = pairs.map(|(column, other)| format!("r.{other} = t.{column}")).collect();
+        let (present, join) = (present.join(" and "), join.join(" and "));
+        format!("select true from {table} t where {present} and not exists (select from {referred} r where {join}) limit 1")
+    }
+}
+
+/// The stream does not check foreign keys, so rows may break them.
+async fn list_broken_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for key in relations::select::<Key>(connection, KEYS, tables).await? {
+        if fetch_value::<bool>(connection, key.broken()).await?.is_some() {
+            broken.push(format!("{} on {}", key.name, key.table));
         }
     }
     Ok(broken)
 }
 
-/// Rows by their key, or by their own hash: its count and hash.
-type Rows = BTreeMap<String, (i64, String)>;
+const KEYS: &str = r"
+    select
+        c.conname::text as name,
+        c.conrelid::regclass::text as table,
+        array(
+            select quote_ident(a.attname)
+            from unnest(c.conkey) with ordinality k (attnum, nth)
+            join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum
+            order by k.nth
+        ) as columns,
+        c.confrelid::regclass::text as referred,
+        array(
+            select quote_ident(a.attname)
+            from unnest(c.confkey) with ordinality k (attnum, nth)
+            join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum
+            order by k.nth
+        ) as referred_columns
+    from pg_constraint c
+    where c.contype = 'f'
+      and c.convalidated
+      and c.conparentid = 0
+      and c.conrelid = any ($1)
+      and c.confrelid = any ($1)
+    order by 1";

@@ -1,67 +1,67 @@
-//! Rows one by one.
+//! Compares rows one by one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 
 use super::super::marker;
 use super::super::relations::Table;
-use super::Rows;
-use super::chunk::{Chunk, key_literal, key_row, row_hash};
+use super::chunk::{Chunk, key_columns, key_literal, key_row, row_hash};
+use crate::database::fetch;
 use crate::exit::require;
-use crate::names::quote_ident;
 
 /// How long the stream may take for the marker.
-const LAG: std::time::Duration = std::time::Duration::from_secs(60);
-/// Keys asked for by one statement.
+const LAG: Duration = Duration::from_secs(60);
+/// The number of keys in one statement.
 const BATCH: usize = 1000;
 
-/// What is to be looked at.
+/// The rows to compare.
 pub enum Suspects {
-    /// All rows of a chunk.
+    /// Every row of a chunk.
     Chunk(Chunk),
-    /// Rows with these keys.
+    /// The rows with these keys.
     Rows(Vec<String>),
 }
 
-/// What was found of them; those that are equal are in neither.
+/// The rows that are not equal.
 pub struct Found {
-    /// Stood still and are not the same: the key, and how they differ.
+    /// The keys of rows that did not change meanwhile and differ, and how they differ.
     pub proven: Vec<(String, &'static str)>,
-    /// Changed meanwhile.
-    pub moving: Vec<String>,
+    /// The keys of rows that changed meanwhile.
+    pub changed: Vec<String>,
 }
 
-/// Reads this side, waits until all of that must have arrived, reads the other side, and this one again.
+/// Reads this side, waits until all that it read has arrived, reads the other side, and reads this side again.
 pub async fn compare(
     from: &mut PgConnection,
     to: &mut PgConnection,
-    owner: &str,
+    owner_name: &str,
     table: &Table,
     suspects: &Suspects,
 ) -> Result<Found> {
     let before = read(from, table, suspects).await?;
-    let token = marker::set(from, owner).await?;
+    let token = marker::set(from, owner_name).await?;
     require!(
-        marker::arrives(to, owner, token, LAG).await?,
-        "the stream is more than {LAG:?} behind: wait, and repeat the command"
+        marker::wait(to, owner_name, token, LAG).await?,
+        "{owner_name}: the stream is more than {LAG:?} behind: wait, and repeat the command"
     );
     let there = read(to, table, suspects).await?;
     let mut keys: BTreeSet<String> = before.keys().chain(there.keys()).cloned().collect();
     keys.retain(|key| before.get(key) != there.get(key));
-    let mut found = Found { proven: Vec::new(), moving: Vec::new() };
+    let mut found = Found { proven: Vec::new(), changed: Vec::new() };
     if keys.is_empty() {
         return Ok(found);
     }
-    // By the keys themselves: text that both sides sort otherwise lies in another chunk there.
+    // By key, not by chunk: a row whose text the other side sorts differently is in another chunk there.
     let differing = Suspects::Rows(keys.iter().cloned().collect());
     let (after, there) = (read(from, table, &differing).await?, read(to, table, &differing).await?);
     for key in keys {
         let (was, is, other) = (before.get(&key), after.get(&key), there.get(&key));
         match (is, other) {
             (is, other) if is == other => {}
-            _ if was != is => found.moving.push(key),
+            _ if was != is => found.changed.push(key),
             (Some(_), None) => found.proven.push((key, "missing")),
             (None, Some(_)) => found.proven.push((key, "extra")),
             _ => found.proven.push((key, "different")),
@@ -70,12 +70,21 @@ pub async fn compare(
     Ok(found)
 }
 
-/// The rows' counts and hashes by key. A table without a key has its rows' hashes for keys.
+/// Count and hash of rows, by their key or their own hash.
+type Rows = BTreeMap<String, (i64, String)>;
+
+#[derive(FromRow)]
+struct Read {
+    key: Vec<String>,
+    count: i64,
+    hash: String,
+}
+
+/// Reads the rows. In a table without a key, the hash of a row is its key.
 async fn read(connection: &mut PgConnection, table: &Table, suspects: &Suspects) -> Result<Rows> {
-    let columns = match &table.key[..] {
-        [] => vec![format!("{}::text", row_hash(table))],
-        key => key.iter().map(|(name, _)| format!("t.{}::text", quote_ident(name))).collect(),
-    };
+    let hash = row_hash(table);
+    let columns = if table.key.is_empty() { vec![hash.clone()] } else { key_columns(table) };
+    let columns: Vec<String> = columns.iter().map(|column| format!("{column}::text")).collect();
     let conditions: Vec<String> = match suspects {
         Suspects::Chunk(chunk) => vec![chunk.condition.clone()],
         Suspects::Rows(keys) => keys.chunks(BATCH).map(|keys| condition(table, keys)).collect(),
@@ -83,24 +92,20 @@ async fn read(connection: &mut PgConnection, table: &Table, suspects: &Suspects)
     let mut rows = Rows::new();
     for condition in conditions {
         let statement = format!(
-            "select array[{}], count(*), sum({})::text from {} t where {condition} group by 1",
+            "select array[{}] as key, count(*) as count, sum({hash})::text as hash from {} t where {condition} group by 1",
             columns.join(", "),
-            row_hash(table),
             table.name.sql(),
         );
-        for row in sqlx::query(AssertSqlSafe(statement)).fetch_all(&mut *connection).await? {
-            let values: Vec<String> = row.try_get(0)?;
-            let key = if table.key.is_empty() { values.concat() } else { key_literal(table, &values) };
-            rows.insert(key, (row.try_get(1)?, row.try_get(2)?));
+        for Read { key, count, hash } in fetch(connection, statement).await? {
+            let key = if table.key.is_empty() { key.concat() } else { key_literal(table, &key) };
+            rows.insert(key, (count, hash));
         }
     }
     Ok(rows)
 }
 
-/// Finds rows by their keys, with the key's index.
+/// Finds rows by their keys, so that Postgres uses the index of the key.
 fn condition(table: &Table, keys: &[String]) -> String {
-    if table.key.is_empty() {
-        return format!("{} in ({})", row_hash(table), keys.join(", "));
-    }
-    format!("{} in ({})", key_row(table), keys.join(", "))
+    let row = if table.key.is_empty() { row_hash(table) } else { key_row(table) };
+    format!("{row} in ({})", keys.join(", "))
 }

@@ -1,0 +1,39 @@
+//! `splitctl abort`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::arguments::Act;
+use crate::exit;
+use crate::moving::{Move, abort};
+
+/// Flags of `abort`.
+#[derive(Debug, Args)]
+pub struct Abort {
+    #[command(flatten)]
+    act: Act,
+    /// Clean the source alone, because the target is gone for good
+    #[arg(long)]
+    without_target: bool,
+}
+
+/// Undoes a move that is not complete.
+pub async fn run(Abort { act, without_target }: Abort, manifest: &Path) -> Result<u8> {
+    let aborted = if without_target {
+        abort::without_target(manifest, &act.owner, act.locking).await?
+    } else {
+        abort::run(&mut Move::open_to_abort(manifest, &act.owner).await?, act.locking).await?
+    };
+    act.output.print(&aborted, || {
+        format!(
+            "{}: the move is aborted; the target's tables are {}, {} foreign keys are there again{}",
+            aborted.owner,
+            aborted.target,
+            aborted.attached,
+            aborted.not_attached.as_ref().map(|why| format!("\nwarning: {why}")).unwrap_or_default()
+        )
+    });
+    Ok(exit::DONE)
+}

@@ -1,0 +1,26 @@
+//! Arguments that several commands share.
+
+use clap::Args;
+
+use crate::moving::Locking;
+use crate::output::Output;
+
+/// Arguments of a command that only reads.
+#[derive(Debug, Args)]
+pub struct Look {
+    /// The owner, as the manifest names it
+    pub owner: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of a command that locks tables.
+#[derive(Debug, Args)]
+pub struct Act {
+    /// The owner, as the manifest names it
+    pub owner: String,
+    #[command(flatten)]
+    pub locking: Locking,
+    #[command(flatten)]
+    pub output: Output,
+}

@@ -1,0 +1,41 @@
+//! Removes what served a move: triggers, publications and the marker. The source keeps the journal and the switches.
+
+use anyhow::Result;
+use sqlx::query_scalar;
+
+use super::fence::{self, Locking};
+use super::journal::State;
+use super::side::Database;
+use super::{Move, crash_point, definitions, marker, stream};
+use crate::database::execute;
+
+/// Cleans both sides.
+pub async fn run(the_move: &mut Move, locking: Locking) -> Result<()> {
+    let Move { owner_name, source, target, state, .. } = the_move;
+    clean(source, owner_name, state, locking).await?;
+    clean(target, owner_name, state, locking).await?;
+    crash_point("cleaned");
+    // A target that is the source of another move has a journal; any other keeps nothing of splitctl.
+    if query_scalar(IS_UNUSED).fetch_one(&mut target.connection).await? {
+        execute(&mut target.connection, "drop schema splitctl cascade").await?;
+    }
+    Ok(())
+}
+
+/// Cleans one side.
+pub async fn clean(database: &mut Database, owner_name: &str, state: &State, locking: Locking) -> Result<()> {
+    let (tables, keyless) = (&state.begun.tables, &state.begun.keyless);
+    stream::unpublish(&mut database.connection, &state.names).await?;
+    for (tables, statement) in
+        [(tables, fence::UNGUARD), (tables, fence::REOPEN), (keyless, "alter table {} replica identity default")]
+    {
+        fence::run_for_each(&mut database.connection, tables, statement, locking).await?;
+    }
+    marker::drop(&mut database.connection, owner_name).await?;
+    definitions::unguard(database, owner_name).await
+}
+
+const IS_UNUSED: &str = r"
+    select
+        to_regclass('splitctl.journal') is null
+        and to_regnamespace('splitctl') is not null";

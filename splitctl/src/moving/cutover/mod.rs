@@ -1,0 +1,142 @@
+//! The switch from the side where the tables live to the other side. A rollback is a cutover with the sides exchanged.
+//!
+//! One commit on the side that the tables leave is the switch: it revokes the rights there and writes where the tables
+//! live. Before it, services notice nothing, and after a crash the server releases everything. After it, the old side
+//! refuses all readers and the writers that waited, which have changed nothing. They read `splitctl.switches` in the
+//! database that refused them.
+
+mod epochs;
+mod fenced;
+mod pause;
+mod steps;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+use tokio::process::Command;
+
+use super::fence::{self, Locking};
+use super::journal::Step;
+use super::side::Side;
+use super::{Move, crash_point, crossings, rights, slot, stream};
+use crate::database::execute;
+use crate::exit::require;
+pub use pause::Pause;
+use steps::Attempt;
+
+/// Flags of `cutover` and `rollback`.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How long locks are tried.
+    #[command(flatten)]
+    pub locking: Locking,
+    /// How long writers may wait once the tables are locked. After that the switch is undone
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub max_pause: Duration,
+    /// A command to run before writers wait, for example to pause a pooler. If it fails, the switch is not made
+    #[arg(long)]
+    pub before_switch: Option<String>,
+    /// A command to run after the switch, for example to point a pooler to the other side
+    #[arg(long)]
+    pub after_switch: Option<String>,
+}
+
+/// The result of a switch.
+#[derive(Debug, Clone, Serialize)]
+pub struct Switched {
+    /// The owner.
+    pub owner: String,
+    /// The side where the tables live now.
+    pub lives: Side,
+    /// The number of the switch.
+    pub generation: i64,
+    /// How long writers waited. `None` if an earlier run of the command switched, and this run did the rest.
+    pub pause: Option<Pause>,
+}
+
+/// Switches to a side, or does the rest of what an earlier run began.
+///
+/// # Errors
+/// [`crate::exit::Refused`] with the reason. Services notice nothing then.
+pub async fn run(the_move: &mut Move, to: Side, options: &Options) -> Result<Switched> {
+    the_move.check_open()?;
+    let mut pause = None;
+    if the_move.state.switch.lives == to {
+        require!(
+            the_move.state.switch.generation > 0,
+            "{}: the tables have not left the {to}: there is nothing to roll back",
+            the_move.owner_name
+        );
+    } else {
+        let mut attempt = Attempt::new(&mut *the_move, options);
+        match attempt.run().await {
+            Ok(done) => pause = Some(done),
+            Err(error) => {
+                attempt.give_up().await?;
+                return Err(error);
+            }
+        }
+        crash_point("switched");
+        the_move.read_state().await?;
+    }
+    finish(the_move, options).await?;
+    let Move { owner_name, state, .. } = the_move;
+    Ok(Switched { owner: owner_name.clone(), lives: to, generation: state.switch.generation, pause })
+}
+
+/// Does what comes after the commit. No writer waits for it.
+async fn finish(the_move: &mut Move, options: &Options) -> Result<()> {
+    let lives = the_move.state.switch.lives;
+    let step = Step::to(lives);
+    let pending = the_move.state.pending == Some(step);
+    if pending {
+        run_hook(options.after_switch.as_deref(), lives).await?;
+    }
+    reverse_stream(the_move, options.locking).await?;
+    if pending {
+        the_move.journal.record(step, json!({ "generation": the_move.state.switch.generation })).await?;
+    }
+    if lives == Side::Source {
+        // The marker arrived before the switch, so the source has every row that a key refers to.
+        crossings::attach(the_move, options.locking).await?;
+    }
+    the_move.read_state().await
+}
+
+/// Ends the stream that led to the last switch, and begins the one back. Both never run at once: what one brings would
+/// return by the other.
+async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<()> {
+    let Move { owner, owner_name, source, target, state, .. } = the_move;
+    let Some(way_back) = &state.switch.way_back else { return Ok(()) };
+    let (lives, other) = state.switch.lives.order(source, target);
+    // Both databases know the switch from here on, so a restore of the old side to an earlier time does not undo it.
+    execute(&mut lives.connection, state.switch.statement(owner_name)).await?;
+    if !rights::revoke(&mut other.connection, owner).await?.revokes.is_empty() {
+        fence::run_for_each(&mut other.connection, &owner.tables, fence::CLOSE, locking).await?;
+    }
+    stream::end(other, lives, &state.names.stream(state.switch.generation)).await?;
+    crash_point("stream of before ended");
+    let name = state.stream();
+    if slot::find(&mut lives.connection, &name).await? == slot::Slot::Missing {
+        bail!(
+            "{name}: the slot of the way back is gone. The tables are safe in the {}: `splitctl complete {owner_name} \
+             --give-up-way-back`",
+            lives.side
+        );
+    }
+    stream::subscribe(lives, other, &name, &state.names, stream::Begin::Behind(way_back)).await?;
+    crash_point("way back begun");
+    Ok(())
+}
+
+/// Runs an operator's command, with the side in `SPLITCTL_SIDE`.
+async fn run_hook(command: Option<&str>, side: Side) -> Result<()> {
+    let Some(command) = command else { return Ok(()) };
+    let status = Command::new("/bin/sh").args(["-c", command]).env("SPLITCTL_SIDE", side.to_string()).status().await;
+    let status = status.with_context(|| format!("`{command}` cannot be run"))?;
+    require!(status.success(), "`{command}` failed ({status})");
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Two databases, a manifest, and the program.
+#![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use dev::postgres::{Cluster, connect};
+use dev::wait::block_on;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use tempfile::TempDir;
+
+/// The owner whose tables move.
+pub const OWNER: &str = "shop";
+
+/// A source and a target, with a manifest to run the program on them.
+pub struct Fixture {
+    pub folder: TempDir,
+    pub source: String,
+    pub target: String,
+    pub clusters: Vec<Cluster>,
+}
+
+impl Fixture {
+    /// Two databases in one cluster.
+    pub fn one_cluster(schema: &str, manifest: &str) -> Self {
+        Self::new(vec![cluster()], schema, manifest)
+    }
+
+    /// A database in each of two clusters.
+    pub fn two_clusters(schema: &str, manifest: &str) -> Self {
+        Self::new(vec![cluster(), cluster()], schema, manifest)
+    }
+
+    fn new(clusters: Vec<Cluster>, schema: &str, manifest: &str) -> Self {
+        let last = clusters.last().expect("a cluster");
+        execute(&clusters[0].url("postgres"), "create database before");
+        execute(&last.url("postgres"), "create database after");
+        for cluster in &clusters {
+            execute(&cluster.url("postgres"), "create role shop_svc login; create role other_svc login");
+        }
+        let (source, target) = (clusters[0].url("before"), last.url("after"));
+        // Not every package of Postgres has this extension.
+        let citext = strings(&source, "select name::text from pg_available_extensions where name = 'citext'");
+        let schema = if citext.is_empty() {
+            schema.replace("create extension if not exists citext;", "").replace("citext", "text")
+        } else {
+            schema.to_owned()
+        };
+        execute(&source, &schema);
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("split.toml"), manifest).expect("written");
+        Self { folder, source, target, clusters }
+    }
+
+    /// The program with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_splitctl"));
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("SOURCE_URL", &self.source).env("TARGET_URL", &self.target).env_remove("SPLITCTL_DIE_AT");
+        command
+    }
+
+    /// The exit code, and the text of both outputs.
+    pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        said(&self.command(arguments).output().expect("it runs"))
+    }
+
+    /// Runs a command that must succeed.
+    pub fn done(&self, arguments: &[&str]) -> String {
+        let (code, said) = self.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {said}");
+        said
+    }
+
+    /// Runs a command that must be refused, with this in its message.
+    pub fn refused(&self, arguments: &[&str], reason: &str) -> String {
+        let (code, said) = self.run(arguments);
+        assert_eq!(code, Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+        said
+    }
+
+    /// Copies and compares.
+    pub fn copied(&self) {
+        self.done(&["copy", OWNER]);
+        self.done(&["verify", OWNER]);
+    }
+
+    /// Checks that no slot, publication, subscription, trigger or session of a move is left on either side.
+    pub fn assert_clean(&self) {
+        let left = "select 'slot ' || slot_name from pg_replication_slots
+             union all select 'publication ' || pubname from pg_publication
+             union all select 'subscription ' || subname from pg_subscription
+                 where subdbid = (select oid from pg_database where datname = current_database())
+             union all select 'trigger ' || tgname from pg_trigger where tgname like 'splitctl%'
+             union all select 'event trigger ' || evtname from pg_event_trigger where evtname like 'splitctl%'
+             union all select 'session ' || pid from pg_stat_activity where application_name like 'splitctl%'
+             union all select 'origin ' || roname from pg_replication_origin";
+        for url in [&self.source, &self.target] {
+            until("nothing is left", || strings(url, left).is_empty());
+        }
+    }
+}
+
+/// A cluster for one test.
+pub fn cluster() -> Cluster {
+    Cluster::temporary_with(&[
+        "max_replication_slots=20",
+        "max_wal_senders=20",
+        "wal_receiver_timeout=5s",
+        "wal_retrieve_retry_interval=200ms",
+    ])
+    .expect("a cluster")
+}
+
+pub fn said(output: &Output) -> (Option<i32>, String) {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), text)
+}
+
+/// Runs statements, which must succeed.
+pub fn execute(url: &str, statements: &str) {
+    let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statements.to_owned())).await);
+    done.unwrap_or_else(|error| panic!("{statements}: {error}"));
+}
+
+/// Tries statements, and returns the SQLSTATE if they fail.
+pub fn try_execute(url: &str, statements: &str) -> Result<(), String> {
+    let done = block_on(async || connect(url).await?.execute(AssertSqlSafe(statements.to_owned())).await);
+    done.map(drop).map_err(|error| {
+        error.as_database_error().and_then(|error| error.code()).map_or_else(|| error.to_string(), Into::into)
+    })
+}
+
+/// The rows of a query with one column of text.
+pub fn strings(url: &str, query: &str) -> Vec<String> {
+    let query = query.to_owned();
+    block_on(async || {
+        let mut connection: PgConnection = connect(url).await?;
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut connection).await
+    })
+    .unwrap_or_else(|error: sqlx::Error| panic!("{error}"))
+}
+
+/// Waits until another process makes the claim true.
+pub fn until(claim: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{claim}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
