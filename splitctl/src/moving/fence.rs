@@ -137,7 +137,7 @@ const NAMES: &str = r"
     where c.oid = any ($1)
     order by 1";
 
-/// Sessions whose locks on the relations conflict with a writer's lock, or with the replacement of a view.
+/// Sessions whose locks on the relations conflict with a writer's lock, or with the exclusive lock that a view needs.
 const BLOCKERS: &str = r"
     select distinct format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',
@@ -151,13 +151,11 @@ const BLOCKERS: &str = r"
     )
     from pg_locks l
     join pg_stat_activity a on a.pid = l.pid
+    join pg_class c on c.oid = l.relation
     where l.granted
       and l.locktype = 'relation'
       and l.database = (select oid from pg_database where datname = current_database())
       and l.pid <> pg_backend_pid()
       and (cardinality($1) = 0 or l.relation = any ($1))
-      and (
-          l.mode not in ('AccessShareLock', 'RowShareLock')
-          or exists (select from pg_class c where c.oid = l.relation and c.relkind = 'v')
-      )
+      and (l.mode not in ('AccessShareLock', 'RowShareLock') or c.relkind in ('v', 'm'))
     order by 1";

@@ -37,7 +37,7 @@ impl Progress {
         let line = format!("{}: {} of about {} rows{bytes}", self.activity, HumanCount(rows), HumanCount(expected));
         if self.bar.is_hidden() && self.reported.get().elapsed() >= REPORT {
             self.reported.set(Instant::now());
-            eprintln!("{line}");
+            crate::output::note(&line);
         }
         self.bar.set_message(line);
     }
