@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("xtask", &["bench", "broker", "chassis", "dev", "orders", "shared-db", "splitctl", "users"]),
 ];
 
-/// What the tests of a crate may use besides: the suite of orders runs against users, too.
+/// Additional arrows for tests: the suite of orders also runs against users.
 const IN_TESTS: [(&str, &str); 1] = [("orders", "users")];
 
 /// Files that more than their own crate may include: a file or a folder, and the crates (none: all).
