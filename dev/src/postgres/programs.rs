@@ -1,4 +1,4 @@
-//! Chooses the server programs: those that a variable names, those on the machine, or a download.
+//! Chooses the server programs: the ones that a variable names, the machine's, or a download.
 
 use std::env;
 use std::ffi::OsStr;

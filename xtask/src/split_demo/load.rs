@@ -135,7 +135,7 @@ impl Load {
 
     /// Fails if a worker has given up.
     pub fn check(&self) -> Result<()> {
-        match &*self.shared.fault.lock().expect("nobody panicked") {
+        match &*self.shared.fault.lock().expect("no thread has panicked") {
             Some(fault) => bail!("the load has given up: {fault}"),
             None => Ok(()),
         }
@@ -202,7 +202,7 @@ impl Worker {
                     person = None;
                     if self.seen.failed > 200 {
                         let fault = self.seen.faults.first().cloned().unwrap_or_default();
-                        *self.shared.fault.lock().expect("nobody panicked") = Some(fault);
+                        *self.shared.fault.lock().expect("no thread has panicked") = Some(fault);
                         return Ok(self.seen);
                     }
                 }

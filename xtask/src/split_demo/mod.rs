@@ -107,7 +107,7 @@ async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
     let audit = scene.splitctl(&["audit"]).await?;
     eprintln!("audit: {} couplings, all tolerated by the manifest", audit["tolerated"]);
 
-    eprintln!("shadows: each service calls the other besides reading its view, and compares");
+    eprintln!("shadows: each service also calls the other, and compares the answer with its view");
     scene.start(&[("CUSTOMERS_SHADOW", "http"), ("OPEN_ORDERS_SHADOW", "http")]).await?;
     let load = Load::start(&scene.users(), &scene.orders());
     load.fill(options.orders.min(300)).await?;

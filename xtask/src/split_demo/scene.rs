@@ -83,13 +83,13 @@ impl Scene {
             running.start_with(service, address, &self.programs, &self.source.url_as(service.role, SHARED), &variables)?;
         }
         running.until_ready().await?;
-        *self.running.lock().expect("nobody panicked") = Some(running);
+        *self.running.lock().expect("no thread has panicked") = Some(running);
         Ok(())
     }
 
     /// Stops both services after the requests that they have accepted.
     pub fn stop(&self) {
-        drop(self.running.lock().expect("nobody panicked").take());
+        drop(self.running.lock().expect("no thread has panicked").take());
     }
 
     pub fn users(&self) -> Client {
