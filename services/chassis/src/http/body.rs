@@ -1,6 +1,6 @@
-//! JSON bodies, read field by field so that every fault is reported at once, each with a pointer to its place.
+//! JSON bodies, read field by field so that one answer reports every fault with a pointer to its place.
 //!
-//! serde's derive stops at the first fault and knows no pointer, and a number too large for it passes as malformed JSON.
+//! serde's derive does less: it stops at the first fault, has no pointers, and calls a number that is too large malformed.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -24,15 +24,40 @@ use crate::http::text;
 
 /// The largest body read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send it.
+/// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// More faults than this help nobody.
+/// The most faults that one answer reports.
 const MAX_ERRORS: usize = 50;
 
-/// A request body that can be read from a JSON object.
+/// A type that can be read from a JSON object: see [`read_fields!`](crate::read_fields).
 pub trait FromObject: Sized {
-    /// Reads the fields; a fault is recorded in the object and yields `None`.
+    /// Reads the fields. A fault is recorded in the object and yields `None`.
     fn from_object(object: &mut Object<'_>) -> Option<Self>;
+}
+
+/// A type that can be read from a JSON value.
+pub trait FromValue: Sized {
+    /// Reads the value. A fault is recorded at its place in the body and yields `None`.
+    fn from_value(value: &Value<'_>) -> Option<Self>;
+}
+
+/// A field of an object: it may be left out if its type is an `Option`, but it is never null.
+pub trait Field: Sized {
+    /// Reads the field. A fault is recorded at its place in the body and yields `None`.
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self>;
+}
+
+/// Implements [`FromObject`] for a struct. It reads every field before it gives up, so that all faults are reported.
+#[macro_export]
+macro_rules! read_fields {
+    ($object:ident { $($field:ident),+ $(,)? }) => {
+        impl $crate::http::body::FromObject for $object {
+            fn from_object(object: &mut $crate::http::body::Object<'_>) -> Option<Self> {
+                $(let $field = $crate::http::body::Field::read(object, stringify!($field));)+
+                Some(Self { $($field: $field?),+ })
+            }
+        }
+    };
 }
 
 /// Extracts a JSON body: 415, 413, 400 or 422 if it cannot be read.
@@ -124,7 +149,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Records what is wrong here.
+    /// Records a fault of this value.
     pub fn reject<T>(&self, detail: impl Into<String>) -> Option<T> {
         let mut errors = self.errors.0.borrow_mut();
         if errors.len() < MAX_ERRORS {
@@ -139,7 +164,7 @@ impl<'a> Value<'a> {
         self.checked(&text, length)
     }
 
-    /// The same, without the white space around it.
+    /// [`Value::text`] without the white space around it.
     pub fn trimmed_text(&self, length: RangeInclusive<usize>) -> Option<String> {
         let text = self.string()?;
         self.checked(text.trim(), length)
@@ -162,28 +187,19 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number in `range`; `1.0` is one.
+    /// A whole number in `range`. `1.0` is a whole number.
     pub fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
         let text = self.raw.get();
         if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
             return self.reject("must be a whole number");
         }
         let exact = text.parse::<i64>().ok();
-        // Beyond 2^53 a float is no exact number, and no range here reaches that far.
+        // A float beyond 2^53 is not exact, and no range reaches that far.
         #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 53 bits fits")]
         let rounded = || text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 2f64.powi(53)).map(|n| n as i64);
         match exact.or_else(rounded) {
             Some(number) if range.contains(&number) => Some(number),
             _ => self.reject(format!("must be a whole number from {} to {}", range.start(), range.end())),
-        }
-    }
-
-    /// A UUID.
-    pub fn id(&self) -> Option<Uuid> {
-        let text = self.string()?;
-        match parse_id(&text) {
-            Some(id) => Some(id),
-            None => self.reject("must be a UUID such as 0198c0de-0000-7000-8000-000000000000"),
         }
     }
 
@@ -199,11 +215,11 @@ impl<'a> Value<'a> {
             let pointer = format!("{}/{index}", self.pointer);
             read(&Value { raw, pointer, errors: self.errors })
         });
-        // Collected twice, so that the faults of all elements are recorded and not only the first's.
+        // Collected twice: the first pass reads all elements, so that the faults of each are recorded.
         values.collect::<Vec<Option<T>>>().into_iter().collect()
     }
 
-    /// An object with no other fields than those that `read` asks for.
+    /// An object with no fields but those that `read` reads.
     pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> Option<T>) -> Option<T> {
         let Ok(Fields(fields)) = serde_json::from_str(self.raw.get()) else {
             let named = self.raw.get().starts_with('{');
@@ -226,23 +242,38 @@ pub struct Object<'a> {
     errors: &'a Errors,
 }
 
-impl<'a> Object<'a> {
-    /// Reads a field that must be there.
-    pub fn required<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
-        match self.take(name) {
-            Some(value) => read(&value),
-            None => self.value(name, RawValue::NULL).reject("is missing"),
+impl<T: FromValue> Field for T {
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+        match object.take(name) {
+            Some(value) => T::from_value(&value),
+            None => object.value(name, RawValue::NULL).reject("is missing"),
         }
     }
+}
 
-    /// Reads a field that may be left out, but not be null: `Some(None)` if it is left out.
-    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<Option<T>> {
-        match self.take(name) {
-            Some(value) => read(&value).map(Some),
+impl<T: FromValue> Field for Option<T> {
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+        match object.take(name) {
+            Some(value) => T::from_value(&value).map(Some),
             None => Some(None),
         }
     }
+}
 
+impl<T: FromObject> FromValue for T {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        value.object(T::from_object)
+    }
+}
+
+impl FromValue for Uuid {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let text = value.string()?;
+        parse_id(&text).or_else(|| value.reject("must be a UUID such as 0198c0de-0000-7000-8000-000000000000"))
+    }
+}
+
+impl<'a> Object<'a> {
     fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let index = self.fields.iter().position(|(field, _)| field == name)?;
         let (_, raw) = self.fields.remove(index);
@@ -255,7 +286,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The fields of an object in their order, the same name twice included.
+/// The fields of an object in their order. A name that stands twice is kept twice.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -282,6 +313,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// A string, borrowed where it holds no escape.
+/// A string, borrowed if it holds no escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

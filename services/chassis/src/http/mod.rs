@@ -3,7 +3,9 @@
 pub mod body;
 pub mod conditional;
 pub mod cursor;
+pub mod document;
 pub mod json;
+pub mod limited;
 pub mod operations;
 pub mod page;
 pub mod path;

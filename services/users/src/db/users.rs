@@ -55,7 +55,7 @@ pub async fn find_user_by_email(connection: &mut PgConnection, email: &str) -> R
     row.fetch_optional(connection).await?.map(User::try_from).transpose()
 }
 
-/// Those of the users with these ids that exist, newest first.
+/// The users with these ids, newest first. Unknown ids are left out.
 pub async fn find_users(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<User>, sqlx::Error> {
     let rows = sqlx::query_as!(
         UserRow,
@@ -70,7 +70,7 @@ pub async fn find_users(connection: &mut PgConnection, ids: &[Uuid]) -> Result<V
     rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
 }
 
-/// `limit` users at most, newest first, from the first that is older than `before`.
+/// The newest `limit` users that are older than `before`.
 pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, limit: i64) -> Result<Vec<User>, sqlx::Error> {
     let rows = sqlx::query_as!(
         UserRow,
@@ -81,14 +81,14 @@ pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, lim
         order by id desc
         limit $2
         "#,
-        // Above every UUIDv7, so that the first page needs no plan of its own.
+        // This id is above every UUIDv7, so the first page needs no statement of its own.
         before.unwrap_or(Uuid::max()),
         limit,
     );
     rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
 }
 
-/// Stores a new user and its event.
+/// Inserts a new user and its event.
 pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
@@ -116,10 +116,10 @@ pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Eve
     Ok(())
 }
 
-/// Stores the user over the version before it, and its event; `false` if another version is there by now.
+/// Writes the user over the previous version, and its event. `false` if another version is stored by now.
 ///
-/// That the version before was read in an earlier statement is what keeps the feed in order: this statement's
-/// transaction is younger than the one that made that version.
+/// An earlier statement must have read the previous version. So this transaction is younger than the one that wrote that
+/// version, and the feed shows their events in the order of the versions.
 pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         r#"
@@ -148,14 +148,14 @@ pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Eve
     Ok(done.rows_affected() == 1)
 }
 
-/// What became of a deactivation.
+/// The outcome of a deactivation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deactivation {
-    /// Stored and announced.
+    /// The user is deactivated, and the event is in the log.
     Done,
     /// The user has open orders.
     OpenOrders,
-    /// Another version is there by now.
+    /// Another version of the user is stored by now.
     Changed,
 }
 

@@ -4,9 +4,9 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use chassis::events::{CloudEvent, FeedRequest, Position, StoredEvent};
-use chassis::http::page::{Page, PageRequest};
+use chassis::http::document::{Reading, WithQuery};
+use chassis::http::page::{Page, PageRequest, Paging};
 use chassis::http::path::Id;
-use chassis::http::problem::ProblemBody;
 use chassis::http::query::Query;
 use shared_db::{Database, DatabaseError, run};
 
@@ -20,16 +20,11 @@ use crate::events::SOURCE;
     get,
     path = "/users/{id}/events",
     tag = "events",
-    params(
-        ("id" = Uuid, Path),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
+    params(Id, Paging),
     responses(
-        (status = 200, body = Page<CloudEvent>, headers(("link" = String))),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
-        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+        (status = 200, body = Page<CloudEvent>, description = "A page of events.", headers(("link" = String))),
+        WithQuery,
+        Reading,
     )
 )]
 pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query: Query) -> Result<Response, Error> {
@@ -59,9 +54,14 @@ pub async fn get_history(State(app): State<App>, Id(id): Id, uri: Uri, mut query
         ("wait" = Option<u32>, Query, minimum = 0, maximum = 30, description = "seconds to hold the answer until there is an event"),
     ),
     responses(
-        (status = 200, body = Vec<CloudEvent>, content_type = "application/cloudevents-batch+json", headers(("link" = String))),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+        (
+            status = 200,
+            body = Vec<CloudEvent>,
+            content_type = "application/cloudevents-batch+json",
+            description = "Events. `Link` has the cursor of the next ones.",
+            headers(("link" = String))
+        ),
+        WithQuery,
     )
 )]
 pub async fn get_feed(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {

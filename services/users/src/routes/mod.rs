@@ -19,9 +19,6 @@ use utoipa_axum::routes;
 use crate::App;
 use crate::error::Error;
 
-/// The name of the list of users, for cursors.
-const USERS: &str = "users";
-
 #[derive(OpenApi)]
 #[openapi(
     info(title = "users", description = "People who place orders."),

@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use chassis::http::body::Json;
-use chassis::http::problem::ProblemBody;
+use chassis::http::document::WithBody;
 use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;
 
-use super::wire::{RegisterUser, User, location};
+use super::wire::{EmailTaken, RegisterUser, User, location};
 use crate::App;
 use crate::db::users::insert_user;
 use crate::domain;
@@ -22,20 +22,16 @@ use crate::events::{Kind, announce};
     tag = "users",
     request_body = RegisterUser,
     responses(
-        (status = 201, body = User, headers(("location" = String), ("etag" = String))),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "malformed JSON"),
-        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json", description = "email-taken"),
-        (status = 413, body = ProblemBody<'_>, content_type = "application/problem+json", description = "over 64 KiB"),
-        (status = 415, body = ProblemBody<'_>, content_type = "application/problem+json", description = "not JSON"),
-        (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json", description = "invalid fields"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+        (status = 201, body = User, description = "The new user.", headers(("location" = String), ("etag" = String))),
+        WithBody,
+        EmailTaken,
     )
 )]
 pub async fn post_user(
     State(app): State<App>,
     Json(RegisterUser { email, name }): Json<RegisterUser>,
 ) -> Result<(StatusCode, [(header::HeaderName, HeaderValue); 1], User), Error> {
-    let user = domain::User::register(Uuid::now_v7(), email, name, Utc::now());
+    let user = domain::User::register(Uuid::now_v7(), email.0, name.0, Utc::now());
     let event = announce(Kind::Registered, &user);
     run!(app.database, connection => insert_user(connection, &user, &event)).await?;
     app.wakeups.wake();
