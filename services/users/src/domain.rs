@@ -1,6 +1,8 @@
 //! A user, and the rules for changing one.
 
 use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The most characters of an email address.
@@ -28,7 +30,8 @@ pub struct User {
 }
 
 /// Whether a user may order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// May order.
     Active,

@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,7 +19,6 @@ use uuid::Uuid;
 
 use crate::http::path::parse_id;
 use crate::http::problem::{FieldError, Problem};
-use crate::http::text;
 
 /// The largest body read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -130,8 +128,7 @@ fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
         .map_err(|error| Problem::bad_request(format!("the body is not well-formed JSON: {error}")))?;
     let errors = Errors::default();
     let value = Value { raw, pointer: String::new(), errors: &errors };
-    let read = value.object(T::from_object);
-    match (read, errors.0.into_inner()) {
+    match (T::from_value(&value), errors.0.into_inner()) {
         (Some(value), errors) if errors.is_empty() => Ok(value),
         (_, errors) => Err(Problem::invalid(errors)),
     }
@@ -143,7 +140,7 @@ struct Errors(RefCell<Vec<FieldError>>);
 /// One JSON value and its place in the body.
 #[derive(Debug)]
 pub struct Value<'a> {
-    raw: &'a RawValue,
+    pub(super) raw: &'a RawValue,
     pointer: String,
     errors: &'a Errors,
 }
@@ -158,19 +155,8 @@ impl<'a> Value<'a> {
         None
     }
 
-    /// A string of `length` characters, none of them a control character.
-    pub fn text(&self, length: RangeInclusive<usize>) -> Option<String> {
-        let text = self.string()?;
-        self.checked(&text, length)
-    }
-
-    /// [`Value::text`] without the white space around it.
-    pub fn trimmed_text(&self, length: RangeInclusive<usize>) -> Option<String> {
-        let text = self.string()?;
-        self.checked(text.trim(), length)
-    }
-
-    fn string(&self) -> Option<Cow<'a, str>> {
+    /// The text of a string.
+    pub(super) fn string(&self) -> Option<Cow<'a, str>> {
         if !self.raw.get().starts_with('"') {
             return self.reject("must be a string");
         }
@@ -180,57 +166,9 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn checked(&self, text: &str, length: RangeInclusive<usize>) -> Option<String> {
-        match text::check(text, length) {
-            Ok(()) => Some(text.to_owned()),
-            Err(detail) => self.reject(detail),
-        }
-    }
-
-    /// A whole number in `range`. `1.0` is a whole number.
-    pub fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
-        let text = self.raw.get();
-        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
-            return self.reject("must be a whole number");
-        }
-        let exact = text.parse::<i64>().ok();
-        // A float beyond 2^53 is not exact, and no range reaches that far.
-        #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 53 bits fits")]
-        let rounded = || text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 2f64.powi(53)).map(|n| n as i64);
-        match exact.or_else(rounded) {
-            Some(number) if range.contains(&number) => Some(number),
-            _ => self.reject(format!("must be a whole number from {} to {}", range.start(), range.end())),
-        }
-    }
-
-    /// An array of `length` elements.
-    pub fn array<T>(&self, length: RangeInclusive<usize>, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
-        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(self.raw.get()) else {
-            return self.reject("must be an array");
-        };
-        if !length.contains(&elements.len()) {
-            return self.reject(format!("must have {} to {} elements", length.start(), length.end()));
-        }
-        let values = elements.into_iter().enumerate().map(|(index, raw)| {
-            let pointer = format!("{}/{index}", self.pointer);
-            read(&Value { raw, pointer, errors: self.errors })
-        });
-        // Collected twice: the first pass reads all elements, so that the faults of each are recorded.
-        values.collect::<Vec<Option<T>>>().into_iter().collect()
-    }
-
-    /// An object with no fields but those that `read` reads.
-    pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> Option<T>) -> Option<T> {
-        let Ok(Fields(fields)) = serde_json::from_str(self.raw.get()) else {
-            let named = self.raw.get().starts_with('{');
-            return self.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
-        };
-        let mut object = Object { fields, pointer: self.pointer.clone(), errors: self.errors };
-        let value = read(&mut object);
-        for (name, raw) in &object.fields {
-            object.value(name, raw).reject::<()>("is not a known field, or stands here twice");
-        }
-        value
+    /// The value of an element or a field of this one.
+    pub(super) fn child(&self, name: impl fmt::Display, raw: &'a RawValue) -> Self {
+        Value { raw, pointer: format!("{}/{name}", self.pointer), errors: self.errors }
     }
 }
 
@@ -262,7 +200,16 @@ impl<T: FromValue> Field for Option<T> {
 
 impl<T: FromObject> FromValue for T {
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        value.object(T::from_object)
+        let Ok(Fields(fields)) = serde_json::from_str(value.raw.get()) else {
+            let named = value.raw.get().starts_with('{');
+            return value.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
+        };
+        let mut object = Object { fields, pointer: value.pointer.clone(), errors: value.errors };
+        let read = T::from_object(&mut object);
+        for (name, raw) in &object.fields {
+            object.value(name, raw).reject::<()>("is not a known field, or stands here twice");
+        }
+        read
     }
 }
 

@@ -6,25 +6,28 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
+use utoipa::openapi::{ContentBuilder, Header, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
 
 use crate::http::problem::ProblemBody;
 
-/// Declares sets of responses for `responses(…)` of `utoipa::path`. Each status has a description; from 400 on it has a
-/// problem as its body.
+/// The responses of a route, by status.
+pub type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Declares sets of responses for `responses(…)` of `utoipa::path`: each status with its description. A success may have a
+/// body and headers, as in `200: "The user." => User ["etag"]`. From 400 on the body is a problem.
 #[macro_export]
 macro_rules! responses {
-    ($($(#[$attribute:meta])* $visibility:vis $set:ident { $($status:literal: $description:literal),+ $(,)? })+) => {$(
+    ($($(#[$attribute:meta])* $visibility:vis $set:ident {
+        $($status:literal: $description:literal $(=> $body:ident [$($header:literal),*])?),+ $(,)?
+    })+) => {$(
         $(#[$attribute])*
         #[derive(Debug)]
         $visibility enum $set {}
 
         impl ::utoipa::IntoResponses for $set {
-            fn responses() -> ::std::collections::BTreeMap<
-                String,
-                ::utoipa::openapi::RefOr<::utoipa::openapi::Response>,
-            > {
-                $crate::http::document::describe(&[$(($status, $description)),+])
+            fn responses() -> $crate::http::document::Responses {
+                use $crate::http::document::response;
+                [$(response($status, $description)$(.body::<$body>(&[$($header),*]))?.by_status()),+].into()
             }
         }
     )+};
@@ -61,18 +64,32 @@ responses! {
     }
 }
 
-/// The responses with these descriptions, by status.
-pub fn describe(responses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Response>> {
-    let problem = Ref::from_schema_name(ProblemBody::name());
-    let responses = responses.iter().map(|(status, description)| {
-        let mut response = ResponseBuilder::new().description(*description);
-        if *status >= 400 {
-            let content = ContentBuilder::new().schema(Some(problem.clone())).build();
-            response = response.content("application/problem+json", content);
-        }
-        (status.to_string(), response.build().into())
-    });
-    responses.collect()
+/// A response of a set.
+pub struct Described(u16, ResponseBuilder);
+
+/// The response with this status and description.
+pub fn response(status: u16, description: &str) -> Described {
+    let response = Described(status, ResponseBuilder::new().description(description));
+    if status < 400 { response } else { response.content::<ProblemBody<'_>>("application/problem+json") }
+}
+
+impl Described {
+    /// Adds the body of a success, and headers.
+    #[must_use]
+    pub fn body<T: ToSchema>(self, headers: &[&str]) -> Self {
+        let Self(status, response) = self.content::<T>("application/json");
+        Self(status, headers.iter().fold(response, |response, name| response.header(*name, Header::default())))
+    }
+
+    /// The response beside its status.
+    pub fn by_status(self) -> (String, RefOr<Response>) {
+        (self.0.to_string(), self.1.build().into())
+    }
+
+    fn content<T: ToSchema>(self, media_type: &str) -> Self {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+        Self(self.0, self.1.content(media_type, content))
+    }
 }
 
 /// A parameter of a route. Only those in the path are required.

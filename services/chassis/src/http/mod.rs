@@ -14,4 +14,3 @@ pub mod query;
 pub mod request;
 pub mod router;
 pub mod serve;
-pub mod text;

@@ -10,7 +10,7 @@ use crate::events::Announcement;
 /// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says whether
 /// the view `customers` is joined.
 macro_rules! select_orders {
-    ($in_view:expr, $rest:literal, $($parameter:expr),* $(,)?) => {
+    ($in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
         sqlx::query_as!(
             OrderRow,
             r#"
@@ -32,9 +32,9 @@ macro_rules! select_orders {
                 ) l
             ) i
             left join customers c on c.id = o.user_id and $1::boolean
-            "# + $rest,
+            "# $(+ $rest)+,
             $in_view,
-            $($parameter),*
+            $($parameter),+
         )
     };
 }
@@ -91,34 +91,18 @@ pub async fn list_orders(
     let before = before.unwrap_or(Uuid::max());
     let status = filter.status.map(Status::as_str);
     // Each set of filters has its own statement: the prepared plan of `$1 is null or …` could not use an index.
+    macro_rules! newest {
+        ($filter:literal $(, $parameter:expr)*) => {
+            select_orders!(in_view, $filter "o.id < $2 order by o.id desc limit $3", before, limit $(, $parameter)*)
+                .fetch_all(connection)
+                .await?
+        };
+    }
     let rows = match (filter.user_id, status) {
-        (None, None) => {
-            select_orders!(in_view, "where o.id < $2 order by o.id desc limit $3", before, limit)
-                .fetch_all(connection)
-                .await?
-        }
-        (Some(user_id), None) => {
-            select_orders!(in_view, "where o.user_id = $4 and o.id < $2 order by o.id desc limit $3", before, limit, user_id)
-                .fetch_all(connection)
-                .await?
-        }
-        (None, Some(status)) => {
-            select_orders!(in_view, "where o.status = $4 and o.id < $2 order by o.id desc limit $3", before, limit, status)
-                .fetch_all(connection)
-                .await?
-        }
-        (Some(user_id), Some(status)) => {
-            select_orders!(
-                in_view,
-                "where o.user_id = $4 and o.status = $5 and o.id < $2 order by o.id desc limit $3",
-                before,
-                limit,
-                user_id,
-                status,
-            )
-            .fetch_all(connection)
-            .await?
-        }
+        (None, None) => newest!("where "),
+        (Some(user_id), None) => newest!("where o.user_id = $4 and ", user_id),
+        (None, Some(status)) => newest!("where o.status = $4 and ", status),
+        (Some(user_id), Some(status)) => newest!("where o.user_id = $4 and o.status = $5 and ", user_id, status),
     };
     rows.into_iter().map(TryFrom::try_from).collect()
 }

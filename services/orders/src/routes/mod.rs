@@ -24,7 +24,7 @@ use crate::error::Error;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "orders", description = "What people buy, from placing an order to its delivery."),
-    components(schemas(ProblemBody<'_>)),
+    components(schemas(ProblemBody<'_>, wire::Order)),
     tags((name = "orders"), (name = "events"), (name = "operations"))
 )]
 struct Document;

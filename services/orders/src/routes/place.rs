@@ -9,7 +9,7 @@ use chrono::Utc;
 use uuid::Uuid;
 
 use super::idempotency::{self, KeyHeader, REPLAYED};
-use super::wire::{Order, PlaceOrder, PlacingRefused, location};
+use super::wire::{self, Order, PlaceOrder, location};
 use crate::App;
 use crate::db::orders::{IdempotencyKey, Placed};
 use crate::domain::{self, Event, NewOrder};
@@ -18,21 +18,7 @@ use crate::events::announce;
 
 /// Place an order. With an Idempotency-Key it can be repeated safely: all repeats together place one order.
 #[utoipa::path(
-    post,
-    path = "/orders",
-    tag = "orders",
-    params(KeyHeader),
-    request_body = PlaceOrder,
-    responses(
-        (
-            status = 201,
-            body = Order,
-            description = "The order: a new one, or the one that an earlier request with the same key placed.",
-            headers(("location" = String), ("etag" = String), ("idempotency-replayed" = String))
-        ),
-        WithBody,
-        PlacingRefused,
-    )
+    post, path = "/orders", tag = "orders", params(KeyHeader), request_body = PlaceOrder, responses(WithBody, wire::Placed)
 )]
 pub async fn post_order(State(app): State<App>, headers: HeaderMap, Json(new): Json<PlaceOrder>) -> Result<Response, Error> {
     let new = NewOrder::from(new);

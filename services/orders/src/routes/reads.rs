@@ -14,7 +14,7 @@ use shared_db::run;
 use uuid::Uuid;
 
 use super::history::order_as_of;
-use super::wire::{self, OpenOrders, Order};
+use super::wire::{OpenOrders, Order, OrderNow};
 use crate::App;
 use crate::db::orders::{Filter, count_open_orders};
 use crate::db::rows::Found;
@@ -26,20 +26,13 @@ const ORDERS: &str = "orders";
 
 /// Read an order, as it is or as it was.
 #[utoipa::path(
-    get,
-    path = "/orders/{id}",
-    tag = "orders",
+    get, path = "/orders/{id}", tag = "orders",
     params(
         Id,
         ("as_of" = Option<DateTime<Utc>>, Query, description = "the order as it was then (RFC 3339); its customer is today's"),
         IfNoneMatch,
     ),
-    responses(
-        (status = 200, body = Order, description = "The order.", headers(("etag" = String))),
-        Unchanged,
-        WithQuery,
-        Reading,
-    )
+    responses(OrderNow, Unchanged, WithQuery, Reading)
 )]
 pub async fn get_order(State(app): State<App>, Id(id): Id, mut query: Query, headers: HeaderMap) -> Result<Response, Error> {
     let as_of = query.read("as_of")?;
@@ -60,12 +53,10 @@ pub async fn get_order(State(app): State<App>, Id(id): Id, mut query: Query, hea
 
 /// List orders, newest first, each with its customer and items.
 #[utoipa::path(
-    get,
-    path = "/orders",
-    tag = "orders",
+    get, path = "/orders", tag = "orders",
     params(
         ("user_id" = Option<Uuid>, Query, description = "only orders of this user"),
-        ("status" = Option<wire::Status>, Query, description = "only orders in this state"),
+        ("status" = Option<Status>, Query, description = "only orders in this state"),
         Paging,
     ),
     responses((status = 200, body = Page<Order>, description = "A page of orders.", headers(("link" = String))), WithQuery)
@@ -75,25 +66,16 @@ pub async fn list_orders(State(app): State<App>, uri: Uri, mut query: Query) -> 
     let filter = Filter { user_id: query.read("user_id")?, status: query.read("status")? };
     query.finish()?;
     let found = app.customers.list_orders(&app.database, filter, request.after, request.rows()).await?;
-    let Page { items, next_cursor } = request.page(ORDERS, found, |found: &Found| found.order.id);
-    let (orders, joined): (Vec<_>, Vec<_>) = items
-        .into_iter()
-        .map(|Found { order, customer }| {
-            let user_id = order.user_id;
-            (order, (user_id, customer))
-        })
-        .unzip();
+    let Page { mut items, next_cursor } = request.page(ORDERS, found, |found: &Found| found.order.id);
+    let joined = items.iter_mut().map(|found| (found.order.user_id, found.customer.take())).collect();
     let customers = app.customers.of_all(joined).await;
-    let items = orders.into_iter().zip(customers).map(|(order, customer)| Order::new(order, customer)).collect();
+    let items = items.into_iter().zip(customers).map(|(found, customer)| Order::new(found.order, customer)).collect();
     Ok(Page { items, next_cursor }.respond(&uri))
 }
 
 /// Count a user's open orders: those placed, paid or shipped.
 #[utoipa::path(
-    get,
-    path = "/open-orders",
-    tag = "orders",
-    params(("user_id" = Uuid, Query, description = "the user")),
+    get, path = "/open-orders", tag = "orders", params(("user_id" = Uuid, Query, description = "the user")),
     responses((status = 200, body = OpenOrders, description = "0 for a user without orders, known or not."), WithQuery)
 )]
 pub async fn get_open_orders(State(app): State<App>, mut query: Query) -> Result<axum::Json<OpenOrders>, Error> {

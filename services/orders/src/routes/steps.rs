@@ -8,7 +8,7 @@ use chassis::http::document::{Changing, WithBody};
 use chassis::http::path::Id;
 use uuid::Uuid;
 
-use super::wire::{CancelOrder, InvalidStep, Order};
+use super::wire::{CancelOrder, Order, StepTaken};
 use crate::App;
 use crate::db::rows::Found;
 use crate::domain::{self, Event};
@@ -16,54 +16,28 @@ use crate::error::Error;
 use crate::step::take_step;
 
 /// The order was paid.
-#[utoipa::path(
-    post,
-    path = "/orders/{id}/pay",
-    tag = "orders",
-    params(Id, IfMatch),
-    responses((status = 200, body = Order, description = "It is paid.", headers(("etag" = String))), Changing, InvalidStep)
-)]
+#[utoipa::path(post, path = "/orders/{id}/pay", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
 pub async fn pay(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
     step(&app, id, &headers, Event::Paid).await
 }
 
 /// The order was shipped.
-#[utoipa::path(
-    post,
-    path = "/orders/{id}/ship",
-    tag = "orders",
-    params(Id, IfMatch),
-    responses((status = 200, body = Order, description = "It is shipped.", headers(("etag" = String))), Changing, InvalidStep)
-)]
+#[utoipa::path(post, path = "/orders/{id}/ship", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
 pub async fn ship(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
     step(&app, id, &headers, Event::Shipped).await
 }
 
 /// The order was delivered.
-#[utoipa::path(
-    post,
-    path = "/orders/{id}/deliver",
-    tag = "orders",
-    params(Id, IfMatch),
-    responses((status = 200, body = Order, description = "It is delivered.", headers(("etag" = String))), Changing, InvalidStep)
-)]
+#[utoipa::path(post, path = "/orders/{id}/deliver", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
 pub async fn deliver(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
     step(&app, id, &headers, Event::Delivered).await
 }
 
 /// Cancel an order that has not been shipped.
 #[utoipa::path(
-    post,
-    path = "/orders/{id}/cancel",
-    tag = "orders",
-    params(Id, IfMatch),
+    post, path = "/orders/{id}/cancel", tag = "orders", params(Id, IfMatch),
     request_body(content = Option<CancelOrder>, description = "may be left out"),
-    responses(
-        (status = 200, body = Order, description = "It is cancelled.", headers(("etag" = String))),
-        Changing,
-        WithBody,
-        InvalidStep,
-    )
+    responses(StepTaken, Changing, WithBody)
 )]
 pub async fn cancel(
     State(app): State<App>,

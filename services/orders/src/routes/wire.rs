@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::{self, Lookup};
+use crate::domain::{self, Lookup, Status};
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,8 +29,7 @@ pub struct Order {
     #[schema(required = false)]
     pub customer_unavailable: bool,
     /// The order's state.
-    #[schema(value_type = Status)]
-    pub status: &'static str,
+    pub status: Status,
     /// ISO 4217 code.
     #[schema(value_type = Currency, inline)]
     pub currency: String,
@@ -76,23 +75,6 @@ pub struct Line {
     /// Price of one, in minor units of the currency.
     #[schema(value_type = UnitPrice, inline)]
     pub unit_price_minor: i64,
-}
-
-/// The state of an order.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "describes the values of `status` in the OpenAPI document")]
-pub enum Status {
-    /// Waits for payment.
-    Placed,
-    /// Waits to be shipped.
-    Paid,
-    /// On its way.
-    Shipped,
-    /// Done.
-    Delivered,
-    /// Called off.
-    Cancelled,
 }
 
 /// What to order.
@@ -162,13 +144,20 @@ pub struct OpenOrders {
 }
 
 responses! {
-    /// An order cannot be placed.
-    pub PlacingRefused {
+    /// The order as it is now.
+    pub OrderNow { 200: "The order." => Order ["etag"] }
+    /// The order is placed, or is not.
+    pub Placed {
+        201: "The order: a new one, or the one that an earlier request with the same key placed."
+            => Order ["location", "etag", "idempotency-replayed"],
         409: "`user-deactivated`: the user is deactivated.",
         422: "`unknown-user`, `idempotency-key-reused`, or invalid fields, which `errors` lists.",
     }
-    /// A step is refused.
-    pub InvalidStep { 409: "`invalid-transition`: the order's state does not allow the step." }
+    /// The step is taken, or is not.
+    pub StepTaken {
+        200: "The order after the step." => Order ["etag"],
+        409: "`invalid-transition`: the order's state does not allow the step.",
+    }
 }
 
 /// The path of an order.
@@ -198,7 +187,7 @@ impl Order {
             user_id,
             customer,
             customer_unavailable,
-            status: status.as_str(),
+            status,
             currency,
             items: lines.collect(),
             total_minor,
@@ -245,7 +234,7 @@ impl From<PlaceOrder> for domain::NewOrder {
 
 impl FromValue for Currency {
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        let code = value.text(3..=3)?;
+        let Text::<3, 3>(code) = FromValue::from_value(value)?;
         if domain::is_active_currency(&code) {
             Some(Self(code))
         } else {

@@ -27,65 +27,44 @@ impl TryFrom<UserRow> for User {
     }
 }
 
+/// Selects users.
+macro_rules! select_users {
+    ($rest:literal, $($parameter:expr),+) => {
+        sqlx::query_as!(
+            UserRow,
+            r#"
+            select id, email, name, status, created_at, updated_at, version
+            from users
+            "# + $rest,
+            $($parameter),+
+        )
+    };
+}
+
 /// The user with this id.
 pub async fn find_user(connection: &mut PgConnection, id: Uuid) -> Result<Option<User>, sqlx::Error> {
-    let row = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id = $1
-        "#,
-        id,
-    );
-    row.fetch_optional(connection).await?.map(User::try_from).transpose()
+    let row = select_users!("where id = $1", id).fetch_optional(connection).await?;
+    row.map(User::try_from).transpose()
 }
 
 /// The user with this email address, without regard to case.
 pub async fn find_user_by_email(connection: &mut PgConnection, email: &str) -> Result<Option<User>, sqlx::Error> {
-    let row = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where lower(email collate "C") = lower($1 collate "C")
-        "#,
-        email,
-    );
+    let row = select_users!(r#"where lower(email collate "C") = lower($1 collate "C")"#, email);
     row.fetch_optional(connection).await?.map(User::try_from).transpose()
 }
 
 /// The users with these ids, newest first. Unknown ids are left out.
 pub async fn find_users(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<User>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id = any($1)
-        order by id desc
-        "#,
-        ids,
-    );
-    rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
+    let rows = select_users!("where id = any($1) order by id desc", ids).fetch_all(connection).await?;
+    rows.into_iter().map(User::try_from).collect()
 }
 
 /// The newest `limit` users that are older than `before`.
 pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, limit: i64) -> Result<Vec<User>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id < $1
-        order by id desc
-        limit $2
-        "#,
-        // This id is above every UUIDv7, so the first page needs no statement of its own.
-        before.unwrap_or(Uuid::max()),
-        limit,
-    );
-    rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
+    // This id is above every UUIDv7, so the first page needs no statement of its own.
+    let before = before.unwrap_or(Uuid::max());
+    let rows = select_users!("where id < $1 order by id desc limit $2", before, limit).fetch_all(connection).await?;
+    rows.into_iter().map(User::try_from).collect()
 }
 
 /// Inserts a new user and its event.

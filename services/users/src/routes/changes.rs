@@ -10,7 +10,7 @@ use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;
 
-use super::wire::{ChangeRefused, ChangeUser, HasOpenOrders, User};
+use super::wire::{ChangeRefused, ChangeUser, Deactivated, User, UserNow};
 use crate::App;
 use crate::db::users::{find_user, update_user};
 use crate::domain::{self, Changes, Status};
@@ -22,17 +22,9 @@ const ATTEMPTS: usize = 50;
 
 /// Change a user.
 #[utoipa::path(
-    patch,
-    path = "/users/{id}",
-    tag = "users",
-    params(Id, IfMatch),
+    patch, path = "/users/{id}", tag = "users", params(Id, IfMatch),
     request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
-    responses(
-        (status = 200, body = User, description = "The user after the change.", headers(("etag" = String))),
-        Changing,
-        WithBody,
-        ChangeRefused,
-    )
+    responses(UserNow, Changing, WithBody, ChangeRefused)
 )]
 pub async fn patch_user(
     State(app): State<App>,
@@ -46,29 +38,14 @@ pub async fn patch_user(
 }
 
 /// Reactivate a user.
-#[utoipa::path(
-    post,
-    path = "/users/{id}/reactivate",
-    tag = "users",
-    params(Id, IfMatch),
-    responses(
-        (status = 200, body = User, description = "The user, who is active now.", headers(("etag" = String))),
-        Changing,
-    )
-)]
+#[utoipa::path(post, path = "/users/{id}/reactivate", tag = "users", params(Id, IfMatch), responses(UserNow, Changing))]
 pub async fn reactivate_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<User, Error> {
     let reactivate = |user: &domain::User| Ok(user.with_status(Status::Active, Utc::now()));
     update(&app, id, &headers, reactivate, Kind::Reactivated).await
 }
 
 /// Deactivate a user. Users are never deleted: orders refer to them.
-#[utoipa::path(
-    delete,
-    path = "/users/{id}",
-    tag = "users",
-    params(Id, IfMatch),
-    responses((status = 204, description = "The user is deactivated now."), Changing, HasOpenOrders)
-)]
+#[utoipa::path(delete, path = "/users/{id}", tag = "users", params(Id, IfMatch), responses(Deactivated, Changing))]
 pub async fn delete_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Error> {
     let deactivate = |user: &domain::User| Ok(user.with_status(Status::Deactivated, Utc::now()));
     update(&app, id, &headers, deactivate, Kind::Deactivated).await?;

@@ -22,7 +22,7 @@ use crate::error::Error;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "users", description = "People who place orders."),
-    components(schemas(ProblemBody<'_>)),
+    components(schemas(ProblemBody<'_>, wire::User)),
     tags((name = "users"), (name = "events"), (name = "operations"))
 )]
 struct Document;

@@ -15,7 +15,7 @@ use utoipa::openapi::schema::{ArrayBuilder, Schema};
 use utoipa::{IntoParams, PartialSchema};
 use uuid::Uuid;
 
-use super::wire::User;
+use super::wire::{User, UserNow};
 use crate::App;
 use crate::db::users;
 use crate::domain::{self, MAX_EMAIL};
@@ -27,13 +27,7 @@ const USERS: &str = "users";
 const MAX_IDS: usize = 100;
 
 /// Read a user.
-#[utoipa::path(
-    get,
-    path = "/users/{id}",
-    tag = "users",
-    params(Id, IfNoneMatch),
-    responses((status = 200, body = User, description = "The user.", headers(("etag" = String))), Unchanged, Reading)
-)]
+#[utoipa::path(get, path = "/users/{id}", tag = "users", params(Id, IfNoneMatch), responses(UserNow, Unchanged, Reading))]
 pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Response, Error> {
     let user = run!(app.database, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
     let tag = etag(user.version);
@@ -45,10 +39,7 @@ pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) ->
 
 /// List users, newest first; or those with one email address, or with certain ids.
 #[utoipa::path(
-    get,
-    path = "/users",
-    tag = "users",
-    params(Filter, Paging),
+    get, path = "/users", tag = "users", params(Filter, Paging),
     responses((status = 200, body = Page<User>, description = "A page of users.", headers(("link" = String))), WithQuery)
 )]
 pub async fn list_users(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {

@@ -8,7 +8,7 @@ use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;
 
-use super::wire::{EmailTaken, RegisterUser, User, location};
+use super::wire::{RegisterUser, Registered, User, location};
 use crate::App;
 use crate::db::users::insert_user;
 use crate::domain;
@@ -16,17 +16,7 @@ use crate::error::Error;
 use crate::events::{Kind, announce};
 
 /// Register a user.
-#[utoipa::path(
-    post,
-    path = "/users",
-    tag = "users",
-    request_body = RegisterUser,
-    responses(
-        (status = 201, body = User, description = "The new user.", headers(("location" = String), ("etag" = String))),
-        WithBody,
-        EmailTaken,
-    )
-)]
+#[utoipa::path(post, path = "/users", tag = "users", request_body = RegisterUser, responses(Registered, WithBody))]
 pub async fn post_user(
     State(app): State<App>,
     Json(RegisterUser { email, name }): Json<RegisterUser>,

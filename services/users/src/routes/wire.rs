@@ -14,7 +14,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use crate::domain::{self, MAX_EMAIL, MAX_NAME};
+use crate::domain::{self, MAX_EMAIL, MAX_NAME, Status};
 
 /// A person who may place orders.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,8 +28,7 @@ pub struct User {
     #[schema(value_type = Name, inline)]
     pub name: String,
     /// Whether the user may order.
-    #[schema(value_type = Status)]
-    pub status: &'static str,
+    pub status: Status,
     /// When the user registered.
     pub created_at: DateTime<Utc>,
     /// When the user last changed.
@@ -37,17 +36,6 @@ pub struct User {
     /// Counts the changes; the entity tag.
     #[schema(minimum = 1)]
     pub version: i64,
-}
-
-/// Whether a user may order.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "describes the values of `status` in the OpenAPI document")]
-pub enum Status {
-    /// May order.
-    Active,
-    /// May not order.
-    Deactivated,
 }
 
 /// Who registers.
@@ -84,12 +72,20 @@ pub type Name = TrimmedText<1, MAX_NAME>;
 pub struct Email(pub String);
 
 responses! {
-    /// Another user has the email address.
-    pub EmailTaken { 409: "`email-taken`: another user has this email address." }
-    /// A change of a user is refused.
-    pub ChangeRefused { 409: "`email-taken`: another user has this email address. `user-deactivated`: reactivate the user first." }
-    /// A deactivation is refused.
-    pub HasOpenOrders { 409: "`open-orders`: the user has open orders." }
+    /// The user as it is now.
+    pub UserNow { 200: "The user as it is now." => User ["etag"] }
+    /// The user is registered, or is not.
+    pub Registered {
+        201: "The new user." => User ["location", "etag"],
+        409: "`email-taken`: another user has this email address.",
+    }
+    /// A change is refused.
+    pub ChangeRefused { 409: "`email-taken`, or `user-deactivated`: reactivate the user first." }
+    /// The user is deactivated, or is not.
+    pub Deactivated {
+        204: "The user is deactivated now.",
+        409: "`open-orders`: the user has open orders.",
+    }
 }
 
 /// The path of a user.
@@ -100,7 +96,7 @@ pub fn location(id: Uuid) -> HeaderValue {
 impl From<domain::User> for User {
     fn from(user: domain::User) -> Self {
         let domain::User { id, email, name, status, created_at, updated_at, version } = user;
-        Self { id, email, name, status: status.as_str(), created_at, updated_at, version }
+        Self { id, email, name, status, created_at, updated_at, version }
     }
 }
 
@@ -119,7 +115,7 @@ impl From<ChangeUser> for domain::Changes {
 
 impl FromValue for Email {
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        let email = value.trimmed_text(1..=MAX_EMAIL)?;
+        let email = TrimmedText::<1, MAX_EMAIL>::from_value(value)?.0;
         if domain::is_email(&email) {
             Some(Self(email))
         } else {
