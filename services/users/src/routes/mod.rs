@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use chassis::http::operations::{self, Operations};
-use chassis::http::problem::{Problem, ProblemBody};
-use shared_db::{Side, check_schema};
+use chassis::http::problem::ProblemBody;
+use shared_db::check_schema;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -40,22 +40,13 @@ pub fn router(app: App) -> Router {
 }
 
 fn operations(app: &App) -> Operations {
-    let (readiness, gauges) = (app.database.clone(), app.database.clone());
+    let (checked, measured) = (app.database.clone(), app.database.clone());
     Operations {
         ready: Arc::new(move || {
-            let database = readiness.clone();
-            Box::pin(async move { check_schema(&database).await.map_err(|error| Problem::from(Error::from(error))) })
+            let database = checked.clone();
+            Box::pin(async move { check_schema(&database).await.map_err(|error| Error::from(error).into()) })
         }),
-        gauges: Arc::new(move || {
-            let pool = gauges.pool_status();
-            metrics::gauge!("db_pool_connections", "state" => "idle").set(pool.idle as f64);
-            metrics::gauge!("db_pool_connections", "state" => "used").set((pool.open - pool.idle.min(pool.open)) as f64);
-            metrics::gauge!("db_pool_waiting").set(pool.waiting as f64);
-            if let Some(switch) = gauges.known_switch() {
-                metrics::gauge!("db_switch_generation").set(switch.generation as f64);
-                metrics::gauge!("db_on_target").set(f64::from(u8::from(switch.side == Side::Target)));
-            }
-        }),
+        gauges: Arc::new(move || measured.record_gauges()),
         remotes: app.open_orders.remotes(),
     }
 }
