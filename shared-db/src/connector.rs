@@ -10,8 +10,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use crate::settings::Settings;
 
-/// A connection that was idle for longer is pinged before a request gets it. A ping each time would cost every request a round
-/// trip.
+/// A connection that was idle for longer is pinged before a request gets it. A ping each time would cost every request a
+/// round trip.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// How long a ping may take.

@@ -115,8 +115,8 @@ impl Database {
         }
     }
 
-    /// Asks the source, and also the target if the tables have left the source: they may have come back. A database that does
-    /// not answer is an error, since its switch is unknown.
+    /// Asks the source, and also the target if the tables have left the source: they may have come back. A database that
+    /// does not answer is an error, since its switch is unknown.
     async fn find_switch(&self, next: &Next) -> Result<Switch, DatabaseError> {
         let now = next.milliseconds();
         let mut newest = Switch::NONE;

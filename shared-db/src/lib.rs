@@ -1,5 +1,5 @@
-//! The database code of both services: connections, where a service's tables are, the meaning of errors, the schema's version.
-//! It has no statement on a service's tables, and shrinks as the split goes on.
+//! The database code of both services: connections, the place of a service's tables, the meaning of errors, the schema's
+//! version. It has no statement on a service's tables, and shrinks as the split goes on.
 
 mod alone;
 mod connector;

@@ -159,7 +159,7 @@ async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
     match run!(database, connection => replace(connection, id)).await {
         Ok(done) => Ok(done),
         Err(DatabaseError::Constraint { name, .. }) => {
-            tracing::warn!(order.id = %id, constraint = name, "the order is not repaired: the schema refuses what its events say");
+            tracing::warn!(order.id = %id, constraint = name, "not repaired: the schema refuses the order");
             Ok(false)
         }
         Err(error) => Err(error),

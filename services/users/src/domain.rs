@@ -1,4 +1,4 @@
-//! A user, and the rules for changing one.
+//! Users, and the rules for changing them: without a database, without HTTP, without async.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
@@ -52,6 +52,19 @@ impl Status {
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Active, Self::Deactivated].into_iter().find(|status| status.as_str() == text)
     }
+}
+
+/// An order, as users sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The order's id.
+    pub id: Uuid,
+    /// The user who placed it.
+    pub user_id: Uuid,
+    /// Whether it is placed, paid or shipped.
+    pub is_open: bool,
+    /// The order's version.
+    pub version: i64,
 }
 
 /// The changes of a user. `None` leaves a field as it is.

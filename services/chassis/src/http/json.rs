@@ -1,6 +1,6 @@
 //! JSON responses.
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -12,4 +12,10 @@ pub fn json(body: &impl Serialize) -> Response {
     let mut bytes = Vec::with_capacity(CAPACITY);
     serde_json::to_writer(&mut bytes, body).expect("a response is JSON, and writing to memory does not fail");
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+}
+
+/// The response 201 for what is found at `path` from now on.
+pub fn created(path: &str, body: impl IntoResponse) -> Response {
+    let location = HeaderValue::from_str(path).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response()
 }

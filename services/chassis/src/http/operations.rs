@@ -57,7 +57,12 @@ pub fn routes<S: Clone + Send + Sync + 'static>(operations: Operations) -> OpenA
 }
 
 /// Is the process serving?
-#[utoipa::path(get, path = "/health/live", tag = "operations", responses((status = 200, body = Health, description = "The process serves.")))]
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operations",
+    responses((status = 200, body = Health, description = "The process serves."))
+)]
 async fn live() -> axum::Json<Health> {
     Health::ok(&[])
 }

@@ -1,4 +1,5 @@
-//! The tables `orders` and `order_items`. A change and its event are one statement: one round trip, and both or none.
+//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and Postgres
+//! commits both or neither.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -7,8 +8,8 @@ use super::rows::{Found, Lines, OrderRow, customer};
 use crate::domain::{Customer, Order, Status};
 use crate::events::Announcement;
 
-/// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says whether
-/// the view `customers` is joined.
+/// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says
+/// whether the view `customers` is joined.
 macro_rules! select_orders {
     ($in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
         sqlx::query_as!(
@@ -51,7 +52,7 @@ pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     rows.into_iter().map(|row| Found::try_from(row).map(|found| found.order)).collect()
 }
 
-/// The order as it is now that was placed with an idempotency key, and the hash of the request that placed it.
+/// The order that was placed with this idempotency key, as it is now, and the hash of the request that placed it.
 pub async fn find_replay(
     connection: &mut PgConnection,
     key: &str,
@@ -148,8 +149,8 @@ pub async fn insert_order(
     in_view: bool,
 ) -> Result<Placed, sqlx::Error> {
     let Lines { skus, quantities, unit_prices } = Lines::new(&order.items);
-    // `where not exists` finds a used key before the trigger checks the rules for a new order: they do not apply to a repeat.
-    // `on conflict` waits for a request with the same key that has not committed yet.
+    // `where not exists` finds a used key before the trigger checks the rules for a new order, which do not apply to a
+    // repeat. `on conflict` waits for a request with the same key that has not committed yet.
     let row = sqlx::query!(
         r#"
         with placed as (

@@ -109,7 +109,8 @@ mod tests {
                     Err(refused) => prop_assert_eq!(refused.from, order.status),
                 }
             }
-            let total: i128 = new.items.iter().map(|item| i128::from(item.quantity) * i128::from(item.unit_price_minor)).sum();
+            let price = |item: &Item| i128::from(item.quantity) * i128::from(item.unit_price_minor);
+            let total: i128 = new.items.iter().map(price).sum();
             prop_assert_eq!(i128::from(order.total_minor), total);
             // Many readers of JSON take numbers as floats: the total must be exact there too.
             prop_assert!(order.total_minor < 1 << 53);

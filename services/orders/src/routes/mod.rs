@@ -1,4 +1,4 @@
-//! The HTTP interface: its router, and what its handlers share.
+//! The HTTP interface.
 
 mod events;
 mod history;

@@ -1,15 +1,16 @@
 //! Placing an order.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use chassis::http::body::Json;
 use chassis::http::document::WithBody;
+use chassis::http::json::created;
 use chrono::Utc;
 use uuid::Uuid;
 
 use super::idempotency::{self, KeyHeader, REPLAYED};
-use super::wire::{self, Order, PlaceOrder, location};
+use super::wire::{self, Order, PlaceOrder};
 use crate::App;
 use crate::db::orders::{IdempotencyKey, Placed};
 use crate::domain::{self, Event, NewOrder};
@@ -28,7 +29,7 @@ pub async fn post_order(State(app): State<App>, headers: HeaderMap, Json(new): J
     let refusal = match app.customers.place(&app.database, &order, &announcement, key.as_ref()).await {
         Ok(Placed::New(customer)) => {
             app.wakeups.wake();
-            return Ok(created(Order::new(order, customer.into())));
+            return Ok(respond(Order::new(order, customer.into())));
         }
         Ok(Placed::KeyUsed) => Error::Contended,
         // A faster request with the same key may have placed the order before the rule refused this one.
@@ -48,11 +49,11 @@ async fn replay(app: &App, key: &IdempotencyKey) -> Result<Option<Response>, Err
         return Err(Error::IdempotencyKeyReused);
     }
     let customer = app.customers.of(found.order.user_id, found.customer).await;
-    let mut response = created(Order::new(found.order, customer));
+    let mut response = respond(Order::new(found.order, customer));
     response.headers_mut().extend([REPLAYED]);
     Ok(Some(response))
 }
 
-fn created(order: Order) -> Response {
-    (StatusCode::CREATED, [(header::LOCATION, location(order.id))], order).into_response()
+fn respond(order: Order) -> Response {
+    created(&format!("/orders/{}", order.id), order)
 }

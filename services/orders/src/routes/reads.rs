@@ -29,7 +29,7 @@ const ORDERS: &str = "orders";
     get, path = "/orders/{id}", tag = "orders",
     params(
         Id,
-        ("as_of" = Option<DateTime<Utc>>, Query, description = "the order as it was then (RFC 3339); its customer is today's"),
+        ("as_of" = Option<DateTime<Utc>>, Query, description = "show the order as it was then, with today's customer"),
         IfNoneMatch,
     ),
     responses(OrderNow, Unchanged, WithQuery, Reading)

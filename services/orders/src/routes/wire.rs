@@ -160,11 +160,6 @@ responses! {
     }
 }
 
-/// The path of an order.
-pub fn location(id: Uuid) -> HeaderValue {
-    HeaderValue::from_str(&format!("/orders/{id}")).unwrap_or_else(|_| HeaderValue::from_static("/orders"))
-}
-
 impl Order {
     /// The order as clients see it.
     pub fn new(order: domain::Order, customer: Lookup) -> Self {

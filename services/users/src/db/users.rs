@@ -1,4 +1,5 @@
-//! The table `users`. A change and its event are one statement: one round trip, and both or none.
+//! The table `users`. A change and its event are one statement, so they take one round trip, and Postgres commits both or
+//! neither.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -138,7 +139,7 @@ pub enum Deactivation {
     Changed,
 }
 
-/// [`update_user`] for a deactivation, unless the user has open orders.
+/// [`update_user`] for a deactivation: it writes nothing if the view `open_orders` has the user.
 pub async fn deactivate_user(
     connection: &mut PgConnection,
     user: &User,

@@ -8,9 +8,9 @@ mod shadow;
 use chassis::remote::{Http, Remote};
 use clap::ValueEnum;
 use shared_db::{Database, run};
-use uuid::Uuid;
 
 use crate::db::users::{Deactivation, deactivate_user, update_user};
+pub use crate::domain::Order;
 use crate::domain::User;
 use crate::error::Error;
 use crate::events::Event;
@@ -31,19 +31,6 @@ pub enum Via {
 pub enum ShadowVia {
     /// The orders service, called by HTTP.
     Http,
-}
-
-/// An order, as users sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// The order's id.
-    pub id: Uuid,
-    /// Who placed it.
-    pub user_id: Uuid,
-    /// Whether it is placed, paid or shipped.
-    pub is_open: bool,
-    /// The order's version.
-    pub version: i64,
 }
 
 /// The port, as the dials set it.

@@ -1,14 +1,15 @@
 //! Registering a user.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
 use chassis::http::body::Json;
 use chassis::http::document::WithBody;
+use chassis::http::json::created;
 use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;
 
-use super::wire::{RegisterUser, Registered, User, location};
+use super::wire::{RegisterUser, Registered, User};
 use crate::App;
 use crate::db::users::insert_user;
 use crate::domain;
@@ -20,10 +21,10 @@ use crate::events::{Kind, announce};
 pub async fn post_user(
     State(app): State<App>,
     Json(RegisterUser { email, name }): Json<RegisterUser>,
-) -> Result<(StatusCode, [(header::HeaderName, HeaderValue); 1], User), Error> {
+) -> Result<Response, Error> {
     let user = domain::User::register(Uuid::now_v7(), email.0, name.0, Utc::now());
     let event = announce(Kind::Registered, &user);
     run!(app.database, connection => insert_user(connection, &user, &event)).await?;
     app.wakeups.wake();
-    Ok((StatusCode::CREATED, [(header::LOCATION, location(user.id))], user.into()))
+    Ok(created(&format!("/users/{}", user.id), User::from(user)))
 }

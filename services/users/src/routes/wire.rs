@@ -1,6 +1,6 @@
 //! Users as they travel in requests and responses.
 
-use axum::http::{HeaderValue, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chassis::http::body::{FromValue, Value};
 use chassis::http::conditional::etag;
@@ -86,11 +86,6 @@ responses! {
         204: "The user is deactivated now.",
         409: "`open-orders`: the user has open orders.",
     }
-}
-
-/// The path of a user.
-pub fn location(id: Uuid) -> HeaderValue {
-    HeaderValue::from_str(&format!("/users/{id}")).unwrap_or_else(|_| HeaderValue::from_static("/users"))
 }
 
 impl From<domain::User> for User {
