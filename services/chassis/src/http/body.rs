@@ -102,7 +102,8 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
     {
         return Ok(());
     }
-    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json");
+    let problem =
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON, with Content-Type: application/json");
     Err(if patch {
         let accepted = HeaderValue::from_static("application/merge-patch+json, application/json");
         problem.header(header::HeaderName::from_static("accept-patch"), accepted)
@@ -115,9 +116,9 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a body may have 64 KiB at most"))
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 64 KiB"))
         }
-        Ok(Err(_)) => Err(Problem::bad_request("the body broke off")),
+        Ok(Err(_)) => Err(Problem::bad_request("the connection ended before the body did")),
         Err(_elapsed) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds")),
     }
 }
@@ -207,7 +208,7 @@ impl<T: FromObject> FromValue for T {
         let mut object = Object { fields, pointer: value.pointer.clone(), errors: value.errors };
         let read = T::from_object(&mut object);
         for (name, raw) in &object.fields {
-            object.value(name, raw).reject::<()>("is not a known field, or stands here twice");
+            object.value(name, raw).reject::<()>("is unknown, or stands twice");
         }
         read
     }

@@ -19,7 +19,7 @@ impl<S: Sync + Send> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = RawPathParams::from_request_parts(parts, state).await;
         let id = parameters.ok().and_then(|parameters| parameters.iter().next().and_then(|(_, text)| parse_id(text)));
-        id.map(Self).ok_or_else(|| Problem::not_found("the id in the path is no UUID"))
+        id.map(Self).ok_or_else(|| Problem::not_found("the id in the path is not a UUID"))
     }
 }
 

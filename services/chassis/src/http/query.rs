@@ -59,7 +59,7 @@ impl Query {
         match self.all(name).as_slice() {
             [] => Ok(None),
             [value] => read(value).map(Some).map_err(|expected| reject(name, &expected)),
-            _ => Err(reject(name, "may be given once only")),
+            _ => Err(reject(name, "stands twice")),
         }
     }
 
@@ -81,7 +81,7 @@ impl Query {
     pub fn finish(self) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(reject(name, "is not known here")),
+            Some((name, _)) => Err(reject(name, "is unknown")),
         }
     }
 }
