@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::events::consumer::{Feed, Source};
+use chassis::events::consumer::Feed;
+use chassis::events::{NoBroker, Transport};
 use chassis::remote::Limits;
 use dev::http::Client;
 use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
@@ -76,15 +77,16 @@ impl Pair {
         let feed = Feed::new("orders", &self.addresses.1.into());
         let app = self.apps.0.clone();
         self.consumers.push(tokio::spawn(async move {
-            match users::open_orders::replica::follow(app.database, feed, Source::Feed).await {}
+            match users::open_orders::replica::follow(app, feed, Transport::<NoBroker>::Feed).await {}
         }));
     }
 
     fn orders_follow(&mut self) {
         let feed = Feed::new("users", &self.addresses.0.into());
         let app = self.apps.1.clone();
-        self.consumers
-            .push(tokio::spawn(async move { match orders::customers::replica::follow(app, feed, Source::Feed).await {} }));
+        self.consumers.push(tokio::spawn(async move {
+            match orders::customers::replica::follow(app, feed, Transport::<NoBroker>::Feed).await {}
+        }));
     }
 
     /// Nobody follows any more, and whoever did has let go.
@@ -233,7 +235,7 @@ async fn compare_shows_every_row_that_is_not_as_published_and_rebuilding_mends_i
     orders::customers::replica::run(pair.apps.1.clone(), &feed, rebuild).await.expect("rebuilt");
     let feed = Feed::new("orders", &pair.addresses.1.into());
     let rebuild = users::open_orders::replica::Command::Rebuild;
-    users::open_orders::replica::run(pair.apps.0.database.clone(), &feed, rebuild).await.expect("rebuilt");
+    users::open_orders::replica::run(pair.apps.0.clone(), &feed, rebuild).await.expect("rebuilt");
     pair.do_replica(&["compare", "--patience", "0"]).await;
     pair.execute("drop view customers; drop table customers_replica cascade").await;
     pair.refused_replica(&["compare"], 2).await;

@@ -1,13 +1,12 @@
 //! A Kafka broker: librdkafka's mock cluster in this process, or the one that `TEST_KAFKA_BROKERS` names.
 
 use anyhow::{Context, Result};
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use broker::kafka::MockCluster;
 
 /// A broker with the services' topics.
 pub struct Broker {
     address: String,
-    _mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    _mock: Option<MockCluster>,
 }
 
 impl Broker {
@@ -16,11 +15,8 @@ impl Broker {
         if let Ok(address) = std::env::var("TEST_KAFKA_BROKERS") {
             return Ok(Self { address, _mock: None });
         }
-        let mock = MockCluster::new(1).context("the mock cluster cannot be started")?;
-        for topic in ["users", "orders"] {
-            mock.create_topic(topic, 3, 1)?;
-        }
-        Ok(Self { address: mock.bootstrap_servers(), _mock: Some(mock) })
+        let mock = MockCluster::start(&["users", "orders"]).context("the mock cluster cannot be started")?;
+        Ok(Self { address: mock.brokers().to_string(), _mock: Some(mock) })
     }
 
     /// Where it is reached.

@@ -1,22 +1,39 @@
-//! Configuration: one clap struct per program, with a variable for every field. `--help` is its documentation.
+//! Configuration: one clap struct for each program, with a variable for every field. `--help` is its documentation.
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser};
 
-/// Exit code for a configuration that cannot be used.
+use crate::events::EventsConfig;
+use crate::telemetry::LogConfig;
+
+/// The exit code for an unusable configuration.
 pub const EXIT_CONFIG: u8 = 2;
 
-/// Reads `.env`, which never overrides the environment, then the environment and the arguments.
+/// The variables that every service has.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceOptions {
+    /// Events.
+    #[command(flatten)]
+    pub events: EventsConfig,
+    /// the most connections to the database
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
+    pub database_max_connections: usize,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// Reads the arguments, the environment, and the file `.env`, in this order of precedence.
 ///
 /// # Errors
-/// The exit code to end with, after the message was printed: 0 after `--help`, 2 for a missing or malformed variable.
+/// The program's exit code, after a message was printed: 0 after `--help`, 2 for a missing or malformed variable.
 pub fn load<C: Parser>() -> Result<C, ExitCode> {
     match dotenvy::dotenv() {
         Ok(_) => {}
         Err(error) if error.not_found() => {}
-        // The error's text may repeat a line of the file, which may hold a password.
+        // The error may quote a line of the file, and the line may contain a password.
         Err(dotenvy::Error::LineParse(..)) => {
             eprintln!("error: .env has a line that is not NAME=value");
             return Err(ExitCode::from(EXIT_CONFIG));
@@ -28,12 +45,12 @@ pub fn load<C: Parser>() -> Result<C, ExitCode> {
     }
     C::try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nothing is left to tell if standard output is gone.
+            // If standard output is closed, nothing can be printed.
             let _ = error.print();
             ExitCode::SUCCESS
         }
         _ => {
-            // Built, or clap cannot write the names of its arguments.
+            // clap knows the names of the arguments only once the command is built.
             let mut command = C::command();
             command.build();
             match explain(&command, &error) {
@@ -45,7 +62,7 @@ pub fn load<C: Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// One sentence that names the variable.
+/// A sentence that names the variable.
 fn explain(command: &clap::Command, error: &clap::Error) -> Option<String> {
     let argument = match error.get(ContextKind::InvalidArg)? {
         ContextValue::Strings(arguments) => arguments.first()?,
@@ -72,19 +89,23 @@ fn explain(command: &clap::Command, error: &clap::Error) -> Option<String> {
     }
 }
 
+/// The exit code of a program that ended so. An error is printed first.
+pub fn exit_code(ended: Result<ExitCode, String>) -> ExitCode {
+    ended.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
 /// Reads an IP address and a port.
 ///
 /// # Errors
-/// What would be right.
+/// The form it must have.
 pub fn socket_address(text: &str) -> Result<std::net::SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8081".to_owned())
 }
 
-/// Reads the size of a connection pool.
-///
-/// # Errors
-/// What would be right.
-pub fn connections(text: &str) -> Result<usize, String> {
+fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=1000) => Ok(number),
         _ => Err("must be a whole number from 1 to 1000".to_owned()),

@@ -1,5 +1,5 @@
-//! What happens around every gRPC call that a service answers, as [`crate::http::request`] has it for HTTP: ids, span, panics,
-//! statuses, the log line, metrics.
+//! The frame around every gRPC call that a service answers: ids, span, panics, statuses, the log line, metrics.
+//! [`crate::http::request`] does the same for HTTP.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -15,37 +15,32 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
+use crate::context::CallContext;
 use crate::http::problem::Problem;
-use crate::http::request::{DEADLINE, TRACEPARENT, log_failure, request_id, trace_id};
+use crate::http::request::{DEADLINE, log_failure};
 use crate::http::serve::GRACE;
 use crate::metrics::CALL_DURATION;
-use crate::remote::CallContext;
 
-/// Answers a call of `method` (`package.Service/Method`) that came with `metadata`.
+/// Answers a call of `method` (`package.Service/Method`) that has this `metadata`.
 ///
 /// # Errors
-/// What the problem means in gRPC: <https://grpc.io/docs/guides/status-codes/>.
+/// The gRPC status for the problem: <https://grpc.io/docs/guides/status-codes/>.
 pub async fn answer<T, E: Into<Problem>>(
     method: &'static str,
     metadata: MetadataMap,
     work: Pin<Box<impl Future<Output = Result<T, E>>>>,
 ) -> Result<Response<T>, Status> {
     let started = Instant::now();
-    let headers = metadata.into_headers();
-    let id = request_id(&headers);
-    let traceparent = headers.get(TRACEPARENT).filter(|value| trace_id(value).is_some());
-    let span = tracing::info_span!(
-        "call",
-        method,
-        request.id = id.to_str().unwrap_or_default(),
-        trace.id = traceparent.and_then(trace_id),
-    );
-    let work = AssertUnwindSafe(CallContext::new(id.clone(), traceparent.cloned()).scope(work)).catch_unwind();
+    let context = CallContext::read(&metadata.into_headers());
+    let id = context.request_id().clone();
+    let span =
+        tracing::info_span!("call", method, request.id = id.to_str().unwrap_or_default(), trace.id = context.trace_id(),);
+    let work = AssertUnwindSafe(context.scope(work)).catch_unwind();
     let answered = async move {
         let problem: Problem = match work.await {
             Ok(Ok(message)) => return Ok(Response::new(message)),
             Ok(Err(error)) => error.into(),
-            // The panic hook has written where and why.
+            // The panic hook has logged the panic.
             Err(_panic) => Problem::internal(),
         };
         log_failure(&problem);
@@ -65,7 +60,7 @@ pub async fn answer<T, E: Into<Problem>>(
     answer
 }
 
-/// The gRPC code for what an HTTP status says.
+/// The gRPC code that corresponds to an HTTP status.
 fn code(status: StatusCode) -> Code {
     match status {
         StatusCode::NOT_FOUND => Code::NotFound,
@@ -76,10 +71,11 @@ fn code(status: StatusCode) -> Code {
     }
 }
 
-/// Serves `routes` until `stop` resolves; then accepts no more, and waits for the calls under way, 30 seconds at most.
+/// Serves `routes` until `stop` resolves. Then it accepts no more connections and waits up to 30 seconds for the calls in
+/// flight.
 ///
 /// # Errors
-/// If it cannot serve any more.
+/// If the server fails.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,

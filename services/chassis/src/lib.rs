@@ -1,8 +1,9 @@
-//! What every service needs that is not its domain: the "microservice chassis". It knows HTTP, configuration and
-//! telemetry, and neither the database nor a noun of any domain.
+//! The parts that every service needs and that are not its domain, a "microservice chassis": HTTP, gRPC, events, calls to
+//! other services, configuration, telemetry. It depends on no database and knows no noun of any domain.
 
-pub mod broker;
 pub mod config;
+mod context;
+pub mod error;
 pub mod events;
 pub mod grpc;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Metrics in Prometheus' text format.
+//! The process's metrics, exported in Prometheus' text format.
 
 use std::collections::HashMap;
 use std::sync::{OnceLock, PoisonError, RwLock};
@@ -12,9 +12,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
 /// Name of the histogram of gRPC call durations, in seconds (the same conventions, for RPC).
 pub(crate) const CALL_DURATION: &str = "rpc_server_call_duration_seconds";
-/// Upper bounds of their buckets, in seconds.
+/// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-/// How often recorded durations are sorted into their buckets; until then they take memory.
+/// How often recorded durations are sorted into buckets. Until then each of them takes memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The process's recorder, installed at the first call.
@@ -32,7 +32,7 @@ pub fn recorder() -> &'static PrometheusHandle {
     })
 }
 
-/// Sorts recorded durations into their buckets from time to time, for ever.
+/// Sorts recorded durations into their buckets at intervals, for ever.
 pub async fn upkeep() {
     loop {
         tokio::time::sleep(UPKEEP).await;
@@ -40,7 +40,7 @@ pub async fn upkeep() {
     }
 }
 
-/// The duration histograms, looked up once for each route and status instead of made anew for each request.
+/// The duration histograms by route and outcome. A lookup costs less than registering the metric for each request.
 #[derive(Debug, Default)]
 pub(crate) struct Durations(RwLock<HashMap<Box<str>, ByOutcome>>);
 
@@ -62,7 +62,7 @@ impl Durations {
             "http_response_status_code" => status.as_u16().to_string(),
         );
         histogram.record(duration);
-        // A client may invent methods without end: those are looked up each time.
+        // A client may invent any number of methods. These are not kept.
         if known_method(&key.0) != OTHER_METHOD {
             let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
             known.entry(route.into()).or_default().insert(key, histogram);
@@ -70,7 +70,7 @@ impl Durations {
     }
 }
 
-/// What the conventions call a method that is none of the usual.
+/// The conventions' name for an unknown method.
 const OTHER_METHOD: &str = "_OTHER";
 
 fn known_method(method: &Method) -> &'static str {

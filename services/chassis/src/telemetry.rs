@@ -1,11 +1,11 @@
-//! Logging.
+//! Logging to standard error.
 
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -17,10 +17,10 @@ pub enum LogFormat {
 /// The variables of logging.
 #[derive(Debug, Clone, Args)]
 pub struct LogConfig {
-    /// How log lines look [default: pretty on a terminal, else json]
+    /// The format of log lines [default: pretty on a terminal, else json]
     #[arg(long, env = "LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: a level, or directives such as `info,chassis=debug` (which logs every request)
+    /// What to log: a level, or directives such as `info,chassis=debug` (which logs every request)
     #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = filter)]
     rust_log: String,
 }
@@ -28,11 +28,11 @@ pub struct LogConfig {
 fn filter(directives: &str) -> Result<String, String> {
     match EnvFilter::try_new(directives) {
         Ok(_) => Ok(directives.to_owned()),
-        Err(error) => Err(format!("is no list of log directives: {error}")),
+        Err(error) => Err(format!("is not a list of log directives: {error}")),
     }
 }
 
-/// Starts logging, to standard error.
+/// Starts logging.
 pub fn init(config: &LogConfig) {
     let format = config
         .log_format

@@ -1,25 +1,23 @@
-//! A third party that only listens: it follows what happens to orders and prints a line for each event. It knows the
-//! events, and neither the database nor the code of the service.
+//! A consumer outside of the services: it follows the events of orders and prints a line for each. It knows the events, but
+//! neither the database nor the service's code.
 //!
-//! Every event is printed at least once, whenever this program is stopped: the place behind it is stored after the line
-//! was written. A program that sends mail instead would remember the ids of the last events and pass over repetitions.
+//! Every event is printed at least once, even if this program is killed: the cursor behind it is stored after the line was
+//! written. A program that sends mail instead would remember the ids of the last events and skip repetitions.
 
-use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-#[cfg(feature = "kafka")]
-use chassis::broker::{self, Brokers};
 use chassis::config;
 use chassis::events::consumer::{Feed, Inbox, Received};
+use chassis::events::{Broker, Brokers, Events, Transport, Via};
 use chassis::http::serve;
 use chassis::remote::BaseUrl;
 use chassis::telemetry::{self, LogConfig};
 use chrono::SecondsFormat;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -28,33 +26,23 @@ use uuid::Uuid;
 #[derive(Debug, Parser)]
 #[command(name = "notifications")]
 struct Options {
-    /// how events come: by HTTP, or by a broker, for which this is built with the feature `kafka`
+    /// where events are read: the service's HTTP feed, or the topic `orders` of a Kafka broker
     #[arg(long, env = "EVENTS_VIA", default_value = "feed")]
     events_via: Via,
-    /// where orders is reached [default: `ORDERS_ADDR`]
+    /// the URL of orders [default: `ORDERS_ADDR`]
     #[arg(long, env = "ORDERS_URL")]
     orders_url: Option<BaseUrl>,
     /// where orders serves HTTP
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = config::socket_address)]
     orders_addr: std::net::SocketAddr,
-    /// where the place in the feed is kept; without the file, events are printed from the first one on
+    /// the file with the cursor of the feed; without the file, events are printed from the first one on
     #[arg(long, default_value = "notifications.cursor")]
     cursor_file: PathBuf,
-    /// where the Kafka cluster is reached
-    #[cfg(feature = "kafka")]
+    /// the Kafka brokers, which keep the position of the consumer group `notifications`
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     kafka_brokers: Brokers,
     #[command(flatten)]
     log: LogConfig,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Via {
-    /// The service's own feed; the place in it is kept in a file.
-    Feed,
-    /// The topic `orders`, as a member of the group `notifications`; the broker keeps the place.
-    #[cfg(feature = "kafka")]
-    Kafka,
 }
 
 #[tokio::main]
@@ -64,34 +52,32 @@ async fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     telemetry::init(&options.log);
-    let stop = match serve::stop_signal() {
-        Ok(stop) => stop,
-        Err(error) => {
-            eprintln!("error: signals cannot be received: {error}");
-            return ExitCode::from(config::EXIT_CONFIG);
-        }
+    let brokers = (options.events_via == Via::Kafka).then(|| options.kafka_brokers.clone());
+    let events = Events::new(options.events_via, brokers);
+    #[cfg(feature = "kafka")]
+    let events = events.with_kafka(broker::kafka::Cluster::new);
+    let ended = match events.resolve() {
+        Ok((Some(transport), _)) => run(options, transport).await,
+        Ok((None, _)) => Err("EVENTS_VIA is `off`: set it to `feed` or `kafka`".to_owned()),
+        Err(message) => Err(message),
     };
-    let lines = Lines::new(io::stdout(), options.cursor_file.clone());
+    config::exit_code(ended)
+}
+
+/// Prints events until a stop signal, or until nobody reads them.
+async fn run(options: Options, transport: Transport<impl Broker>) -> Result<ExitCode, String> {
+    let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
+    let feed = Feed::new("orders", &options.orders_url.unwrap_or_else(|| options.orders_addr.into()));
+    let lines = Lines::new(io::stdout(), options.cursor_file);
     tokio::select! {
-        never = follow(&options, &lines) => match never {},
+        never = transport.follow(&feed, "notifications", &lines) => match never {},
         () = stop => {}
         () = lines.nobody_reads.notified() => {}
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn follow(options: &Options, lines: &Lines<io::Stdout>) -> Infallible {
-    match options.events_via {
-        Via::Feed => {
-            let url = options.orders_url.clone().unwrap_or_else(|| options.orders_addr.into());
-            Feed::new("orders", &url).follow(lines).await
-        }
-        #[cfg(feature = "kafka")]
-        Via::Kafka => broker::consume(&options.kafka_brokers, "notifications", "orders", lines).await,
-    }
-}
-
-/// What this program needs of an order.
+/// The part of an order that this program prints.
 #[derive(Deserialize)]
 struct Order {
     id: Uuid,
@@ -136,9 +122,9 @@ impl<W: Write> Lines<W> {
     fn print(&self, events: &[Received]) -> io::Result<()> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            // Others may come one day; they are not for this program.
+            // Later versions of the service may publish other types.
             if !(event.r#type.starts_with("order.") && event.r#type.ends_with(".v1")) {
-                tracing::info!(event.id = event.id, event.r#type = event.r#type, "passed over");
+                tracing::info!(event.id = event.id, event.r#type = event.r#type, "skipped");
                 continue;
             }
             match event.read() {
@@ -147,13 +133,13 @@ impl<W: Write> Lines<W> {
                     let r#type = &event.r#type;
                     writeln!(out, "{time} {type} {id} version={version} total_minor={total_minor} {currency}")?;
                 }
-                Err(error) => tracing::error!(event.id = event.id, %error, "this event cannot be read, and was passed over"),
+                Err(error) => tracing::error!(event.id = event.id, %error, "the event cannot be read and is skipped"),
             }
         }
         out.flush()
     }
 
-    /// Replaces the file in one step: a crash leaves the old place or the new one, and never half of one.
+    /// Replaces the file in one step, so that a crash leaves the old cursor or the new one.
     fn store(&self, cursor: &str) -> io::Result<()> {
         let mut name = self.cursor_file.clone().into_os_string();
         name.push(".new");
@@ -197,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let lines = Lines::new(Vec::new(), folder.path().join("cursor"));
         let foreign = [event("", "\u{fffd}"), event("order.paid.v1", "{}"), event("user.registered.v1", "{}")];
-        lines.apply(&foreign, Some("a")).await.expect("passed over");
+        lines.apply(&foreign, Some("a")).await.expect("skipped");
         assert_eq!(lines.cursor().await.expect("read").as_deref(), Some("a"));
         assert!(lines.out.into_inner().expect("whole").is_empty());
     }

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use chassis::config::{connections, socket_address};
-use chassis::events::consumer::{EventsConfig, Feed};
+use chassis::config::{ServiceOptions, socket_address};
+use chassis::events::consumer::{Command as ReplicaCommand, Feed};
 use chassis::remote::{BaseUrl, Limits};
-use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
 use shared_db::{Database, Settings};
 
-use crate::customers::{Customers, ShadowVia, Users, Via, replica};
+use crate::customers::{Customers, ShadowVia, Users, Via};
 use crate::rebuild;
 
 /// The orders service: what people buy, from placing an order to its delivery.
@@ -21,49 +20,43 @@ pub struct Config {
     /// the service's database, logged in as its own role (`postgres://orders_svc:…@host/database`)
     #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
     pub orders_database_url: String,
-    /// where the service's tables will live after a move; as long as this is set, the service follows them there and back
+    /// the database that the service's tables will move to; while it is set, the service follows them there and back
     #[arg(long, env = "ORDERS_DATABASE_NEXT_URL", hide_env_values = true)]
     pub orders_database_next_url: Option<String>,
     /// where HTTP is served
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
     pub orders_addr: SocketAddr,
-    /// how the service learns of an order's customer
+    /// how the service reads an order's customer
     #[arg(long, env = "CUSTOMERS_VIA", default_value = "local")]
     pub customers_via: Via,
-    /// another way to learn of it, tried beside the requests and compared
+    /// another way to read it, compared beside the requests
     #[arg(long, env = "CUSTOMERS_SHADOW")]
     pub customers_shadow: Option<ShadowVia>,
-    /// where users is reached [default: `USERS_ADDR`]
+    /// the URL of users [default: `USERS_ADDR`]
     #[arg(long, env = "USERS_URL")]
     pub users_url: Option<BaseUrl>,
     /// where users serves HTTP
     #[arg(long, env = "USERS_ADDR", default_value = "127.0.0.1:8081", value_parser = socket_address)]
     pub users_addr: SocketAddr,
-    /// where users is reached by gRPC [default: `USERS_GRPC_ADDR`]
+    /// the URL of users for gRPC [default: `USERS_GRPC_ADDR`]
     #[arg(long, env = "USERS_GRPC_URL")]
     pub users_grpc_url: Option<BaseUrl>,
     /// where users serves gRPC
     #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     pub users_grpc_addr: SocketAddr,
-    /// Events.
+    /// What every service has.
     #[command(flatten)]
-    pub events: EventsConfig,
-    /// connections to the database, at most
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
-    pub database_max_connections: usize,
-    /// Logging.
-    #[command(flatten)]
-    pub log: LogConfig,
+    pub options: ServiceOptions,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
 impl Config {
-    /// The service's database, used with `settings`, and where its tables may move.
+    /// The service's database, and the one that its tables may move to.
     ///
     /// # Errors
-    /// Which variable is no Postgres URL.
+    /// The variable that is not a Postgres URL.
     pub fn database(&self, settings: &Settings) -> Result<Database, String> {
         let database = Database::new(&self.orders_database_url, settings);
         let database = database.map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
@@ -83,7 +76,7 @@ impl Config {
     /// The port to users, as configured.
     ///
     /// # Errors
-    /// If one dial contradicts another.
+    /// If two dials contradict each other.
     pub fn customers(&self) -> Result<Customers, String> {
         let http = || Users::http(&self.users_url(), Limits::default());
         let grpc =
@@ -98,7 +91,7 @@ impl Config {
             (Via::Local, Some(ShadowVia::Http)) => Ok(customers.shadowed_by(http())),
             (Via::Local, Some(ShadowVia::Grpc)) => Ok(customers.shadowed_by(grpc())),
             (Via::Http | Via::Grpc, Some(_)) => {
-                Err("CUSTOMERS_SHADOW is compared with what CUSTOMERS_VIA=local says: unset it, the dial has been turned"
+                Err("CUSTOMERS_SHADOW is compared with what CUSTOMERS_VIA=local gives: unset it after you turn the dial"
                     .to_owned())
             }
         }
@@ -108,10 +101,10 @@ impl Config {
 /// What the program can do besides serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Folds every order from its events and repairs the rows that differ. Exit code: 0 when all agree or were repaired, 1
-    /// when differences remain, 2 when it could not be done
+    /// Fold every order from its events and repair the rows that differ. Exit code: 0 if no differences remain, 1 if some
+    /// do, 2 after an error
     Rebuild(rebuild::Options),
-    /// Tends the replica of the customers, which the events of users keep up
+    /// Rebuild the replica of the customers, or try its parked events again
     #[command(subcommand)]
-    Replica(replica::Command),
+    Replica(ReplicaCommand),
 }

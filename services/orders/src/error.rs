@@ -1,4 +1,4 @@
-//! What can go wrong, and what the client is told of it.
+//! The service's errors, and the problem that a client gets for each.
 
 use axum::response::{IntoResponse, Response};
 use chassis::http::problem::{FieldError, Problem};
@@ -8,13 +8,13 @@ use shared_db::{DatabaseError, SchemaError};
 use crate::domain::{FoldError, InvalidTransition};
 use crate::events::Unreadable;
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No order has this id, or it had not been placed by the moment asked for.
-    #[error("there is no order with this id, or there was none then")]
+    /// No order has this id, or the order was placed after the time in `as_of`.
+    #[error("there is no order with this id, or there was none at that time")]
     NotFound,
-    /// `If-Match` names another version.
+    /// `If-Match` does not name the current version.
     #[error("the order has changed")]
     PreconditionFailed,
     /// The order's user does not exist.
@@ -23,31 +23,31 @@ pub enum Error {
     /// The order's user may not order.
     #[error("the user is deactivated and cannot order")]
     UserDeactivated,
-    /// Users cannot be asked at this moment whether the user may order.
-    #[error("users cannot be asked at this moment")]
+    /// The users service, which knows whether the user may order, does not answer.
+    #[error("the users service does not answer now")]
     CustomersUnavailable(#[from] RemoteError),
-    /// The replica of the customers has not heard of the order's user.
-    #[error("the user is not known here yet")]
+    /// The replica of the customers does not contain the order's user yet.
+    #[error("the user is not known to the orders service yet")]
     CustomerNotKnownYet,
-    /// The order is not in a state for it.
+    /// The order's status does not allow this step.
     #[error(transparent)]
     InvalidTransition(#[from] InvalidTransition),
-    /// The key belongs to another request.
+    /// The key was used with another request.
     #[error("this Idempotency-Key was used for another order: choose a new one for a new order")]
     IdempotencyKeyReused,
-    /// Others changed the same order again and again.
-    #[error("the order is being changed by others at this moment")]
+    /// Other requests changed the same order first, at every attempt.
+    #[error("other requests are changing the order now")]
     Contended,
-    /// The request itself is not right.
-    #[error("the request is not right")]
+    /// The request is malformed.
+    #[error("the request is malformed")]
     Request(Problem),
-    /// The log holds an event that cannot be read.
+    /// The log contains an unreadable event.
     #[error("an event of the log cannot be read")]
     Unreadable(#[from] Unreadable),
-    /// The log is not that of an order.
-    #[error("the events of the order do not fit together")]
+    /// The order's events contradict each other.
+    #[error("the events of the order contradict each other")]
     Fold(#[from] FoldError),
-    /// The schema is not as needed.
+    /// The database lacks a migration, or did not answer when asked.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The database failed.
@@ -92,7 +92,7 @@ impl From<Error> for Problem {
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
             Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {
-                Self::unavailable("the database cannot be used at this moment").caused_by(error)
+                Self::unavailable("the database cannot be used now").caused_by(error)
             }
             Error::Schema(error) => Self::internal().caused_by(error),
             Error::Database(error) => Self::internal().caused_by(error),

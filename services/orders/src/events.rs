@@ -1,15 +1,16 @@
-//! What the service announces, and how it reads its own announcements back.
+//! The events that the service announces, and how it reads them back from its log.
 
+use std::convert::Infallible;
+
+pub use chassis::events::Announcement;
+use chassis::events::{self, Broker, LoggedEvent};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use sqlx::types::Json;
+use shared_db::alone;
 use uuid::Uuid;
 
+use crate::App;
 use crate::domain::{Event, Item, NewOrder, Order, Recorded};
-
-/// What names this service's events: `source` of a CloudEvent.
-pub const SOURCE: &str = "/orders";
 
 const PLACED: &str = "order.placed.v1";
 const PAID: &str = "order.paid.v1";
@@ -17,17 +18,8 @@ const SHIPPED: &str = "order.shipped.v1";
 const DELIVERED: &str = "order.delivered.v1";
 const CANCELLED: &str = "order.cancelled.v1";
 
-/// An event about to be appended to the log, in the statement that changes the order.
-#[derive(Debug)]
-pub struct Announcement {
-    /// The CloudEvents type.
-    pub r#type: &'static str,
-    /// The order after the event.
-    pub data: Json<Box<RawValue>>,
-}
-
-/// The order after an event, as version 1 of the events' schema publishes it. Others depend on it: fields are added, never
-/// taken away or given another meaning.
+/// The order after an event, as version 1 of the events' schema publishes it. Other services depend on it: fields may be
+/// added, but never removed or given another meaning.
 #[derive(Serialize)]
 struct Data<'a> {
     id: Uuid,
@@ -72,40 +64,32 @@ pub fn announce(event: &Event, order: &Order) -> Announcement {
         version: *version,
         cancel_reason,
     };
-    let data = serde_json::value::to_raw_value(&data).expect("strings and numbers are JSON");
-    Announcement { r#type, data: Json(data) }
+    Announcement::new(r#type, &data)
 }
 
-/// The part of [`Data`] that is news to a reader who knows the events before.
+/// The part of [`Data`] that the fold needs. The rest follows from earlier events.
 #[derive(Deserialize)]
-struct News {
+struct Details {
     user_id: Uuid,
     currency: String,
-    items: Vec<NewsItem>,
+    items: Vec<Item>,
     cancel_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NewsItem {
-    sku: String,
-    quantity: i32,
-    unit_price_minor: i64,
 }
 
 /// Why an event of the log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// Nothing here writes events of this type.
-    #[error("{0} is no type of an order's events")]
+    /// The service writes no events of this type.
+    #[error("{0} is not a type of an order's events")]
     Type(String),
-    /// Its data is not what the type says.
-    #[error("the data of event {version} is not that of a {type}", r#type = r#type)]
+    /// The data does not fit the type.
+    #[error("the data of event {version} does not fit its type {type}", r#type = r#type)]
     Data {
         /// The event's version.
         version: i64,
         /// Its type.
         r#type: String,
-        /// Where.
+        /// The first fault in the data.
         source: serde_json::Error,
     },
 }
@@ -113,32 +97,33 @@ pub enum Unreadable {
 /// Reads an event of the log.
 ///
 /// # Errors
-/// If it is none that [`announce`] wrote.
-pub fn read(version: i64, occurred_at: DateTime<Utc>, r#type: &str, data: &RawValue) -> Result<Recorded, Unreadable> {
-    let news = || {
-        serde_json::from_str::<News>(data.get()).map_err(|source| Unreadable::Data {
-            version,
-            r#type: r#type.to_owned(),
+/// If [`announce`] did not write it.
+pub fn read(event: &LoggedEvent) -> Result<Recorded, Unreadable> {
+    let LoggedEvent { version, r#type, data, occurred_at, .. } = event;
+    let details = || {
+        serde_json::from_str::<Details>(data.get()).map_err(|source| Unreadable::Data {
+            version: *version,
+            r#type: r#type.clone(),
             source,
         })
     };
-    let event = match r#type {
+    let event = match &**r#type {
         PLACED => {
-            let News { user_id, currency, items, .. } = news()?;
-            let items = items.into_iter().map(|NewsItem { sku, quantity, unit_price_minor }| Item {
-                sku,
-                quantity,
-                unit_price_minor,
-            });
-            Event::Placed(NewOrder { user_id, currency, items: items.collect() })
+            let Details { user_id, currency, items, .. } = details()?;
+            Event::Placed(NewOrder { user_id, currency, items })
         }
         PAID => Event::Paid,
         SHIPPED => Event::Shipped,
         DELIVERED => Event::Delivered,
-        CANCELLED => Event::Cancelled { reason: news()?.cancel_reason },
+        CANCELLED => Event::Cancelled { reason: details()?.cancel_reason },
         other => return Err(Unreadable::Type(other.to_owned())),
     };
-    Ok(Recorded { version, occurred_at, event })
+    Ok(Recorded { version: *version, occurred_at: *occurred_at, event })
+}
+
+/// Publishes the log by `broker`, for ever, in one process of the service at a time.
+pub async fn publish(app: App, broker: impl Broker) -> Infallible {
+    alone(&app.database, "orders: relay", || events::publish(&app, &broker)).await
 }
 
 #[cfg(test)]
@@ -156,7 +141,9 @@ mod tests {
                 order = order.after(&event, Utc::now()).expect("allowed");
             }
             let Announcement { r#type, data } = announce(&event, &order);
-            let read = read(order.version, order.updated_at, r#type, &data.0).expect("readable");
+            let (version, occurred_at) = (order.version, order.updated_at);
+            let logged = LoggedEvent { subject: order.id, version, r#type: r#type.to_owned(), data, occurred_at };
+            let read = read(&logged).expect("readable");
             assert_eq!(read, Recorded { version: order.version, occurred_at: order.updated_at, event });
         }
     }

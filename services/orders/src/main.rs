@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use chassis::events::consumer::Source;
 use chassis::http::serve;
 use chassis::{config, metrics, telemetry};
 use orders::customers::replica;
-use orders::{App, Command, Config, rebuild};
+use orders::{App, Command, Config, events, rebuild};
 use shared_db::Settings;
 
 #[global_allocator]
@@ -18,20 +17,16 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    telemetry::init(&config.log);
-    let done = match &config.command {
+    telemetry::init(&config.options.log);
+    config::exit_code(match &config.command {
         Some(Command::Rebuild(options)) => rebuild(&config, options).await,
-        Some(Command::Replica(command)) => tend_replica(&config, *command).await,
-        None => serve(config).await.map(|()| ExitCode::SUCCESS),
-    };
-    done.unwrap_or_else(|message| {
-        eprintln!("error: {message}");
-        ExitCode::from(config::EXIT_CONFIG)
+        Some(Command::Replica(command)) => run_on_replica(&config, *command).await,
+        None => serve(config).await,
     })
 }
 
 fn app(config: &Config) -> Result<App, String> {
-    let database = config.database(&Settings::new("orders", config.database_max_connections))?;
+    let database = config.database(&Settings::new("orders", config.options.database_max_connections))?;
     Ok(App::new(database, config.customers()?))
 }
 
@@ -39,14 +34,17 @@ async fn rebuild(config: &Config, options: &rebuild::Options) -> Result<ExitCode
     rebuild::run(&config.database(&Settings::new("orders rebuild", 1))?, options).await
 }
 
-async fn tend_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
+async fn run_on_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
     replica::run(app(config)?, &config.users_feed(), command).await
 }
 
-/// Runs the service until it is told to stop.
-async fn serve(config: Config) -> Result<(), String> {
+/// Runs the service until a stop signal.
+async fn serve(config: Config) -> Result<ExitCode, String> {
     let app = app(&config)?;
-    let events = config.events.events()?;
+    let events = config.options.events.events();
+    #[cfg(feature = "kafka")]
+    let events = events.with_kafka(broker::kafka::Cluster::new);
+    let (transport, broker) = events.resolve()?;
     let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listener = serve::bind(config.orders_addr, "ORDERS_ADDR").await?;
     tracing::info!(address = %config.orders_addr, "orders is listening");
@@ -54,15 +52,14 @@ async fn serve(config: Config) -> Result<(), String> {
     tokio::spawn(metrics::upkeep());
     tokio::spawn(shared_db::report_until_ready(app.database.clone()));
     tokio::spawn(shared_db::stay_warm(app.database.clone()));
-    tokio::spawn(orders::watch_event_log(app.clone()));
-    if !matches!(events.read, Source::Off) {
-        tokio::spawn(replica::follow(app.clone(), config.users_feed(), events.read));
+    tokio::spawn(chassis::events::watch(app.clone()));
+    if let Some(transport) = transport {
+        tokio::spawn(replica::follow(app.clone(), config.users_feed(), transport));
     }
-    #[cfg(feature = "kafka")]
-    if let Some(brokers) = events.publish {
-        tokio::spawn(orders::outbox::publish(app.clone(), brokers));
+    if let Some(broker) = broker {
+        tokio::spawn(events::publish(app.clone(), broker));
     }
     let wakeups = app.wakeups.clone();
     serve::serve(listener, orders::router(app), stop, || wakeups.close()).await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

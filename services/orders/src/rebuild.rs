@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
+use chassis::error::chain;
+use chassis::events::LoggedEvent;
 use chassis::events::progress::Progress;
-use chassis::http::request::chain;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use shared_db::{Database, DatabaseError, run};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::db::events::LoggedEvent;
 use crate::db::orders::orders_by_id;
 use crate::db::rebuild::{estimate_orders, events_by_id, lock_order, misnumbered, next_ids, replace_order};
 use crate::domain::{Order, fold};
@@ -106,8 +106,8 @@ async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Fo
     snapshot.commit().await?;
     let mut stored: HashMap<Uuid, Order> = stored.into_iter().map(|order| (order.id, order)).collect();
     let mut logs: HashMap<Uuid, Vec<LoggedEvent>> = HashMap::new();
-    for (id, event) in events {
-        logs.entry(id).or_default().push(event);
+    for event in events {
+        logs.entry(event.subject).or_default().push(event);
     }
     let found = ids.into_iter().map(|id| Found {
         id,
@@ -119,8 +119,7 @@ async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Fo
 }
 
 fn fold_log(id: Uuid, log: &[LoggedEvent]) -> Result<Order, String> {
-    let recorded: Result<Vec<_>, _> =
-        log.iter().map(|event| read(event.version, event.occurred_at, &event.r#type, &event.data)).collect();
+    let recorded: Result<Vec<_>, _> = log.iter().map(read).collect();
     let recorded = recorded.map_err(|error| chain(&error))?;
     fold(id, recorded).map_err(|error| chain(&error))?.ok_or_else(|| "it has no events".to_owned())
 }
@@ -170,7 +169,7 @@ async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
 async fn replace(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     lock_order(&mut transaction, id).await?;
-    let events: Vec<_> = events_by_id(&mut transaction, &[id]).await?.into_iter().map(|(_, event)| event).collect();
+    let events = events_by_id(&mut transaction, &[id]).await?;
     let Ok(order) = fold_log(id, &events) else {
         return transaction.rollback().await.map(|()| false);
     };

@@ -1,4 +1,4 @@
-//! The way of an event by a broker, from one service's log into the other's tables, with the real program in it.
+//! Events by a broker, from the log of users into the tables of orders, with the real program of orders.
 
 #[path = "http/dial.rs"]
 mod dial;
@@ -9,10 +9,10 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chassis::broker::{Brokers, relay};
+use broker::kafka::{self, MockCluster};
+use chassis::events::{Brokers, publish};
 use dev::http::Client;
 use dev::postgres::{ORDERS_ROLE, USERS_ROLE};
-use rdkafka::mocking::MockCluster;
 use serde_json::{Value, json};
 use shared_db::Database;
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -20,20 +20,19 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use users::open_orders::OpenOrders;
-use users::outbox::EventLog;
 
 use support::{Service, id, settings};
 
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The relay of users, until it is aborted.
+/// Runs the relay of users until the task is aborted.
 fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
-    let (log, wakeups, brokers) = (EventLog(app.database.clone()), app.wakeups.clone(), brokers.clone());
-    tokio::spawn(async move { match relay(&brokers, "users", "/users", &log, &wakeups).await {} })
+    let (app, cluster) = (app.clone(), kafka::Cluster::new(brokers.clone()));
+    tokio::spawn(async move { match publish(&app, &cluster).await {} })
 }
 
-/// The real program. It ends with the test, however that ends.
+/// The program of orders, killed at the end of the test.
 struct Program(Child);
 
 impl Program {
@@ -49,7 +48,7 @@ impl Drop for Program {
     }
 }
 
-/// The program in a folder of its own, reading from the broker.
+/// Starts the program in a folder of its own; it reads events from the broker.
 fn program(folder: &TempDir, service: &Service, users: &str, brokers: &Brokers) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.env_clear().current_dir(folder.path());
@@ -82,7 +81,7 @@ const EQUAL: &str = "select not exists (
 async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twice() {
     const USERS: usize = 40;
     let service = Service::start().await;
-    // Users looks at a replica that nobody brings on, and so deactivates whom it likes: what is left is what the events do.
+    // Users reads a replica that nothing updates, so it deactivates any user. The events alone must cancel the orders.
     service.execute(include_str!("../../../xtask/src/replica/open_orders.use.sql")).await;
     let app = users::App::new(
         Database::new(&service.database.url_as(USERS_ROLE), &settings(10)).expect("a URL"),
@@ -93,9 +92,8 @@ async fn killed_at_any_point_relay_and_consumer_lose_nothing_and_do_nothing_twic
     tokio::spawn(chassis::http::serve::serve(listener, users::router(app.clone()), std::future::pending(), || {}));
     let users = Client::router(users::router(app.clone()));
 
-    let cluster = MockCluster::new(1).expect("a cluster in this process");
-    cluster.create_topic("users", 3, 1).expect("created");
-    let brokers: Brokers = cluster.bootstrap_servers().parse().expect("host:port");
+    let cluster = MockCluster::start(&["users"]).expect("a cluster in this process");
+    let brokers = cluster.brokers();
     let folder = tempfile::tempdir().expect("a folder");
     let mut relay = relay_users(&app, &brokers);
     let mut consumer = program(&folder, &service, &users_url, &brokers);

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use chassis::config::{connections, socket_address};
-use chassis::events::consumer::{EventsConfig, Feed};
+use chassis::config::{ServiceOptions, socket_address};
+use chassis::events::consumer::{Command as ReplicaCommand, Feed};
 use chassis::remote::{BaseUrl, Http, Limits};
-use chassis::telemetry::LogConfig;
 use clap::{Parser, Subcommand};
 use shared_db::{Database, Settings};
 
-use crate::open_orders::{OpenOrders, ShadowVia, Via, replica};
+use crate::open_orders::{OpenOrders, ShadowVia, Via};
 
 /// The users service: people who place orders.
 ///
@@ -20,7 +19,7 @@ pub struct Config {
     /// the service's database, logged in as its own role (`postgres://users_svc:…@host/database`)
     #[arg(long, env = "USERS_DATABASE_URL", hide_env_values = true)]
     pub users_database_url: String,
-    /// where the service's tables will live after a move; as long as this is set, the service follows them there and back
+    /// the database that the service's tables will move to; while it is set, the service follows them there and back
     #[arg(long, env = "USERS_DATABASE_NEXT_URL", hide_env_values = true)]
     pub users_database_next_url: Option<String>,
     /// where HTTP is served
@@ -29,27 +28,21 @@ pub struct Config {
     /// where gRPC is served, for other services
     #[arg(long, env = "USERS_GRPC_ADDR", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     pub users_grpc_addr: SocketAddr,
-    /// how the service learns of a user's open orders
+    /// how the service reads a user's open orders
     #[arg(long, env = "OPEN_ORDERS_VIA", default_value = "local")]
     pub open_orders_via: Via,
-    /// another way to learn of them, tried beside the requests and compared
+    /// another way to read them, compared beside the requests
     #[arg(long, env = "OPEN_ORDERS_SHADOW")]
     pub open_orders_shadow: Option<ShadowVia>,
-    /// where orders is reached [default: `ORDERS_ADDR`]
+    /// the URL of orders [default: `ORDERS_ADDR`]
     #[arg(long, env = "ORDERS_URL")]
     pub orders_url: Option<BaseUrl>,
     /// where orders serves HTTP
     #[arg(long, env = "ORDERS_ADDR", default_value = "127.0.0.1:8082", value_parser = socket_address)]
     pub orders_addr: SocketAddr,
-    /// Events.
+    /// What every service has.
     #[command(flatten)]
-    pub events: EventsConfig,
-    /// connections to the database, at most
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
-    pub database_max_connections: usize,
-    /// Logging.
-    #[command(flatten)]
-    pub log: LogConfig,
+    pub options: ServiceOptions,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -58,16 +51,16 @@ pub struct Config {
 /// What the program can do besides serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tends the replica of the open orders, which the events of orders keep up
+    /// Rebuild the replica of the open orders, or try its parked events again
     #[command(subcommand)]
-    Replica(replica::Command),
+    Replica(ReplicaCommand),
 }
 
 impl Config {
-    /// The service's database, used with `settings`, and where its tables may move.
+    /// The service's database, and the one that its tables may move to.
     ///
     /// # Errors
-    /// Which variable is no Postgres URL.
+    /// The variable that is not a Postgres URL.
     pub fn database(&self, settings: &Settings) -> Result<Database, String> {
         let database = Database::new(&self.users_database_url, settings);
         let database = database.map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
@@ -87,17 +80,17 @@ impl Config {
     /// The port to orders, as configured.
     ///
     /// # Errors
-    /// If one dial contradicts another.
+    /// If two dials contradict each other.
     pub fn open_orders(&self) -> Result<OpenOrders, String> {
         let http = || Http::new("orders", &self.orders_url(), Limits::default());
         match (self.open_orders_via, self.open_orders_shadow) {
             (Via::Local, None) => Ok(OpenOrders::local()),
             (Via::Local, Some(ShadowVia::Http)) => Ok(OpenOrders::local().shadowed_by(http())),
             (Via::Http, None) => Ok(OpenOrders::remote(http())),
-            (Via::Http, Some(_)) => Err(
-                "OPEN_ORDERS_SHADOW is compared with what OPEN_ORDERS_VIA=local says: unset it, the dial has been turned"
-                    .to_owned(),
-            ),
+            (Via::Http, Some(_)) => {
+                Err("OPEN_ORDERS_SHADOW is compared with what OPEN_ORDERS_VIA=local gives: unset it after you turn the dial"
+                    .to_owned())
+            }
         }
     }
 }

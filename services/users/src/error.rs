@@ -1,4 +1,4 @@
-//! What can go wrong, and what the client is told of it.
+//! The service's errors, and the problem that a client gets for each.
 
 use axum::response::{IntoResponse, Response};
 use chassis::http::problem::Problem;
@@ -7,13 +7,13 @@ use shared_db::{DatabaseError, SchemaError};
 
 use crate::domain;
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No user has this id.
     #[error("there is no user with this id")]
     NotFound,
-    /// `If-Match` names another version.
+    /// `If-Match` does not name the current version.
     #[error("the user has changed")]
     PreconditionFailed,
     /// Another user has this email address.
@@ -25,16 +25,16 @@ pub enum Error {
     /// The user has open orders.
     #[error("the user has open orders: they must be delivered or cancelled first")]
     OpenOrders,
-    /// Orders cannot be asked at this moment whether the user has open ones.
-    #[error("orders cannot be asked at this moment")]
+    /// The orders service, which knows the user's open orders, does not answer.
+    #[error("the orders service does not answer now")]
     OrdersUnavailable(#[from] RemoteError),
-    /// Others changed the same user again and again.
-    #[error("the user is being changed by others at this moment")]
+    /// Other requests changed the same user first, at every attempt.
+    #[error("other requests are changing the user now")]
     Contended,
-    /// The request itself is not right.
-    #[error("the request is not right")]
+    /// The request is malformed.
+    #[error("the request is malformed")]
     Request(Problem),
-    /// The schema is not as needed.
+    /// The database lacks a migration, or did not answer when asked.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The database failed.
@@ -78,7 +78,7 @@ impl From<Error> for Problem {
             Error::Request(problem) => problem,
             Error::Schema(SchemaError::Missing(_)) => Self::unavailable(detail),
             Error::Schema(SchemaError::Database(error)) | Error::Database(error) if error.is_unavailable() => {
-                Self::unavailable("the database cannot be used at this moment").caused_by(error)
+                Self::unavailable("the database cannot be used now").caused_by(error)
             }
             Error::Schema(error) => Self::internal().caused_by(error),
             Error::Database(error) => Self::internal().caused_by(error),

@@ -1,30 +1,31 @@
-//! What the service announces.
+//! The events that the service announces.
 
+use std::convert::Infallible;
+
+pub use chassis::events::Announcement;
+use chassis::events::{self, Broker};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::value::RawValue;
-use sqlx::types::Json;
+use shared_db::alone;
 use uuid::Uuid;
 
+use crate::App;
 use crate::domain::User;
-
-/// What names this service's events: `source` of a CloudEvent.
-pub const SOURCE: &str = "/users";
 
 /// What can happen to a user.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    /// Came into being.
+pub enum Event {
+    /// The user was created.
     Registered,
-    /// Another email address or name.
+    /// The user has another email address or name.
     Changed,
-    /// May not order any more.
+    /// The user may not order any more.
     Deactivated,
-    /// May order again.
+    /// The user may order again.
     Reactivated,
 }
 
-impl Kind {
+impl Event {
     /// The CloudEvents type.
     fn as_str(self) -> &'static str {
         match self {
@@ -36,17 +37,8 @@ impl Kind {
     }
 }
 
-/// An event about to be appended to the log, in the statement that changes the user.
-#[derive(Debug)]
-pub struct Event {
-    /// The CloudEvents type.
-    pub r#type: &'static str,
-    /// The user after the event.
-    pub data: Json<Box<RawValue>>,
-}
-
-/// The user after an event, as version 1 of the events' schema publishes it. Others depend on it: fields are added, never
-/// taken away or given another meaning.
+/// The user after an event, as version 1 of the events' schema publishes it. Other services depend on it: fields may be
+/// added, but never removed or given another meaning.
 #[derive(Serialize)]
 struct Data<'a> {
     id: Uuid,
@@ -58,8 +50,8 @@ struct Data<'a> {
     version: i64,
 }
 
-/// The event that made `user` what it is.
-pub fn announce(kind: Kind, user: &User) -> Event {
+/// The announcement of `event`, which made `user` what it is.
+pub fn announce(event: Event, user: &User) -> Announcement {
     let User { id, email, name, status, created_at, updated_at, version } = user;
     let data = Data {
         id: *id,
@@ -70,6 +62,10 @@ pub fn announce(kind: Kind, user: &User) -> Event {
         updated_at: *updated_at,
         version: *version,
     };
-    let data = serde_json::value::to_raw_value(&data).expect("strings and numbers are JSON");
-    Event { r#type: kind.as_str(), data: Json(data) }
+    Announcement::new(event.as_str(), &data)
+}
+
+/// Publishes the log by `broker`, for ever, in one process of the service at a time.
+pub async fn publish(app: App, broker: impl Broker) -> Infallible {
+    alone(&app.database, "users: relay", || events::publish(&app, &broker)).await
 }

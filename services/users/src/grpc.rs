@@ -1,4 +1,4 @@
-//! The gRPC interface, for other services: `proto/users/v1/users.proto`, and the standard health and reflection services.
+//! The gRPC interface for other services: `proto/users/v1/users.proto`, and the standard health and reflection services.
 
 use std::time::Duration;
 
@@ -27,32 +27,32 @@ mod proto {
 const CONTRACT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/users.v1.bin"));
 /// The largest request read, in bytes: a hundred ids are a tenth of it.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Users that one call may ask for.
+/// The most users in one call.
 const MAX_IDS: usize = 100;
-/// How often the health service's word is renewed.
+/// How often the health service's status is renewed.
 const HEALTH: Duration = Duration::from_secs(1);
 
 /// The whole gRPC interface.
 pub async fn routes(app: App) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
-    // Known from the first call on.
+    // The status is set before the first call.
     reporter.set_not_serving::<UsersServer<Service>>().await;
     tokio::spawn(report_health(reporter, app.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(CONTRACT)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .expect("what protox compiled can be read");
+        .expect("protox compiled the descriptors");
     let users = UsersServer::new(Service(app)).max_decoding_message_size(MAX_REQUEST);
     Routes::new(users).add_service(health).add_service(reflection)
 }
 
-/// Keeps the health service's word what `GET /health/ready` would say, for ever.
+/// Sets the status of the health service to the one of `GET /health/ready`, for ever.
 async fn report_health(reporter: HealthReporter, app: App) {
     loop {
         match check_schema(&app.database).await {
             Ok(()) => reporter.set_serving::<UsersServer<Service>>().await,
-            // Silent: requests and readiness report it.
+            // Errors are silent here: requests and readiness report them.
             Err(_) => reporter.set_not_serving::<UsersServer<Service>>().await,
         }
         tokio::time::sleep(HEALTH).await;
@@ -86,7 +86,7 @@ impl Service {
 
     async fn find(&self, ids: &[String]) -> Result<BatchGetUsersResponse, Error> {
         if ids.len() > MAX_IDS {
-            return Err(Problem::bad_request(format!("ids: {MAX_IDS} at most")).into());
+            return Err(Problem::bad_request(format!("`ids` may have {MAX_IDS} elements at most")).into());
         }
         let ids = ids.iter().map(|id| read_id(id)).collect::<Result<Vec<_>, _>>()?;
         let found = run!(self.0.database, connection => find_users(connection, &ids)).await?;

@@ -8,13 +8,16 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use chassis::events::consumer::{Feed, Source};
+use chassis::events::consumer::Feed;
+use chassis::events::{NoBroker, Transport};
 use dev::postgres::{TestDatabase, USERS_ROLE};
 use serde_json::{Value, json};
 use shared_db::{Database, Settings};
 use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use users::App;
+use users::open_orders::OpenOrders;
 use users::open_orders::replica::{self, follow};
 use uuid::Uuid;
 
@@ -65,8 +68,8 @@ impl Service {
     async fn start() -> Self {
         let (database, events) = (TestDatabase::create(), Events::default());
         let feed = Feed::new("orders", &serve(events.clone()).await.into());
-        let (pool, followed) = (pool(&database), feed.clone());
-        let consumer = tokio::spawn(async move { match follow(pool, followed, Source::Feed).await {} });
+        let (app, followed) = (app(&database), feed.clone());
+        let consumer = tokio::spawn(async move { match follow(app, followed, Transport::<NoBroker>::Feed).await {} });
         Self { database, events, feed, consumer }
     }
 
@@ -105,8 +108,9 @@ impl Drop for Service {
     }
 }
 
-fn pool(database: &TestDatabase) -> Database {
-    Database::new(&database.url_as(USERS_ROLE), &Settings::new("users", 5)).expect("a URL")
+fn app(database: &TestDatabase) -> App {
+    let database = Database::new(&database.url_as(USERS_ROLE), &Settings::new("users", 5)).expect("a URL");
+    App::new(database, OpenOrders::local())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +151,7 @@ async fn what_is_not_understood_is_passed_over_and_what_cannot_be_read_is_parked
     let parked = "select coalesce(string_agg(id, ' '), '') from users_parked_events";
     assert_eq!(service.value::<String>(parked).await, format!("{other}/1"));
 
-    let retry = || replica::run(pool(&service.database), &service.feed, replica::Command::Retry);
+    let retry = || replica::run(app(&service.database), &service.feed, replica::Command::Retry);
     retry().await.expect("tried");
     assert_eq!(service.value::<String>(parked).await, format!("{other}/1"), "it is as it was");
     let mend = "update users_parked_events set data = replace(data, 'lost', 'placed')";

@@ -1,14 +1,14 @@
-//! Progress of long work, on standard error: a bar or a count on a terminal, else a line now and then.
+//! Progress of long work, on standard error: a bar or a count on a terminal, else a line every few seconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a line tells how far it got, where there is no terminal.
+/// How often a line is printed where there is no terminal.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How far some work got.
+/// The progress of some work.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -18,14 +18,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of work on a number of `noun` that is not known.
+    /// Progress of work on an unknown number of `noun`.
     pub fn new(noun: &'static str) -> Self {
         let template = format!("{{spinner}} {{human_pos}} {noun}, {{per_sec}}");
         let bar = ProgressBar::no_length().with_style(style(&template));
         Self { bar, noun, expected: Cell::new(0), reported: Cell::new(Instant::now()) }
     }
 
-    /// Says that there are about so many.
+    /// Sets the estimated total.
     pub fn expect(&self, about: u64) {
         let template = format!("{{bar:30}} {{human_pos}} of about {{human_len}} {}, {{per_sec}}, {{eta}} left", self.noun);
         self.bar.set_style(style(&template));
@@ -33,7 +33,7 @@ impl Progress {
         self.expected.set(about);
     }
 
-    /// So many are done.
+    /// Reports the number done.
     pub fn at(&self, done: u64) {
         let expected = self.expected.get();
         if expected > 0 {
@@ -54,7 +54,7 @@ impl Progress {
         self.bar.suspend(|| println!("{line}"));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! Opaque cursors: where a page or a feed goes on.
+//! Opaque cursors: the position where the next page of a list or a feed starts.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +16,7 @@ pub fn encode(list: &str, place: &[u8]) -> String {
 
 /// Reads the place from a cursor that [`encode`] wrote for the same list; `None` for any other text.
 ///
-/// The digest tells mistakes from cursors; it is no secret, since a place is none.
+/// The digest detects mistakes. It is not a secret, because the place is not one.
 pub fn decode(list: &str, cursor: &str) -> Option<Vec<u8>> {
     let mut bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let place = bytes.len().checked_sub(DIGEST)?;

@@ -1,4 +1,4 @@
-//! What every HTTP interface needs: reading requests, answering them, pages, problems, health, and the server itself.
+//! The parts of every HTTP interface: requests, answers, pages, problems, health, and the server.
 
 pub mod body;
 pub mod conditional;

@@ -1,4 +1,4 @@
-//! What operators and their tools ask of a service: is it alive, is it ready, how is it doing.
+//! The routes for operators and their tools: liveness, readiness, metrics.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,15 +17,15 @@ use crate::http::problem::{Problem, ProblemBody};
 use crate::metrics::recorder;
 use crate::remote::{Remote, gauge_breaker};
 
-/// Whether the service can do its work now; the problem says what it lacks.
+/// Checks whether the service can do its work now. The problem says what is missing.
 pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>> + Send + Sync>;
-/// Sets the gauges that are read off rather than kept.
+/// Sets the gauges whose values are read at the time of the request.
 pub type Gauges = Arc<dyn Fn() + Send + Sync>;
 
-/// What a service says about itself.
+/// What a service provides for these routes.
 #[derive(Clone)]
 pub struct Operations {
-    /// Asked at every `GET /health/ready`.
+    /// Called for every `GET /health/ready`.
     pub ready: Readiness,
     /// Called before the metrics are written.
     pub gauges: Gauges,
@@ -38,7 +38,7 @@ pub struct Operations {
 struct Health {
     /// `ok`.
     status: &'static str,
-    /// Where the circuit breaker of each service it calls stands. That one of them is away makes this one no less ready.
+    /// The state of the circuit breaker for each service it calls. A service that is down does not make this one unready.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(required = false)]
     circuit_breakers: BTreeMap<&'static str, &'static str>,
@@ -67,7 +67,7 @@ async fn live() -> axum::Json<Health> {
     Health::ok(&[])
 }
 
-/// Can the service do its work: does the database answer, and has it the schema this version needs?
+/// Whether the service can do its work: the database answers, and has the schema that this version needs.
 #[utoipa::path(
     get,
     path = "/health/ready",

@@ -1,7 +1,6 @@
 //! Query parameters, read by name. A parameter that is unknown, stands twice or has a bad value is answered 400.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -61,17 +60,6 @@ impl Query {
             [value] => read(value).map(Some).map_err(|expected| reject(name, &expected)),
             _ => Err(reject(name, "stands twice")),
         }
-    }
-
-    /// Reads a whole number in `range`.
-    ///
-    /// # Errors
-    /// 400 if it stands twice or its value is bad.
-    pub fn integer(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Problem> {
-        self.optional(name, |value| match value.parse() {
-            Ok(number) if range.contains(&number) && value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-            _ => Err(format!("must be a whole number from {} to {}", range.start(), range.end()).into()),
-        })
     }
 
     /// Ends the reading.

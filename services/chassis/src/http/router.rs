@@ -1,4 +1,4 @@
-//! Puts a service's router together: routes, OpenAPI document, API page, fall-backs, the request layer.
+//! Completes a service's router: OpenAPI document, API page, fallback, request layer.
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -12,7 +12,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::http::document::merge_descriptions;
 use crate::http::request::RequestLayer;
 
-/// Completes the routes of a service.
+/// The router of a service with these routes.
 pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> Router {
     crate::metrics::recorder();
     let (router, document) = routes.split_for_parts();
@@ -29,7 +29,7 @@ pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, stat
         .layer(RequestLayer::default())
 }
 
-/// Says of every schema of a request body that it takes no other fields, as [`crate::http::body`] sees to.
+/// Marks every schema of a request body as closed, because [`crate::http::body`] refuses unknown fields.
 fn close_request_bodies(document: &mut Value) {
     let mut pending = Vec::new();
     for path in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
@@ -54,7 +54,7 @@ fn close_request_bodies(document: &mut Value) {
     }
 }
 
-/// A body that is optional is left out; it is not null, as utoipa has it.
+/// Removes `null` from the schema of an optional body. utoipa adds it, but such a body is left out, not null.
 fn drop_null(body: &mut Value) {
     for media_type in body["content"].as_object_mut().into_iter().flat_map(|content| content.values_mut()) {
         let other = media_type["schema"]["oneOf"].as_array().and_then(|choices| {
@@ -66,7 +66,7 @@ fn drop_null(body: &mut Value) {
     }
 }
 
-/// Adds the names of all schemas that `value` refers to.
+/// Collects the names of all schemas that `value` refers to.
 fn collect_references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {

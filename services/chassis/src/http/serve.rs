@@ -1,4 +1,4 @@
-//! Serves HTTP until told to stop, and then answers what has been accepted.
+//! Serves HTTP until a stop signal, and then answers every request that the machine has accepted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -19,19 +20,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::ServiceExt;
 
-use crate::http::request::close_after;
-
 /// How long requests in flight may take to finish.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
-/// How long a kept-alive connection that is in use has to learn from an answer that it is the last.
+/// After the stop signal, how long a busy kept-alive connection has to receive an answer with `Connection: close`.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens the port.
+/// Listens on `address`.
 ///
 /// # Errors
-/// Says which address and variable, and what to do.
+/// A sentence that names the address and the `variable` it comes from.
 pub async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!("{address} is in use: stop what uses it, or set {variable} to another"),
@@ -39,10 +38,10 @@ pub async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener, St
     })
 }
 
-/// Resolves at SIGTERM or SIGINT, for all that have a clone of it.
+/// A future that resolves at SIGTERM or SIGINT, in each of its clones.
 ///
 /// # Errors
-/// If the process cannot be told of signals.
+/// If the process cannot listen to signals.
 pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Clone + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -55,8 +54,8 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Clone + Send> {
     Ok(stop.shared())
 }
 
-/// Serves `router` until `stop` resolves; then accepts no more, calls `stopping`, and waits for the requests in flight,
-/// 30 seconds at most.
+/// Serves `router` until `stop` resolves. Then it accepts no more connections, calls `stopping`, and waits up to 30 seconds
+/// for the requests in flight.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>, stopping: impl FnOnce()) {
     let connections = GracefulShutdown::new();
     let leaving = Arc::new(AtomicBool::new(false));
@@ -73,12 +72,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         }
     }
     tracing::info!("stopping: no new connections, requests in flight finish");
-    // Answers from now on end their connection. That, and not closing it between two requests, is what lets a client
-    // that is about to send the next one know.
+    // Every answer from now on ends its connection. A connection closed between two requests would lose the request that
+    // its client is just sending.
     leaving.store(true, Ordering::Release);
     stopping();
-    // What the kernel has accepted for us is ours to answer.
-    // Asked of the kernel itself: tokio may not have heard of the last ones yet.
+    // The kernel has accepted connections that tokio does not know yet. Their requests are answered too.
     if let Ok(listener) = listener.into_std() {
         while let Ok((stream, _)) = listener.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
@@ -91,14 +89,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // Over or not, what is idle by then is closed.
+    // After this wait, idle connections are closed.
     let _ = tokio::time::timeout(FAREWELL, last_answers).await;
     if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("stopped with requests unanswered after {GRACE:?}");
     }
 }
 
-/// A connection that was gone before it was accepted is no matter; other errors, such as too many open files, need time.
+/// Pauses after an error that repeats at once, such as too many open files. A client that has left needs no pause.
 async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
@@ -113,7 +111,7 @@ fn connection(
     router: Router,
     leaving: Arc<AtomicBool>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-    // Answers are written whole: waiting for more to send along only delays them.
+    // An answer is written whole, so waiting for more bytes would only delay it.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
@@ -130,4 +128,9 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
+}
+
+/// Tells the client to close the connection after this answer.
+fn close_after(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

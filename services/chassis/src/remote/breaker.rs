@@ -1,5 +1,5 @@
-//! A circuit breaker: after too many failures in a row, calls are refused at once for a while, and then one of them is let
-//! through to see.
+//! A circuit breaker: after too many failures in a row, it refuses calls at once for a while. Then it admits one call as a
+//! probe.
 //!
 //! ```text
 //! closed ── FAILURES in a row ──▶ open ── pause over ──▶ half-open (one probe)
@@ -11,26 +11,26 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures in a row that open it.
+/// The number of failures in a row that opens it.
 pub const FAILURES: u32 = 5;
 /// How long it stays open at first.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long it stays open at most, after probes have failed again and again.
+/// How long it stays open at most, after repeated failures of the probe.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Where a breaker stands.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Calls go through.
+    /// Calls are admitted.
     Closed,
     /// Calls are refused.
     Open,
-    /// One call is on its way to see; others are refused.
+    /// One call is under way as the probe; others are refused.
     HalfOpen,
 }
 
 impl State {
-    /// Its name, in the trade's words.
+    /// The state's usual name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -40,18 +40,18 @@ impl State {
     }
 }
 
-/// Guards calls to one neighbour.
+/// Guards the calls to one service.
 #[derive(Debug)]
 pub struct Breaker {
     inner: Mutex<Inner>,
-    /// Tests have another one.
+    /// Tests replace it.
     clock: fn() -> Instant,
 }
 
 #[derive(Debug)]
 struct Inner {
     phase: Phase,
-    /// Counts the changes of phase. A call that was let through in an earlier one has nothing to say about now.
+    /// Counts the changes of phase. The outcome of a call from an earlier phase is ignored.
     generation: u64,
 }
 
@@ -82,7 +82,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Lets a call through, or refuses it.
+    /// Admits a call, or refuses it.
     ///
     /// # Errors
     /// [`Refused`] while the breaker is open, and while another call is the probe.
@@ -96,7 +96,7 @@ impl Breaker {
         Ok(Permit { breaker: Some(self), generation: inner.generation })
     }
 
-    /// Where it stands.
+    /// The current state.
     pub fn state(&self) -> State {
         match self.lock().phase {
             Phase::Closed { .. } => State::Closed,
@@ -119,7 +119,7 @@ impl Breaker {
             (Phase::Closed { .. }, Outcome::Failure) => inner.turn(open(FIRST_PAUSE)),
             (Phase::HalfOpen { .. }, Outcome::Success) => inner.turn(Phase::Closed { failures: 0 }),
             (Phase::HalfOpen { pause }, Outcome::Failure) => inner.turn(open((pause * 2).min(LONGEST_PAUSE))),
-            // The next call is the probe instead.
+            // The next call becomes the probe.
             (Phase::HalfOpen { pause }, Outcome::GivenUp) => inner.turn(Phase::Open { until: (self.clock)(), pause }),
             (Phase::Open { .. }, _) | (Phase::Closed { .. }, Outcome::GivenUp) => {}
         }
@@ -137,7 +137,7 @@ enum Outcome {
     GivenUp,
 }
 
-/// A call that was let through. Dropped without an outcome, it was given up: its client went away.
+/// An admitted call. A permit dropped without an outcome counts as given up, because its client has left.
 #[derive(Debug)]
 #[must_use = "the breaker must learn how the call went"]
 pub struct Permit<'a> {
@@ -146,17 +146,17 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// The neighbour answered.
+    /// The service answered.
     pub fn succeeded(self) {
-        self.settle(Outcome::Success);
+        self.record(Outcome::Success);
     }
 
-    /// It did not, or could not.
+    /// The service did not answer, or reported a failure.
     pub fn failed(self) {
-        self.settle(Outcome::Failure);
+        self.record(Outcome::Failure);
     }
 
-    fn settle(mut self, outcome: Outcome) {
+    fn record(mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
             breaker.record(self.generation, outcome);
         }
@@ -184,7 +184,7 @@ mod tests {
         static PASSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
 
-    /// Time that passes when told to.
+    /// Time that passes only by [`advance`].
     fn clock() -> Instant {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         *START + PASSED.get()
@@ -238,7 +238,7 @@ mod tests {
         advance(pause);
         breaker.admit().expect("the probe").succeeded();
         assert_eq!(breaker.state(), State::Closed);
-        // All is forgotten: the next pause is the first one.
+        // A success resets the pause.
         fail(&breaker, FAILURES);
         advance(FIRST_PAUSE);
         breaker.admit().expect("the probe").succeeded();
@@ -255,10 +255,12 @@ mod tests {
     }
 
     proptest! {
-        /// However calls overlap and end: never is more than one on its way while the breaker is not closed, and it is
-        /// never stuck: some time later a call is let through.
+        /// However calls overlap and end: while the breaker is not closed, at most one call is under way, and after a
+        /// pause a call is admitted again.
         #[test]
-        fn it_never_lets_a_second_probe_through_and_never_sticks(steps in prop::collection::vec((0..5_u8, 0..40_u64), 1..200)) {
+        fn it_never_lets_a_second_probe_through_and_never_sticks(
+            steps in prop::collection::vec((0..5_u8, 0..40_u64), 1..200),
+        ) {
             let breaker = breaker();
             let mut under_way = Vec::new();
             for (step, seconds) in steps {

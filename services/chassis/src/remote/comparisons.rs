@@ -1,14 +1,14 @@
-//! Comparing two ways beside the requests, and not in them: a few at a time, counted by their outcome.
+//! Comparisons of two ways to the same answer. They run beside the requests, a few at a time, and are counted by outcome.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::in_this_context;
+use crate::context::in_this_context;
 
-/// Comparisons under way at most; further ones are left out, and counted.
+/// The most comparisons at once. Further ones are skipped, and counted as `left-out`.
 const AT_ONCE: usize = 4;
-/// What a comparison can come to: see [`Comparisons::count`].
+/// The outcomes of a comparison: see [`Comparisons::count`].
 const OUTCOMES: [&str; 5] = ["equal", "mismatch", "newer", "error", "left-out"];
 
 /// Comparisons of one kind.
@@ -19,9 +19,9 @@ pub struct Comparisons {
 }
 
 impl Comparisons {
-    /// They are counted by `metric`.
+    /// Comparisons counted by the metric called `metric`.
     pub fn new(metric: &'static str) -> Self {
-        // From the start, so that zero can be told from silence.
+        // Every outcome is exported from the start, so that an operator sees zero rather than no series.
         crate::metrics::recorder();
         let comparisons = Self { metric, free: Arc::new(Semaphore::new(AT_ONCE)) };
         OUTCOMES.into_iter().for_each(|outcome| comparisons.count(outcome, 0));
@@ -37,8 +37,8 @@ impl Comparisons {
         }));
     }
 
-    /// Counts what was compared: `equal`, `mismatch`, `newer` (it changed between the two looks), `error` (the other way
-    /// had no answer).
+    /// Counts an outcome: `equal`, `mismatch`, `newer` (the value changed between the two reads), `error` (the other way
+    /// gave no answer).
     pub fn count(&self, outcome: &'static str, number: u64) {
         metrics::counter!(self.metric, "outcome" => outcome).increment(number);
     }

@@ -7,12 +7,14 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
-use super::{BaseUrl, CallContext, Limits, Remote, RemoteError};
+use super::guard::{BoxError, Limits, Remote, RemoteError};
+use super::url::BaseUrl;
+use crate::context::CallContext;
 
-/// A connection without traffic is asked this often whether its other end is still there, and given up after as long.
+/// How often an idle connection is pinged, and how long the answer to a ping may take.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
-/// Another service, asked by gRPC. Clones share the connection, breaker and budget.
+/// Another service, called by gRPC. Clones share the connection, circuit breaker and budget.
 #[derive(Debug, Clone)]
 pub struct Grpc {
     remote: Remote,
@@ -38,9 +40,8 @@ impl Grpc {
         &self.remote
     }
 
-    /// A call that may be repeated without harm, and is, a few times and within a budget. `call` is handed an empty request
-    /// that carries the deadline and the ids; put the message in with `map`. The inner error is an answer, such as
-    /// [`Code::NotFound`], and no failure of the other service.
+    /// Calls the other service, with a few retries. `call` gets an empty request with the deadline and the ids; it adds the
+    /// message with `map`. The inner error is an answer, such as [`Code::NotFound`], not a failure of the other service.
     ///
     /// # Errors
     /// [`RemoteError`], within the limits.
@@ -63,22 +64,22 @@ impl Grpc {
         self.remote.call(attempt).await
     }
 
-    /// The error for an answer that the contract does not have here.
+    /// The error for an answer that the contract does not allow here.
     pub fn unexpected(&self, status: &Status) -> RemoteError {
         RemoteError::Status(self.remote.name(), describe(status))
     }
 
-    /// The error for a message that is not what the contract says.
-    pub fn unreadable(&self, error: impl Into<super::BoxError>) -> RemoteError {
+    /// The error for a message that does not fit the contract.
+    pub fn unreadable(&self, error: impl Into<BoxError>) -> RemoteError {
         RemoteError::Unreadable(self.remote.name(), error.into())
     }
 
-    /// Tells an answer from a failure: <https://grpc.io/docs/guides/status-codes/>.
+    /// Separates answers from failures: <https://grpc.io/docs/guides/status-codes/>.
     fn judge<T>(&self, status: Status) -> Result<Result<T, Box<Status>>, RemoteError> {
         let name = self.remote.name();
         match status.code() {
             Code::DeadlineExceeded => Err(RemoteError::Late(name)),
-            // Made on this side: there is no connection, or it broke.
+            // A status with a source was made on this side: the connection failed.
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
                 if std::error::Error::source(&status).is_some() =>
             {

@@ -10,52 +10,57 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 
-use super::{BaseUrl, CallContext, Limits, MAX_ANSWER, Remote, RemoteError};
+use super::guard::{Limits, Remote, RemoteError};
+use super::url::BaseUrl;
+use crate::context::CallContext;
 
-/// Another service, asked by HTTP. Clones share connections, breaker and budget.
+/// The largest answer read, in bytes, unless the caller allows more. The largest page of a list is far smaller.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Another service, called by HTTP. Clones share connections, circuit breaker and budget.
 #[derive(Debug, Clone)]
 pub struct Http {
     remote: Remote,
-    place: Arc<Place>,
+    endpoint: Arc<Endpoint>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Endpoint {
     base: BaseUrl,
     max_answer: usize,
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
-/// An answer that is no failure of the other service: a status below 500.
+/// An answer with a status below 500, except 429. Other answers are [`RemoteError`]s.
 #[derive(Debug)]
 pub struct Answer {
-    neighbour: &'static str,
-    /// The status.
+    service: &'static str,
+    /// The HTTP status.
     pub status: StatusCode,
-    /// Where the answer goes on: the target of its `Link` with `rel="next"`.
+    /// The target of the `Link` with `rel="next"`.
     next: Option<String>,
     body: Bytes,
 }
 
 impl Answer {
-    /// The body.
+    /// Reads the body as JSON.
     ///
     /// # Errors
-    /// If it is not what the contract says.
+    /// If the body does not fit `T`.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RemoteError> {
-        serde_json::from_slice(&self.body).map_err(|error| RemoteError::Unreadable(self.neighbour, error.into()))
+        serde_json::from_slice(&self.body).map_err(|error| RemoteError::Unreadable(self.service, error.into()))
     }
 
-    /// Where the answer goes on: the value of this parameter in its link to the next one.
+    /// The value of `parameter` in the link to the next page.
     pub fn cursor(&self, parameter: &str) -> Option<String> {
         let (_, query) = self.next.as_ref()?.split_once('?')?;
         let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == parameter);
         found.map(|(_, value)| value.into_owned())
     }
 
-    /// The error for a status that the contract does not have here.
+    /// The error for a status that the contract does not allow here.
     pub fn unexpected(&self) -> RemoteError {
-        RemoteError::Status(self.neighbour, self.status.to_string())
+        RemoteError::Status(self.service, self.status.to_string())
     }
 }
 
@@ -68,16 +73,16 @@ impl Http {
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self {
             remote: Remote::new(name, limits),
-            place: Arc::new(Place { base: base.clone(), max_answer: MAX_ANSWER, client }),
+            endpoint: Arc::new(Endpoint { base: base.clone(), max_answer: MAX_ANSWER, client }),
         }
     }
 
-    /// The same, reading larger answers, of up to so many bytes.
+    /// Allows answers of up to `max_answer` bytes.
     #[must_use]
     pub fn reading_up_to(self, max_answer: usize) -> Self {
-        let Place { base, client, .. } = &*self.place;
-        let place = Place { base: base.clone(), max_answer, client: client.clone() };
-        Self { place: Arc::new(place), ..self }
+        let Endpoint { base, client, .. } = &*self.endpoint;
+        let endpoint = Endpoint { base: base.clone(), max_answer, client: client.clone() };
+        Self { endpoint: Arc::new(endpoint), ..self }
     }
 
     /// The guard of these calls.
@@ -85,7 +90,7 @@ impl Http {
         &self.remote
     }
 
-    /// `GET path`, which may be repeated without harm, and is, a few times and within a budget.
+    /// `GET path`, with a few retries.
     ///
     /// # Errors
     /// [`RemoteError`], within the limits.
@@ -97,19 +102,20 @@ impl Http {
         let name = self.remote.name();
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
-        *request.uri_mut() =
-            format!("{}{path}", self.place.base.as_str()).parse().expect("a path that the service itself made");
+        *request.uri_mut() = format!("{}{path}", self.endpoint.base.as_str()).parse().expect("callers build valid paths");
         *request.headers_mut() = CallContext::headers();
         let response =
-            self.place.client.request(request).await.map_err(|error| RemoteError::Unreachable(name, error.into()))?;
+            self.endpoint.client.request(request).await.map_err(|error| RemoteError::Unreachable(name, error.into()))?;
         let (head, body) = response.into_parts();
-        let body =
-            Limited::new(body, self.place.max_answer).collect().await.map_err(|error| RemoteError::Broken(name, error))?;
+        let body = Limited::new(body, self.endpoint.max_answer)
+            .collect()
+            .await
+            .map_err(|error| RemoteError::Broken(name, error))?;
         if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
             return Err(RemoteError::Status(name, head.status.to_string()));
         }
         let link = head.headers.get(header::LINK).and_then(|link| link.to_str().ok());
         let next = link.and_then(|link| link.strip_prefix('<')?.strip_suffix(r#">; rel="next""#)).map(str::to_owned);
-        Ok(Answer { neighbour: name, status: head.status, next, body: body.to_bytes() })
+        Ok(Answer { service: name, status: head.status, next, body: body.to_bytes() })
     }
 }

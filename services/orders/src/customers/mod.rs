@@ -2,11 +2,11 @@
 
 mod grpc;
 mod http;
-mod inbox;
 mod remote;
 pub mod replica;
 mod shadow;
 
+use chassis::events::LoggedEvent;
 use chassis::remote::Remote;
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
@@ -14,7 +14,7 @@ use shared_db::{Database, DatabaseError, run};
 use uuid::Uuid;
 
 use crate::db::customers::{find_customer, store_customers};
-use crate::db::events::{LoggedEvent, events_until};
+use crate::db::events::events_until;
 use crate::db::orders::{self, Filter, IdempotencyKey, Placed};
 use crate::db::rows::Found;
 use crate::domain::Order;
@@ -188,7 +188,7 @@ impl Customers {
             Some(customer) => customer,
             None => self.ask(user_id).await?,
         }];
-        Ok(run!(database, connection => store_customers(connection, &customers, None)).await?)
+        Ok(run!(database, connection => store_customers(connection, &customers)).await?)
     }
 
     async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {

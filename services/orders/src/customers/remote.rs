@@ -71,7 +71,7 @@ impl Users {
         match self.find_all(ids).await {
             Ok(found) => ids.iter().map(|id| found.get(id).cloned().into()).collect(),
             Err(error) => {
-                let error = chassis::http::request::chain(&error);
+                let error = chassis::error::chain(&error);
                 tracing::warn!(error, "users does not answer: orders are shown without their customers");
                 ids.iter().map(|_| Lookup::Unavailable).collect()
             }

@@ -1,6 +1,5 @@
 //! All SQL of the service: free functions over a connection. Only its own tables and the view `customers`.
 
-pub mod cursors;
 pub mod customers;
 pub mod events;
 pub mod orders;

@@ -1,11 +1,10 @@
 //! The statements of `orders rebuild`.
 
+use chassis::events::LoggedEvent;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::events::LoggedEvent;
 use super::rows::Lines;
 use crate::domain::Order;
 
@@ -59,21 +58,18 @@ pub async fn misnumbered(connection: &mut PgConnection, ids: &[Uuid]) -> Result<
 }
 
 /// The events of these orders, by id and version.
-pub async fn events_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<(Uuid, LoggedEvent)>, sqlx::Error> {
-    let rows = sqlx::query!(
+pub async fn events_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<LoggedEvent>, sqlx::Error> {
+    let events = sqlx::query_as!(
+        LoggedEvent,
         r#"
-        select order_id, version, type, data as "data: Json<Box<RawValue>>", occurred_at
+        select order_id as subject, version, type, data as "data: Box<RawValue>", occurred_at
         from order_events
         where order_id = any($1)
         order by order_id, version
         "#,
         ids,
     );
-    let events = rows.fetch_all(connection).await?.into_iter().map(|row| {
-        let event = LoggedEvent { version: row.version, r#type: row.r#type, data: row.data.0, occurred_at: row.occurred_at };
-        (row.order_id, event)
-    });
-    Ok(events.collect())
+    events.fetch_all(connection).await
 }
 
 /// Locks the order's row, if it exists, so that no request changes it before the transaction ends.

@@ -1,7 +1,7 @@
 //! An order, its states, and the steps between them.
 
 use chrono::{DateTime, SubsecRound, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ pub struct Order {
 }
 
 /// A line of an order. Its number is its index in the order's items plus 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Stock keeping unit.
     pub sku: String,

@@ -1,6 +1,5 @@
 //! The HTTP interface.
 
-mod events;
 mod history;
 mod idempotency;
 mod place;
@@ -39,8 +38,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(steps::deliver))
         .routes(routes!(steps::cancel))
         .routes(routes!(reads::get_open_orders))
-        .routes(routes!(events::get_history))
-        .routes(routes!(events::get_feed))
+        .merge(chassis::events::routes(app.clone()))
         .merge(operations::routes(operations(&app)));
     chassis::http::router::complete(routes, app)
 }

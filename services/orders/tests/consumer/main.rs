@@ -10,7 +10,8 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chassis::events::consumer::{Feed, Source};
+use chassis::events::consumer::Feed;
+use chassis::events::{NoBroker, Transport};
 use dev::postgres::ORDERS_ROLE;
 use orders::customers::replica::{self, follow};
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 fn consumer(service: &Service, feed: &FakeFeed) -> JoinHandle<()> {
     let app = app(&service.database.url_as(ORDERS_ROLE), &settings(10));
     let feed = Feed::new("users", &feed.address.into());
-    tokio::spawn(async move { match follow(app, feed, Source::Feed).await {} })
+    tokio::spawn(async move { match follow(app, feed, Transport::<NoBroker>::Feed).await {} })
 }
 
 /// Waits until all of the feed has been applied.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use chassis::events::watch;
 use dev::postgres::ORDERS_ROLE;
-use orders::watch_event_log;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -156,7 +156,7 @@ async fn metrics_tell_of_requests_by_route_of_the_pool_and_of_withheld_events() 
     service.read(id(&order)).await;
     service.client.get(format!("/orders/{}", Uuid::now_v7())).await.expect(404);
     let url = service.database.url_as(ORDERS_ROLE);
-    let watch = tokio::spawn(watch_event_log(app(&url, &settings(1))));
+    let watch = tokio::spawn(watch(app(&url, &settings(1))));
     let metrics = async || {
         let answer = service.client.get("/metrics").await.expect(200);
         assert!(answer.header("content-type").starts_with("text/plain"));

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{Status, User};
-use crate::events::Event;
+use crate::events::Announcement;
 
 struct UserRow {
     id: Uuid,
@@ -69,7 +69,11 @@ pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, lim
 }
 
 /// Inserts a new user and its event.
-pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<(), sqlx::Error> {
+pub async fn insert_user(
+    connection: &mut PgConnection,
+    user: &User,
+    announcement: &Announcement,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         with registered as (
@@ -88,8 +92,8 @@ pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Eve
         user.created_at,
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .execute(connection)
     .await?;
@@ -100,7 +104,11 @@ pub async fn insert_user(connection: &mut PgConnection, user: &User, event: &Eve
 ///
 /// An earlier statement must have read the previous version. So this transaction is younger than the one that wrote that
 /// version, and the feed shows their events in the order of the versions.
-pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Event) -> Result<bool, sqlx::Error> {
+pub async fn update_user(
+    connection: &mut PgConnection,
+    user: &User,
+    announcement: &Announcement,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         r#"
         with changed as (
@@ -120,8 +128,8 @@ pub async fn update_user(connection: &mut PgConnection, user: &User, event: &Eve
         user.status.as_str(),
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .execute(connection)
     .await?;
@@ -143,7 +151,7 @@ pub enum Deactivation {
 pub async fn deactivate_user(
     connection: &mut PgConnection,
     user: &User,
-    event: &Event,
+    announcement: &Announcement,
 ) -> Result<Deactivation, sqlx::Error> {
     let row = sqlx::query!(
         r#"
@@ -173,8 +181,8 @@ pub async fn deactivate_user(
         user.status.as_str(),
         user.updated_at,
         user.version,
-        event.r#type,
-        &event.data as _,
+        announcement.r#type,
+        &announcement.data as _,
     )
     .fetch_one(connection)
     .await?;

@@ -1,7 +1,6 @@
 //! The port to orders: does a user have open orders?
 
 mod http;
-mod inbox;
 pub mod replica;
 mod shadow;
 
@@ -13,7 +12,7 @@ use crate::db::users::{Deactivation, deactivate_user, update_user};
 pub use crate::domain::Order;
 use crate::domain::User;
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::Announcement;
 use http::count_open_orders;
 use shadow::Shadow;
 
@@ -69,18 +68,23 @@ impl OpenOrders {
     /// # Errors
     /// [`Error::OpenOrders`], [`Error::OrdersUnavailable`], and the database's. While orders shares the database, its rule
     /// `users_no_open_orders` can refuse too, whatever the dial.
-    pub async fn deactivate(&self, database: &Database, deactivated: &User, event: &Event) -> Result<bool, Error> {
+    pub async fn deactivate(
+        &self,
+        database: &Database,
+        deactivated: &User,
+        announcement: &Announcement,
+    ) -> Result<bool, Error> {
         if let Some(orders) = &self.remote {
             if count_open_orders(orders, deactivated.id).await? > 0 {
                 return Err(Error::OpenOrders);
             }
-            return Ok(run!(database, connection => update_user(connection, deactivated, event)).await?);
+            return Ok(run!(database, connection => update_user(connection, deactivated, announcement)).await?);
         }
         if let Some(shadow) = &self.shadow {
             shadow.compare(database, deactivated.id);
         }
         // One statement reads the view and writes. It sees what was committed before it began; the trigger sees the rest.
-        match run!(database, connection => deactivate_user(connection, deactivated, event)).await? {
+        match run!(database, connection => deactivate_user(connection, deactivated, announcement)).await? {
             Deactivation::Done => Ok(true),
             Deactivation::Changed => Ok(false),
             Deactivation::OpenOrders => Err(Error::OpenOrders),

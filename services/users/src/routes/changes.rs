@@ -15,7 +15,7 @@ use crate::App;
 use crate::db::users::{find_user, update_user};
 use crate::domain::{self, Changes, Status};
 use crate::error::Error;
-use crate::events::{Kind, announce};
+use crate::events::{Event, announce};
 
 /// How often a change is retried after another request changed the same user first.
 const ATTEMPTS: usize = 50;
@@ -34,21 +34,21 @@ pub async fn patch_user(
 ) -> Result<User, Error> {
     let changes = Changes::from(change);
     let change = |user: &domain::User| Ok(user.change(&changes, Utc::now())?);
-    update(&app, id, &headers, change, Kind::Changed).await
+    update(&app, id, &headers, change, Event::Changed).await
 }
 
 /// Reactivate a user.
 #[utoipa::path(post, path = "/users/{id}/reactivate", tag = "users", params(Id, IfMatch), responses(UserNow, Changing))]
 pub async fn reactivate_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<User, Error> {
     let reactivate = |user: &domain::User| Ok(user.with_status(Status::Active, Utc::now()));
-    update(&app, id, &headers, reactivate, Kind::Reactivated).await
+    update(&app, id, &headers, reactivate, Event::Reactivated).await
 }
 
 /// Deactivate a user. Users are never deleted: orders refer to them.
 #[utoipa::path(delete, path = "/users/{id}", tag = "users", params(Id, IfMatch), responses(Deactivated, Changing))]
 pub async fn delete_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Error> {
     let deactivate = |user: &domain::User| Ok(user.with_status(Status::Deactivated, Utc::now()));
-    update(&app, id, &headers, deactivate, Kind::Deactivated).await?;
+    update(&app, id, &headers, deactivate, Event::Deactivated).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -59,7 +59,7 @@ async fn update(
     id: Uuid,
     headers: &HeaderMap,
     change: impl Fn(&domain::User) -> Result<Option<domain::User>, Error>,
-    kind: Kind,
+    event: Event,
 ) -> Result<User, Error> {
     let if_match = IfMatch::read(headers);
     for _ in 0..ATTEMPTS {
@@ -68,10 +68,10 @@ async fn update(
             return Err(Error::PreconditionFailed);
         }
         let Some(changed) = change(&user)? else { return Ok(user.into()) };
-        let event = announce(kind, &changed);
-        let written = match kind {
-            Kind::Deactivated => app.open_orders.deactivate(&app.database, &changed, &event).await?,
-            _ => run!(app.database, connection => update_user(connection, &changed, &event)).await?,
+        let announcement = announce(event, &changed);
+        let written = match event {
+            Event::Deactivated => app.open_orders.deactivate(&app.database, &changed, &announcement).await?,
+            _ => run!(app.database, connection => update_user(connection, &changed, &announcement)).await?,
         };
         if written {
             app.wakeups.wake();

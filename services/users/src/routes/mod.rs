@@ -1,7 +1,6 @@
 //! The HTTP interface.
 
 mod changes;
-mod events;
 mod reads;
 mod register;
 mod wire;
@@ -33,8 +32,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(register::post_user, reads::list_users))
         .routes(routes!(reads::get_user, changes::patch_user, changes::delete_user))
         .routes(routes!(changes::reactivate_user))
-        .routes(routes!(events::get_history))
-        .routes(routes!(events::get_feed))
+        .merge(chassis::events::routes(app.clone()))
         .merge(operations::routes(operations(&app)));
     chassis::http::router::complete(routes, app)
 }

@@ -14,7 +14,7 @@ use crate::App;
 use crate::db::users::insert_user;
 use crate::domain;
 use crate::error::Error;
-use crate::events::{Kind, announce};
+use crate::events::{Event, announce};
 
 /// Register a user.
 #[utoipa::path(post, path = "/users", tag = "users", request_body = RegisterUser, responses(Registered, WithBody))]
@@ -23,8 +23,8 @@ pub async fn post_user(
     Json(RegisterUser { email, name }): Json<RegisterUser>,
 ) -> Result<Response, Error> {
     let user = domain::User::register(Uuid::now_v7(), email.0, name.0, Utc::now());
-    let event = announce(Kind::Registered, &user);
-    run!(app.database, connection => insert_user(connection, &user, &event)).await?;
+    let announcement = announce(Event::Registered, &user);
+    run!(app.database, connection => insert_user(connection, &user, &announcement)).await?;
     app.wakeups.wake();
     Ok(created(&format!("/users/{}", user.id), User::from(user)))
 }

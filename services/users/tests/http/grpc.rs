@@ -99,7 +99,7 @@ async fn what_cannot_be_answered_has_the_code_that_says_why() {
 
     let mut away = UsersClient::new(serve(&closed_url()).await);
     let status = away.get_user(get(&stranger)).await.expect_err("no database");
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the database cannot be used at this moment"));
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the database cannot be used now"));
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn metrics_count_requests_by_route_and_show_the_pool_and_the_events_held_b
     let mut older = service.database.owner().await;
     execute(&mut older, "begin; select pg_current_xact_id()").await;
     service.register("withheld").await;
-    let watch = tokio::spawn(users::watch_event_log(app(&service.database.url_as(USERS_ROLE), &settings())));
+    let watch = tokio::spawn(chassis::events::watch(app(&service.database.url_as(USERS_ROLE), &settings())));
     let metrics = loop {
         let answer = service.client.get("/metrics").await.expect(200);
         assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));

@@ -1,168 +1,213 @@
-//! A service's own copy of another one's things: filled from a snapshot, kept up by events, filled anew on command.
+//! A service's own copy of another one's data: filled from a snapshot, updated by events, rebuilt on command.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{Feed, Inbox, Received, Source, storable};
-use crate::http::request::chain;
+use super::feed::Feed;
+use super::inbox::{Inbox, Received, storable};
+use crate::error::chain;
+use crate::events::broker::{Broker, Transport};
+use crate::events::progress::Progress;
+use crate::events::store::EventStore;
+use crate::remote::RemoteError;
 
 /// The pause after a snapshot that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a service can be told to do with its replica.
+/// What a service can do with its replica on command.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
-    /// Fills the replica anew from a snapshot of the other service, while this one goes on
+    /// Fill the replica again from a snapshot of the other service, while this one keeps serving
     Rebuild,
-    /// Tries the events again that could not be applied. Exit code 1 if some still cannot
+    /// Try the parked events again. Exit code 1 if some still cannot be applied
     Retry,
 }
 
-/// A copy of another service's things. Every event says all of a thing, and carries its version.
+/// A copy of another service's entities. Every event carries an entity's full state and version.
 pub trait Replica: Send + Sync {
-    /// What there is a copy of.
-    type Thing: Send + Sync;
-    /// Why something could not be done.
-    type Error: std::error::Error + Send + Sync + 'static;
-    /// What the things are called, many of them.
-    const THINGS: &'static str;
+    /// The service's event tables.
+    type Store: EventStore<Error: From<RemoteError>>;
+    /// What the replica stores of an entity.
+    type Entity: Send + Sync;
+    /// What the service reads of an entity, in an event and in a page of the snapshot.
+    type Data: DeserializeOwned + Into<Self::Entity>;
+    /// The entities' name in messages, in the plural.
+    const NAME: &'static str;
+    /// The name of the cursor of the other service's feed.
+    const CURSOR: &'static str;
+    /// The event types that carry an entity. Other types are skipped.
+    const TYPES: &'static [&'static str];
+    /// The lists of the other service that make up a snapshot, each with a query.
+    const SNAPSHOT: &'static [&'static str];
 
-    /// The thing after an event; `None` if the event says nothing of one.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
-    fn read(event: &Received) -> Result<Option<Self::Thing>, String>;
+    /// The service's event tables.
+    fn store(&self) -> &Self::Store;
 
-    /// Id and version of a thing.
-    fn version(thing: &Self::Thing) -> (Uuid, i64);
+    /// Id and version of an entity.
+    fn version(entity: &Self::Entity) -> (Uuid, i64);
 
-    /// Whether the error is one that trying again later does not help.
-    fn is_refusal(error: &Self::Error) -> bool;
+    /// Whether the database refused the data, so that a later try would fail too.
+    fn is_refusal(error: &ErrorOf<Self>) -> bool;
 
-    /// Where the feed goes on; `None` if nothing has been read of it.
-    fn cursor(&self) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
+    /// Stores the entities that are newer than the replica's, and does what follows from them. Each entity is there once.
+    fn store_newer(&self, entities: &[Self::Entity]) -> impl Future<Output = Result<(), ErrorOf<Self>>> + Send;
 
-    /// Stores those of the things that are newer than what is known, each of which is there once, does what follows from
-    /// that, and then stores the cursor, if there is one.
-    fn take_in(&self, things: &[Self::Thing], cursor: Option<&str>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Stores a page of a snapshot that began at `begun`, unless an event has brought a newer version since.
+    fn store_snapshot(
+        &self,
+        page: &[Self::Entity],
+        begun: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(), ErrorOf<Self>>> + Send;
 
-    /// Keeps an event that cannot be applied, and why.
-    fn park(&self, event: &Received, error: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
-
-    /// The events that are kept.
-    fn parked(&self) -> impl Future<Output = Result<Vec<Received>, Self::Error>> + Send;
-
-    /// Keeps an event no longer.
-    fn unpark(&self, id: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
-
-    /// Fills the replica from a snapshot of the other service: how many things there are. Requests and events go on
-    /// meanwhile, so the end of the feed is asked for first: what is committed later comes as an event, and what was before
-    /// is in the snapshot.
-    fn rebuild(&self, feed: &Feed) -> impl Future<Output = Result<u64, Self::Error>> + Send;
+    /// Removes what the snapshot did not contain, and does what follows from the snapshot.
+    fn finish_snapshot(&self, begun: DateTime<Utc>) -> impl Future<Output = Result<(), ErrorOf<Self>>> + Send;
 }
 
-impl<R: Replica> Inbox for R {
-    type Error = R::Error;
+/// The error of a replica's service.
+type ErrorOf<R> = <<R as Replica>::Store as EventStore>::Error;
 
-    async fn cursor(&self) -> Result<Option<String>, R::Error> {
-        Replica::cursor(self).await
+impl<R: Replica> Inbox for R {
+    type Error = ErrorOf<R>;
+
+    async fn cursor(&self) -> Result<Option<String>, ErrorOf<R>> {
+        self.store().find_cursor(R::CURSOR).await
     }
 
-    async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), R::Error> {
-        // Of each thing the newest only: those before it say nothing more.
-        let mut newest: HashMap<Uuid, (R::Thing, &Received)> = HashMap::new();
+    async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), ErrorOf<R>> {
+        // Only the newest event of each entity: it carries the full state.
+        let mut newest: HashMap<Uuid, (R::Entity, &Received)> = HashMap::new();
         for event in events {
-            match R::read(event) {
-                Ok(Some(thing)) => {
-                    let (id, version) = R::version(&thing);
+            match read::<R>(event) {
+                Ok(Some(entity)) => {
+                    let (id, version) = R::version(&entity);
                     if newest.get(&id).is_none_or(|(known, _)| R::version(known).1 < version) {
-                        newest.insert(id, (thing, event));
+                        newest.insert(id, (entity, event));
                     }
                 }
                 Ok(None) => {}
                 Err(error) => park(self, event, &error).await?,
             }
         }
-        let (things, sources): (Vec<_>, Vec<_>) = newest.into_values().unzip();
-        match self.take_in(&things, cursor).await {
+        let (entities, sources): (Vec<_>, Vec<_>) = newest.into_values().unzip();
+        match self.store_newer(&entities).await {
+            // The database refuses one of them. Storing them one by one shows which.
             Err(error) if R::is_refusal(&error) => {
-                // Something in there the database will not have. One by one, to find out what.
-                for (thing, source) in things.iter().zip(sources) {
-                    match self.take_in(std::slice::from_ref(thing), None).await {
+                for (entity, source) in entities.iter().zip(sources) {
+                    match self.store_newer(std::slice::from_ref(entity)).await {
                         Err(error) if R::is_refusal(&error) => park(self, source, &chain(&error)).await?,
-                        done => done?,
+                        stored => stored?,
                     }
                 }
-                self.take_in(&[], cursor).await
             }
-            done => done,
+            stored => stored?,
+        }
+        // Last: after a crash before this statement, the same events are applied again.
+        match cursor {
+            Some(cursor) => self.store().store_cursor(R::CURSOR, cursor).await,
+            None => Ok(()),
         }
     }
 }
 
-async fn park<R: Replica>(replica: &R, event: &Received, error: &str) -> Result<(), R::Error> {
-    // It may quote what could not be read.
-    let error = &*storable(error);
-    tracing::error!(event.id = event.id, event.r#type = event.r#type, error, "an event cannot be applied, and is parked");
-    replica.park(event, error).await
+/// The entity after an event; `None` if the event carries none.
+fn read<R: Replica>(event: &Received) -> Result<Option<R::Entity>, String> {
+    match &*event.r#type {
+        "" => Err("the event has no type".to_owned()),
+        known if R::TYPES.contains(&known) => {
+            event.read::<R::Data>().map(|data| Some(data.into())).map_err(|error| error.to_string())
+        }
+        _ => Ok(None),
+    }
 }
 
-/// Fills the replica if nothing has been read yet, however long that takes, and then keeps it up with the events that come
-/// from `source`, for ever, as a member of the consumer group `group` where there is a broker.
-pub async fn keep_up<R: Replica>(replica: &R, feed: &Feed, source: &Source, group: &str) -> Infallible {
+async fn park<R: Replica>(replica: &R, event: &Received, error: &str) -> Result<(), ErrorOf<R>> {
+    // The error may quote the unreadable text.
+    let error = &*storable(error);
+    tracing::error!(event.id = event.id, event.r#type = event.r#type, error, "an event cannot be applied and is parked");
+    replica.store().park(event, error).await
+}
+
+/// Keeps the replica up to date, for ever. It is filled from a snapshot first if nothing has been read yet, and then follows
+/// the events that `transport` brings. `group` names this service to a broker.
+pub async fn follow<R: Replica>(replica: &R, feed: &Feed, transport: &Transport<impl Broker>, group: &str) -> Infallible {
     while let Err(error) = fill(replica, feed).await {
-        tracing::warn!(of = R::THINGS, error = chain(&error), "the replica cannot be filled at this moment");
+        tracing::warn!(of = R::NAME, error = chain(&error), "the replica cannot be filled now");
         tokio::time::sleep(PAUSE).await;
     }
-    feed.follow_via(source, group, replica).await
+    transport.follow(feed, group, replica).await
 }
 
-async fn fill<R: Replica>(replica: &R, feed: &Feed) -> Result<(), R::Error> {
-    if Replica::cursor(replica).await?.is_none() {
-        replica.rebuild(feed).await?;
+async fn fill<R: Replica>(replica: &R, feed: &Feed) -> Result<(), ErrorOf<R>> {
+    if replica.cursor().await?.is_none() {
+        rebuild(replica, feed).await?;
     }
     Ok(())
 }
 
-/// Does what a service was told to do with its replica.
+/// Runs a command on the replica.
 ///
 /// # Errors
-/// What kept it from being done.
-pub async fn tend<R: Replica>(replica: &R, feed: &Feed, command: Command) -> Result<ExitCode, String> {
+/// Why the command failed.
+pub async fn run<R: Replica>(replica: &R, feed: &Feed, command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Rebuild => {
-            let count = replica.rebuild(feed).await.map_err(|error| chain(&error))?;
-            println!("{count} {}, as {} has them", R::THINGS, feed.http().remote().name());
+            let count = rebuild(replica, feed).await.map_err(|error| chain(&error))?;
+            println!("{count} {} copied from {}", R::NAME, feed.service());
             Ok(ExitCode::SUCCESS)
         }
         Command::Retry => {
             let (applied, parked) = retry(replica).await.map_err(|error| chain(&error))?;
-            println!("{applied} events applied, {parked} parked still");
+            println!("{applied} events applied, {parked} still parked");
             Ok(ExitCode::from(u8::from(parked > 0)))
         }
     }
 }
 
-/// Tries the parked events again: how many were applied, and how many are parked still.
-async fn retry<R: Replica>(replica: &R) -> Result<(usize, usize), R::Error> {
+/// Fills the replica from a snapshot of the other service: how many entities it has.
+///
+/// Requests and events go on meanwhile, so the end of the feed is read first. A later commit arrives as an event, and an
+/// earlier one is in the snapshot. Where both have an entity, the version decides.
+async fn rebuild<R: Replica>(replica: &R, feed: &Feed) -> Result<u64, ErrorOf<R>> {
+    let end = feed.end().await?;
+    let begun = replica.store().now().await?;
+    let progress = Progress::new(R::NAME);
+    let mut count = 0;
+    for path in R::SNAPSHOT {
+        let mut pages = feed.pages(path);
+        while let Some(page) = pages.next::<R::Data>().await? {
+            let page: Vec<R::Entity> = page.into_iter().map(Into::into).collect();
+            replica.store_snapshot(&page, begun).await?;
+            count += page.len() as u64;
+            progress.at(count);
+        }
+    }
+    replica.finish_snapshot(begun).await?;
+    replica.store().store_cursor(R::CURSOR, &end).await?;
+    Ok(count)
+}
+
+/// Tries the parked events again: how many were applied, and how many are still parked.
+async fn retry<R: Replica>(replica: &R) -> Result<(usize, usize), ErrorOf<R>> {
     let mut applied = 0;
-    for event in replica.parked().await? {
-        let done = match R::read(&event) {
-            Ok(thing) => replica.take_in(thing.as_slice(), None).await.map_err(|error| chain(&error)),
+    for event in replica.store().parked().await? {
+        let stored = match read::<R>(&event) {
+            Ok(entity) => replica.store_newer(entity.as_slice()).await.map_err(|error| chain(&error)),
             Err(error) => Err(error),
         };
-        match done {
+        match stored {
             Ok(()) => {
-                replica.unpark(&event.id).await?;
+                replica.store().unpark(&event.id).await?;
                 applied += 1;
             }
             Err(error) => park(replica, &event, &error).await?,
         }
     }
-    Ok((applied, replica.parked().await?.len()))
+    Ok((applied, replica.store().count_parked().await?.unsigned_abs() as usize))
 }

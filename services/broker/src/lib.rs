@@ -1,0 +1,6 @@
+//! Brokers that carry events between services, beside the HTTP feed. Handlers do not know them: they append to the log.
+//!
+//! This is the only crate that links librdkafka.
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
