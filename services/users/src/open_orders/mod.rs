@@ -9,7 +9,6 @@ use clap::ValueEnum;
 use shared_db::{Database, run};
 
 use crate::db::users::{Deactivation, deactivate_user, update_user};
-pub use crate::domain::Order;
 use crate::domain::User;
 use crate::error::Error;
 use crate::events::Announcement;
