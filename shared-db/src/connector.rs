@@ -1,4 +1,4 @@
-//! Opens connections for the pool, and tells which of the pooled ones are still to be trusted.
+//! Opens connections for the pool, and checks the pooled ones.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,33 +8,34 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use crate::database::Settings;
+use crate::settings::Settings;
 
-/// A connection unused for longer is asked for a sign of life before it is handed out. Asking every time would cost each
-/// request a round trip.
+/// A connection that was idle for longer is pinged before a request gets it. A ping each time would cost every request a
+/// round trip.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
-/// How long it may take to give one.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// How long a ping may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A database URL that cannot be used. Its text names what is wrong, never the URL: that holds a password.
+/// A database URL that cannot be used. Its text never repeats the URL, which holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidUrl {
-    /// Another scheme than Postgres'.
+    /// The scheme is not Postgres'.
     #[error("must start with postgres:// or postgresql://")]
     Scheme,
-    /// Not a URL, or with parameters Postgres has none of.
+    /// The text is not a URL, or has parameters that Postgres does not know.
     #[error("is not a valid Postgres URL (postgres://role:password@host:port/database)")]
     Malformed,
 }
 
-/// A connection and the life of the server it belongs to.
+/// A connection, and the generation in which it was opened.
 pub(crate) struct Pooled {
     pub(crate) connection: PgConnection,
     pub(crate) generation: u64,
 }
 
-/// Opens connections; after one was found broken, every older one is discarded rather than failing a request each.
+/// Opens connections. When one is found broken, all of its generation and older are discarded: so one request fails, and not
+/// one for each connection.
 pub(crate) struct Connector {
     options: PgConnectOptions,
     generation: AtomicU64,
@@ -58,13 +59,13 @@ impl Connector {
         Ok(Self { options, generation: AtomicU64::new(0) })
     }
 
-    /// Opens a connection that is not for the pool.
+    /// Opens a connection outside the pool. The server closes it after it was silent for `silence`.
     pub(crate) async fn open(&self, silence: Duration) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone().options([("idle_session_timeout", millis(silence))]);
         PgConnection::connect_with(&options).await
     }
 
-    /// Notes that a connection of `generation` broke: it and all older ones are not handed out again.
+    /// Discards the connections of `generation` and older, one of which is broken.
     pub(crate) fn discard(&self, generation: u64) {
         self.generation.fetch_max(generation + 1, Ordering::Relaxed);
     }
@@ -80,28 +81,28 @@ impl Manager for Connector {
 
     async fn create(&self) -> Result<Pooled, sqlx::Error> {
         let generation = self.generation.load(Ordering::Relaxed);
-        // Boxed, as below: what happens rarely should not make every request's future larger.
+        // Boxed, as below: what happens rarely should not make the future of every request larger.
         let connection = Box::pin(PgConnection::connect_with(&self.options)).await?;
         Ok(Pooled { connection, generation })
     }
 
     async fn recycle(&self, pooled: &mut Pooled, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if pooled.generation < self.generation.load(Ordering::Relaxed) {
-            return Err(RecycleError::message("the server has gone since"));
+            return Err(RecycleError::message("another connection of the same generation is broken"));
         }
         if metrics.last_used() <= TRUSTED_FOR {
             return Ok(());
         }
-        match tokio::time::timeout(SIGN_OF_LIFE, Box::pin(pooled.connection.ping())).await {
+        match tokio::time::timeout(PING_TIMEOUT, Box::pin(pooled.connection.ping())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 self.discard(pooled.generation);
                 Err(error.into())
             }
-            // A network that swallows packets answers nothing, ever: the other old connections need not be asked.
+            // The network may lose all packets. Then each ping of an old connection would cost its request this time-out.
             Err(_elapsed) => {
                 self.discard(pooled.generation);
-                Err(RecycleError::message("no sign of life in time"))
+                Err(RecycleError::message("the ping was not answered in time"))
             }
         }
     }

@@ -1,14 +1,14 @@
-//! What an error of the database means to a service: who must act.
+//! Errors of the database, sorted by who must act.
 
 use deadpool::managed::PoolError;
 
 /// A failed use of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// There is no connection to be had, or the server cannot do the work now. Trying again later may help.
+    /// No connection can be had, or the server cannot do the work now. A retry later may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// Every connection was in use, or none could be opened, for as long as a caller may wait.
+    /// All connections were in use, or none could be opened, until the caller's time was up.
     #[error("no database connection was free in time ({0})")]
     NoConnection(&'static str),
     /// A rule of the schema refused the statement.
@@ -19,13 +19,13 @@ pub enum DatabaseError {
         /// What the driver reported.
         source: sqlx::Error,
     },
-    /// Anything else: a bug.
+    /// Any other error: a bug.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
 }
 
 impl DatabaseError {
-    /// The constraint that refused the statement, if it was one.
+    /// The constraint that refused the statement.
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Self::Constraint { name, .. } => Some(name),
@@ -33,12 +33,12 @@ impl DatabaseError {
         }
     }
 
-    /// Whether trying again later may help.
+    /// Whether a retry later may succeed.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::NoConnection(_))
     }
 
-    /// Whether the connection it happened on is of no more use.
+    /// Whether the connection is broken.
     pub(crate) fn is_broken_connection(&self) -> bool {
         match self {
             Self::Unavailable(sqlx::Error::Database(error)) => {
@@ -46,7 +46,7 @@ impl DatabaseError {
                 error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25P03")
             }
             Self::Unavailable(_) => true,
-            // The stream may be out of step with the server.
+            // Client and server may no longer agree on the position in the stream.
             Self::Statement(error) => matches!(error, sqlx::Error::Protocol(_)),
             Self::NoConnection(_) | Self::Constraint { .. } => false,
         }
@@ -72,7 +72,7 @@ impl From<sqlx::Error> for DatabaseError {
     }
 }
 
-/// Whether the SQLSTATE speaks of the server's state, or of the operator's set-up, and not of the statement.
+/// Whether the SQLSTATE is about the server's state or the operator's set-up, not about the statement.
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn is_passing(code: &str) -> bool {
     const CLASSES: [&str; 6] = [
@@ -89,7 +89,7 @@ fn is_passing(code: &str) -> bool {
         "3D000", // no such database
         "42501", // no right to the object
         "42P01", // no such table: not migrated
-        "55P03", // lock not to be had in time
+        "55P03", // lock not available in time
     ];
     CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
 }
@@ -97,7 +97,7 @@ fn is_passing(code: &str) -> bool {
 impl From<PoolError<sqlx::Error>> for DatabaseError {
     fn from(error: PoolError<sqlx::Error>) -> Self {
         match error {
-            // Whatever kept a connection from opening, it is not the request's fault.
+            // The request is not the cause of an error at opening a connection.
             PoolError::Backend(error) => Self::Unavailable(error),
             PoolError::Timeout(_) => Self::NoConnection("waited too long"),
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {

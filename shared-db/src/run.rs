@@ -1,24 +1,26 @@
-//! Running a statement, where the tables live now.
+//! Running a statement on the side where the tables are.
 
-use crate::database::Connection;
+use crate::database::Database;
+use crate::error::DatabaseError;
+use crate::pool::Connection;
 use crate::switches::Switch;
-use crate::{Database, DatabaseError};
 
-/// How often one statement follows its tables. More often than that, something is wrong with whoever moves them.
-const TURNS: u32 = 4;
+/// How often one statement follows its tables. If they move more often, something is wrong with the move.
+const MAX_FOLLOWS: u32 = 4;
 
-/// Runs a function over a connection, and gives the connection back or closes it, as the outcome demands: a future of
+/// Runs a function over a connection, and returns the connection to the pool or closes it. A future of
 /// `Result<T, DatabaseError>`.
 ///
 /// ```ignore
-/// let found = run!(app.database, connection => find_order(connection, id, in_view)).await?;
+/// let user = run!(app.database, connection => find_user(connection, id)).await?;
 /// ```
 ///
-/// The function gets a `&mut PgConnection` and returns a future of `Result<T, sqlx::Error>`. It commits all it does, or none:
-/// by one statement, or by a transaction of its own. So if it is refused because its tables have moved (SQLSTATE 42501), it has
-/// done nothing, and is **called again** on the other side: with the same arguments, which it may borrow and not consume.
+/// The function gets a `&mut PgConnection` and returns a future of `Result<T, sqlx::Error>`. It must commit everything or
+/// nothing: by one statement, or by a transaction of its own. If the database refuses it because its tables have moved
+/// (SQLSTATE 42501), it has changed nothing, and is **called again** on the other side. Its arguments are the same: it may
+/// borrow them, but not consume them.
 ///
-/// A macro, since an async closure over a borrowed connection is not provably `Send` today.
+/// This is a macro because today's compiler cannot prove that an async closure over a borrowed connection is `Send`.
 #[macro_export]
 macro_rules! run {
     ($database:expr, $connection:ident => $statement:expr) => {
@@ -34,68 +36,70 @@ macro_rules! run {
                 if run.is_refused(&outcome) && run.follow(&mut held).await {
                     continue;
                 }
-                break run.settle(held, outcome);
+                break run.release(held, outcome);
             }
         }
     };
 }
 
-/// What [`run!`](crate::run!) is made of.
+/// The parts of [`run!`](crate::run!).
 pub struct Run<'a> {
     database: &'a Database,
-    /// Where the tables are taken to be.
+    /// The switch that the newest connection follows.
     switch: Switch,
-    turns: u32,
+    follows: u32,
 }
 
 impl<'a> Run<'a> {
     /// On `database`.
     pub fn on(database: &'a Database) -> Self {
-        Self { database, switch: Switch::NONE, turns: 0 }
+        Self { database, switch: Switch::NONE, follows: 0 }
     }
 
-    /// A connection to where the tables are.
+    /// A connection to the side where the tables are.
     ///
     /// # Errors
-    /// [`DatabaseError`] in bounded time if there is none to be had.
+    /// [`DatabaseError`] in bounded time if no connection can be had.
     pub async fn connection(&mut self) -> Result<Connection, DatabaseError> {
         loop {
             self.switch = self.database.switch().await?;
-            let mut held = self.database.connection(self.switch.side).await?;
-            if self.database.is_sure() {
+            let mut held = self.database.pool(self.switch.side).connection().await?;
+            if self.database.is_recent() {
                 return Ok(held);
             }
-            match Box::pin(self.database.look_again(self.switch, &mut held)).await {
+            match Box::pin(self.database.is_newest(self.switch, &mut held)).await {
                 Ok(true) => return Ok(held),
-                // They have moved.
+                // The tables have moved: the next round uses the other side.
                 Ok(false) => {}
-                Err(error) => return held.settle(Err(error), false),
+                Err(error) => return held.close(Err(error)),
             }
         }
     }
 
-    /// Whether a right was missing, which a move of the tables could explain.
+    /// Whether the role lacked a right. A move of the tables takes the rights away.
     pub fn is_refused<T>(&self, outcome: &Result<T, sqlx::Error>) -> bool {
         let Err(sqlx::Error::Database(error)) = outcome else { return false };
-        self.database.may_move() && self.turns < TURNS && error.code().as_deref() == Some("42501")
+        self.database.may_move() && self.follows < MAX_FOLLOWS && error.code().as_deref() == Some("42501")
     }
 
-    /// Whether the tables have moved since, so that the statement can be run again. The connection that refused it is of no
-    /// more use then.
+    /// Whether the tables have moved, so that the statement can run again. The caller then drops the connection that refused
+    /// it.
     pub async fn follow(&mut self, refused: &mut Connection) -> bool {
-        self.turns += 1;
-        // Boxed: what happens rarely should not make every request's future larger.
+        self.follows += 1;
+        // Boxed: what happens rarely should not make the future of every request larger.
         Box::pin(self.database.follow(self.switch, refused)).await
     }
 
-    /// Gives the connection back, or closes it if the statement showed that it is broken, along with all that are as old:
-    /// after a restart of the server, one request fails and not one for each pooled connection. Where the tables are no more,
-    /// none is kept.
+    /// Returns the connection to the pool. It closes the connection if the statement showed that it is broken, and then all
+    /// that are as old: after a restart of the server one request fails, not one for each connection. It also closes it if
+    /// the tables have left its side.
     ///
     /// # Errors
     /// What the statement's error means.
-    pub fn settle<T>(self, connection: Connection, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
-        let left = self.database.known_switch().is_some_and(|known| known.side != self.switch.side);
-        connection.settle(outcome, !left)
+    pub fn release<T>(self, connection: Connection, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
+        match self.database.known_switch() {
+            Some(known) if known.side != self.switch.side => connection.close(outcome),
+            _ => connection.release(outcome),
+        }
     }
 }

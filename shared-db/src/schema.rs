@@ -5,26 +5,28 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-use crate::{DatabaseError, run};
+use crate::database::Database;
+use crate::error::DatabaseError;
+use crate::run;
 
-/// How often a database that is not ready is asked again.
+/// How often [`report_until_ready`] checks.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The migrations of the shared schema.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// Why the database cannot be used yet.
+/// Why the service cannot use the database yet.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// It does not answer.
+    /// The database does not answer.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// It answers, but lacks what this program was built for. Newer migrations than that are fine.
+    /// The database lacks the newest migration that this program was built for. Migrations after that one do not matter.
     #[error("migration {0} has not been applied: run `sqlx migrate run`")]
     Missing(i64),
 }
 
-/// Version of the newest migration that this program was built for.
+/// The version of the newest migration that this program was built for.
 pub fn newest_migration() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
@@ -32,13 +34,13 @@ pub fn newest_migration() -> i64 {
 /// Checks that the database answers and has the newest migration that this program needs.
 ///
 /// # Errors
-/// [`SchemaError`] tells which of the two fails.
-pub async fn check_schema(database: &crate::Database) -> Result<(), SchemaError> {
+/// [`SchemaError`], for the check that failed.
+pub async fn check_schema(database: &Database) -> Result<(), SchemaError> {
     let needed = newest_migration();
     match run!(database, connection => is_applied(connection, needed)).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(SchemaError::Missing(needed)),
-        // No table of migrations, or no right on it: not one of them has been applied.
+        // No migration has been applied: the table of migrations does not exist, or the role has no right on it.
         Err(DatabaseError::Unavailable(sqlx::Error::Database(error)))
             if matches!(error.code().as_deref(), Some("42P01" | "42501")) =>
         {
@@ -56,17 +58,17 @@ async fn is_applied(connection: &mut PgConnection, version: i64) -> Result<bool,
         .await
 }
 
-/// An error and its sources, one level after the other: why it cannot be used, and not only that.
+/// An error and its sources, one level after the other.
 fn chain(error: &dyn std::error::Error) -> String {
     let levels = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     let mut levels: Vec<String> = levels.collect();
-    // Transparent errors repeat their source.
+    // A transparent error repeats its source.
     levels.dedup();
     levels.join(": ")
 }
 
-/// Logs until the database can be used, what it lacks when that changes, and then that it is ready.
-pub async fn report_until_ready(database: crate::Database) {
+/// Waits until the service can use the database, and logs what is missing whenever that changes.
+pub async fn report_until_ready(database: Database) {
     let mut reported = String::new();
     while let Err(error) = check_schema(&database).await {
         let lack = chain(&error);

@@ -1,20 +1,22 @@
-//! Where a service's tables live: in the database of before, the source, or in one of its own, the target. Whoever moves them
-//! says so in the table `splitctl.switches`, in the database that is left, in the transaction that takes the service's rights
-//! there away. So a statement that comes too late is refused having done nothing, and finds the reason where it was refused.
+//! Where a service's tables are: in the source, which it shares, or in the target, a database of its own.
+//!
+//! splitctl moves them. In one transaction it takes the service's rights in the database that the tables leave, and writes a
+//! row to `splitctl.switches` there. So a statement that comes too late is refused before it changes anything, and the
+//! database that refused it knows why.
 
 use sqlx::PgConnection;
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Where the tables were before any move.
+    /// The database that the service shares, where the tables are before a move.
     Source,
-    /// Where they live after one.
+    /// The service's own database, where the tables are after a move.
     Target,
 }
 
 impl Side {
-    /// Its name, as the table has it.
+    /// The name in the table `splitctl.switches`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -30,22 +32,22 @@ impl Side {
     }
 }
 
-/// A switch: from this generation on, the tables live on that side.
+/// A switch: from this generation on, the tables are on this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switch {
-    /// The highest over both databases is the one that counts.
+    /// Counts the switches. The highest generation in both databases is valid.
     pub generation: i64,
-    /// Where the tables live.
+    /// Where the tables are.
     pub side: Side,
 }
 
 impl Switch {
-    /// What holds as long as nothing has been moved.
+    /// The switch before any move.
     pub(crate) const NONE: Self = Self { generation: 0, side: Side::Source };
 }
 
-/// The newest switch of `owner`'s tables that this database knows of; `None` if it never heard of a move.
-#[expect(clippy::disallowed_methods, reason = "the same for each role; at compile time there need be no such table")]
+/// The newest switch of `owner`'s tables in this database. `None` if they have not moved from here.
+#[expect(clippy::disallowed_methods, reason = "the same for each role, and the table may be missing at compile time")]
 pub(crate) async fn newest_switch(connection: &mut PgConnection, owner: &str) -> Result<Option<Switch>, sqlx::Error> {
     let newest = sqlx::query_as::<_, (i64, bool)>(
         "select generation, side = 'target'
@@ -59,7 +61,7 @@ pub(crate) async fn newest_switch(connection: &mut PgConnection, owner: &str) ->
             let side = if target { Side::Target } else { Side::Source };
             Switch { generation, side }
         })),
-        // No such table, no such schema.
+        // The table or the schema does not exist.
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P01" | "3F000")) => Ok(None),
         Err(error) => Err(error),
     }

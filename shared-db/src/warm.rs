@@ -1,25 +1,25 @@
-//! Connections to where the tables may go next.
+//! Idle connections to the side to which the tables may move next.
 
 use std::time::Duration;
 
-use crate::Database;
+use crate::database::Database;
 
-/// How many are kept at most: as many as are in use, in most places. A login costs both ends milliseconds of CPU for the
-/// password's hashing, and all requests under way turn at once.
+/// The most idle connections: as many as most services use. After a switch all requests need one at once, and each login
+/// costs both ends milliseconds of CPU for the hash of the password.
 const IDLE: usize = 16;
-/// How often they are looked after; each is asked for a sign of life by that.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often they are opened again and checked.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Keeps a few connections open to the side that is not in use, for as long as there is one. Failures are silent: nobody needs
-/// that side yet.
+/// Keeps a few connections open to the side that is not in use, while the tables may move. Failures are silent: no request
+/// needs that side yet.
 pub async fn stay_warm(database: Database) {
     while database.may_move() {
-        // Without an answer from a database nobody knows which side that is; requests and readiness report it.
+        // Without a known switch the side is unknown too. Requests and readiness report why.
         if let Ok(switch) = database.switch().await {
-            database.open_idle(switch.side.other(), IDLE).await;
-            let _ = tokio::time::timeout(LOOK, database.turned(switch)).await;
+            database.pool(switch.side.other()).open_idle(IDLE).await;
+            let _ = tokio::time::timeout(INTERVAL, database.switched(switch)).await;
         } else {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `orders rebuild`: are the orders' rows what their events say? What differs is reported, and repaired.
+//! `orders rebuild`: compares the orders' rows with their events, and reports and repairs the differences.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -12,32 +12,33 @@ use shared_db::{Database, DatabaseError, run};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::db::rebuild::{StoredOrder, estimate_orders, events_by_id, lock_order, next_ids, orders_by_id, replace_order};
+use crate::db::orders::orders_by_id;
+use crate::db::rebuild::{estimate_orders, events_by_id, lock_order, misnumbered, next_ids, replace_order};
 use crate::domain::{Order, fold};
 use crate::events::read;
 
 /// Orders compared in one transaction.
 const BATCH: i64 = 500;
 
-/// What `orders rebuild` is to do.
+/// The options of `orders rebuild`.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Only report the differences
+    /// Report the differences without repairing them
     #[arg(long)]
     check: bool,
-    /// How the report looks; json: one object a line, for each difference and at last the sum
+    /// Format of the report; json: one object a line, one for each difference and one for the sum at the end
     #[arg(long, default_value = "text")]
     format: Format,
 }
 
-/// How the report looks.
+/// The format of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
     Json,
 }
 
-/// An order whose rows are not what its events say.
+/// An order whose rows differ from its events.
 #[derive(Debug, Serialize)]
 struct Difference {
     order_id: Uuid,
@@ -45,7 +46,7 @@ struct Difference {
     repaired: bool,
 }
 
-/// What was found in all.
+/// The sum at the end of the report.
 #[derive(Debug, Default, Serialize)]
 struct Sum {
     orders: u64,
@@ -53,10 +54,10 @@ struct Sum {
     repaired: u64,
 }
 
-/// Compares all orders with their events, and repairs those that differ unless asked not to.
+/// Compares all orders with their events, and repairs the rows that differ unless `--check` is set.
 ///
 /// # Errors
-/// What kept it from being done to the end.
+/// Why it stopped before the end.
 pub async fn run(database: &Database, options: &Options) -> Result<ExitCode, String> {
     let report = Report { format: options.format, progress: Progress::new("orders") };
     let sum = compare_all(database, options.check, &report).await.map_err(|error| chain(&error))?;
@@ -90,18 +91,20 @@ async fn compare_all(database: &Database, check: bool, report: &Report) -> Resul
 /// An order's rows beside the fold of its events.
 struct Found {
     id: Uuid,
-    stored: Option<StoredOrder>,
+    stored: Option<Order>,
+    misnumbered: bool,
     folded: Result<Order, String>,
 }
 
-/// The next orders after one, seen at a single moment.
+/// The next orders above the id `after`, in one snapshot.
 async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Found>, sqlx::Error> {
     let mut snapshot = connection.begin_with("begin isolation level repeatable read read only").await?;
     let ids = next_ids(&mut snapshot, after, BATCH).await?;
     let stored = orders_by_id(&mut snapshot, &ids).await?;
+    let misnumbered = misnumbered(&mut snapshot, &ids).await?;
     let events = events_by_id(&mut snapshot, &ids).await?;
     snapshot.commit().await?;
-    let mut stored: HashMap<Uuid, StoredOrder> = stored.into_iter().map(|stored| (stored.order.id, stored)).collect();
+    let mut stored: HashMap<Uuid, Order> = stored.into_iter().map(|order| (order.id, order)).collect();
     let mut logs: HashMap<Uuid, Vec<LoggedEvent>> = HashMap::new();
     for event in events {
         logs.entry(event.subject).or_default().push(event);
@@ -109,6 +112,7 @@ async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Fo
     let found = ids.into_iter().map(|id| Found {
         id,
         stored: stored.remove(&id),
+        misnumbered: misnumbered.contains(&id),
         folded: fold_log(id, logs.get(&id).map_or(&[], Vec::as_slice)),
     });
     Ok(found.collect())
@@ -121,14 +125,13 @@ fn fold_log(id: Uuid, log: &[LoggedEvent]) -> Result<Order, String> {
 }
 
 impl Found {
-    /// What differs, in words.
+    /// The differences, in words.
     fn differences(&self) -> Vec<String> {
         let (stored, folded) = match (&self.stored, &self.folded) {
             (_, Err(reason)) => return vec![reason.clone()],
             (None, Ok(_)) => return vec!["its row is missing".to_owned()],
             (Some(stored), Ok(folded)) => (stored, folded),
         };
-        let StoredOrder { order: stored, well_numbered } = stored;
         let mut differences = Vec::new();
         let mut compare = |field: &str, row: &dyn ToString, log: &dyn ToString| {
             let (row, log) = (row.to_string(), log.to_string());
@@ -143,26 +146,26 @@ impl Found {
         compare("placed_at", &stored.placed_at, &folded.placed_at);
         compare("updated_at", &stored.updated_at, &folded.updated_at);
         compare("version", &stored.version, &folded.version);
-        if stored.items != folded.items || !well_numbered {
+        if stored.items != folded.items || self.misnumbered {
             differences.push("its items are not those of its events".to_owned());
         }
         differences
     }
 }
 
-/// Makes the order's rows what its events say; `false` if a rule of the schema does not allow that.
+/// Repairs the order's rows. `false` if a rule of the schema refuses the order that the events say.
 async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
     match run!(database, connection => replace(connection, id)).await {
         Ok(done) => Ok(done),
         Err(DatabaseError::Constraint { name, .. }) => {
-            tracing::warn!(order.id = %id, constraint = name, "the schema does not allow the order that its events say");
+            tracing::warn!(order.id = %id, constraint = name, "not repaired: the schema refuses the order");
             Ok(false)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Reads the events again under the row's lock: since the comparison, requests have gone on.
+/// Reads the events again under the row's lock: a request may have changed the order since the comparison.
 async fn replace(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     lock_order(&mut transaction, id).await?;
@@ -175,7 +178,7 @@ async fn replace(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::
     Ok(true)
 }
 
-/// Differences go to standard output, progress to standard error.
+/// Prints differences to standard output and the progress to standard error.
 struct Report {
     format: Format,
     progress: Progress,

@@ -1,39 +1,38 @@
-//! A step of an order: read it, take the step, store it.
+//! A step of an order: read the order, take the step, write the order and its event.
 
 use chrono::Utc;
 use shared_db::run;
 use uuid::Uuid;
 
 use crate::App;
-use crate::customers::Customer;
-use crate::db::orders::{find_order, update_order};
+use crate::db::orders::update_order;
+use crate::db::rows::Found;
 use crate::domain::{Event, Order};
 use crate::error::Error;
 use crate::events::announce;
 
-/// How often a step is tried again after another request changed the same order first. Each time one of them succeeds.
+/// How often a step is retried after another request changed the same order first.
 const ATTEMPTS: usize = 50;
 
-/// Takes the step `event` with the order as it is now, if `allowed` lets it, again if another request was faster. No
-/// transaction is held open meanwhile: the version guards the write. The order after it, and its customer if the view has one.
+/// Takes the step `event` if `allowed` accepts the present order, again if another request was faster. Returns the order
+/// after the step. No transaction is open in between: the write compares the version.
 ///
 /// # Errors
-/// Those of `allowed`; [`Error::NotFound`], [`Error::InvalidTransition`], [`Error::Contended`], and the database's.
+/// The error of `allowed`; [`Error::NotFound`], [`Error::InvalidTransition`], [`Error::Contended`], and the database's.
 pub async fn take_step(
     app: &App,
     id: Uuid,
     event: &Event,
     allowed: impl Fn(&Order) -> Result<(), Error>,
-) -> Result<(Order, Option<Customer>), Error> {
+) -> Result<Found, Error> {
     for _ in 0..ATTEMPTS {
-        let found = run!(app.database, connection => find_order(connection, id, app.customers.in_view())).await?;
-        let (order, customer) = found.ok_or(Error::NotFound)?;
+        let Found { order, customer } = app.customers.find_order(&app.database, id).await?.ok_or(Error::NotFound)?;
         allowed(&order)?;
         let order = order.after(event, Utc::now())?;
         let announcement = announce(event, &order);
         if run!(app.database, connection => update_order(connection, &order, &announcement)).await? {
             app.wakeups.wake();
-            return Ok((order, customer));
+            return Ok(Found { order, customer });
         }
     }
     Err(Error::Contended)

@@ -1,11 +1,13 @@
-//! What a user is and what may happen to one.
+//! Users, and the rules for changing them: without a database, without HTTP, without async.
 
 use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Characters of an email address at most.
+/// The most characters of an email address.
 pub const MAX_EMAIL: usize = 254;
-/// Characters of a name at most.
+/// The most characters of a name.
 pub const MAX_NAME: usize = 200;
 
 /// A person who may place orders.
@@ -15,29 +17,30 @@ pub struct User {
     pub id: Uuid,
     /// As typed; see [`is_email`].
     pub email: String,
-    /// 1 to 200 characters.
+    /// How the person wants to be called; [`MAX_NAME`] characters at most.
     pub name: String,
     /// Whether the user may order.
     pub status: Status,
     /// When the user registered.
     pub created_at: DateTime<Utc>,
-    /// When the newest event occurred.
+    /// When the user last changed.
     pub updated_at: DateTime<Utc>,
-    /// Number of events.
+    /// How many events the user has.
     pub version: i64,
 }
 
 /// Whether a user may order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// May order.
     Active,
-    /// May not; can be reactivated.
+    /// May not order, but can be reactivated.
     Deactivated,
 }
 
 impl Status {
-    /// Its name in the database, in JSON, in events.
+    /// The status in the database, in JSON and in events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -51,7 +54,20 @@ impl Status {
     }
 }
 
-/// What to change of a user; `None` leaves it.
+/// An order, as users sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The order's id.
+    pub id: Uuid,
+    /// The user who placed it.
+    pub user_id: Uuid,
+    /// Whether it is placed, paid or shipped.
+    pub is_open: bool,
+    /// The order's version.
+    pub version: i64,
+}
+
+/// The changes of a user. `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// The new email address.
@@ -60,18 +76,18 @@ pub struct Changes {
     pub name: Option<String>,
 }
 
-/// A deactivated user cannot be changed.
+/// The error of a change: a deactivated user cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deactivated;
 
 impl User {
-    /// A new user.
+    /// The first version of a user.
     pub fn register(id: Uuid, email: String, name: String, now: DateTime<Utc>) -> Self {
         let now = now.trunc_subsecs(6);
         Self { id, email, name, status: Status::Active, created_at: now, updated_at: now, version: 1 }
     }
 
-    /// The user after `changes`; `None` if they change nothing.
+    /// The user after `changes`. `None` if the changes change nothing.
     ///
     /// # Errors
     /// If the user is deactivated.
@@ -87,12 +103,12 @@ impl User {
         Ok(Some(Self { email: email.clone(), name: name.clone(), ..self.next(now) }))
     }
 
-    /// The user in `status`; `None` if that is so already.
+    /// The user with `status`. `None` if the user has it already.
     pub fn with_status(&self, status: Status, now: DateTime<Utc>) -> Option<Self> {
         (self.status != status).then(|| Self { status, ..self.next(now) })
     }
 
-    /// The next version. Time never runs backwards within one user, whatever the clocks of two instances say.
+    /// The next version. Its time is never before the previous one's, even if another instance's clock is ahead.
     fn next(&self, now: DateTime<Utc>) -> Self {
         Self { updated_at: now.trunc_subsecs(6).max(self.updated_at), version: self.version + 1, ..self.clone() }
     }

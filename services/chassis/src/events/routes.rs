@@ -7,16 +7,21 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::Response;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::event::{CloudEvent, LoggedEvent, Position};
 use super::store::EventStore;
 use crate::http::cursor;
+use crate::http::document::{Reading, WithQuery, parameter};
 use crate::http::json::json;
-use crate::http::page::{Page, PageRequest, Place, next_link};
+use crate::http::limited::Whole;
+use crate::http::page::{Page, PageRequest, Paging, Place, next_link};
 use crate::http::path::Id;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::http::query::{Query, reject};
 
 /// The routes, for any service: `/<service>/{id}/events` and `/events`.
@@ -31,19 +36,11 @@ pub fn routes<E: EventStore, S: Clone + Send + Sync + 'static>(store: E) -> Open
 
 /// The history of one of them: its events, oldest first.
 #[utoipa::path(
-    get,
-    path = "/{id}/events",
-    tag = "events",
-    params(
-        ("id" = Uuid, Path),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page"),
-    ),
+    get, path = "/{id}/events", tag = "events", params(Id, Paging),
     responses(
-        (status = 200, body = Page<CloudEvent>, headers(("link" = String))),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
-        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+        (status = 200, body = Page<CloudEvent>, description = "A page of events.", headers(("link" = String))),
+        WithQuery,
+        Reading,
     )
 )]
 async fn get_history(State(log): State<Log>, id: Id, uri: Uri, query: Query) -> Result<Response, Problem> {
@@ -52,31 +49,13 @@ async fn get_history(State(log): State<Log>, id: Id, uri: Uri, query: Query) -> 
 
 /// The feed: the events of all of them, each once, in an order that never changes.
 #[utoipa::path(
-    get,
-    path = "/events",
-    tag = "events",
-    params(
-        (
-            "after" = Option<String>, Query,
-            description = "where to go on, from the Link header of the previous answer; without it, from the start",
-        ),
-        (
-            "from" = Option<String>, Query, pattern = "^end$",
-            description = "`end`: no events, but in Link the position behind all that are committed",
-        ),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
-        (
-            "wait" = Option<u32>, Query, minimum = 0, maximum = 30,
-            description = "seconds to hold the answer until there is an event",
-        ),
-    ),
+    get, path = "/events", tag = "events", params(FeedRequest),
     responses(
         (
             status = 200, body = Vec<CloudEvent>, content_type = "application/cloudevents-batch+json",
-            headers(("link" = String)),
+            description = "Events. `Link` has the cursor of the next events.", headers(("link" = String)),
         ),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
+        WithQuery,
     )
 )]
 async fn get_feed(State(log): State<Log>, uri: Uri, query: Query) -> Result<Response, Problem> {
@@ -138,6 +117,11 @@ async fn feed<E: EventStore>(store: &E, uri: Uri, mut query: Query) -> Result<Re
     Ok(response)
 }
 
+/// How many events a response has at most.
+type Limit = Whole<1, 1000>;
+/// How many seconds a response waits for the first event at most.
+type Wait = Whole<0, 30>;
+
 /// The parameters of the feed.
 struct FeedRequest {
     /// The position of the last event seen; `None` asks for the end only.
@@ -145,6 +129,20 @@ struct FeedRequest {
     limit: i64,
     /// How long to wait for the first event.
     wait: Duration,
+}
+
+impl IntoParams for FeedRequest {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let after = "where to go on, from the Link header of the previous response; without it, from the start";
+        let from = "`end`: no events, but in Link the position behind all that are committed";
+        let end = Schema::Object(ObjectBuilder::new().schema_type(Type::String).pattern(Some("^end$")).build());
+        vec![
+            parameter("after", ParameterIn::Query, after, String::schema()),
+            parameter("from", ParameterIn::Query, from, end),
+            parameter("limit", ParameterIn::Query, "how many events at most (default 100)", Limit::schema()),
+            parameter("wait", ParameterIn::Query, "seconds to wait until there is an event", Wait::schema()),
+        ]
+    }
 }
 
 impl FeedRequest {
@@ -162,8 +160,8 @@ impl FeedRequest {
             (Some(()), None) => None,
             (Some(()), Some(_)) => return Err(reject("from", "cannot be combined with `after`")),
         };
-        let limit = query.integer("limit", 1..=1000)?.unwrap_or(100).into();
-        let wait = query.integer("wait", 0..=30)?.unwrap_or(0);
-        Ok(Self { after, limit, wait: Duration::from_secs(wait.into()) })
+        let Whole(limit) = query.read::<Limit>("limit")?.unwrap_or(Whole(100));
+        let Whole(wait) = query.read::<Wait>("wait")?.unwrap_or(Whole(0));
+        Ok(Self { after, limit, wait: Duration::from_secs(wait.unsigned_abs()) })
     }
 }

@@ -1,11 +1,10 @@
-//! JSON bodies, read field by field so that every fault is reported at once, each with a pointer to its place.
+//! JSON bodies, read field by field so that one answer reports every fault with a pointer to its place.
 //!
-//! serde's derive stops at the first fault and knows no pointer, and a number too large for it passes as malformed JSON.
+//! serde's derive does less: it stops at the first fault, has no pointers, and calls a number that is too large malformed.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,19 +19,43 @@ use uuid::Uuid;
 
 use crate::http::path::parse_id;
 use crate::http::problem::{FieldError, Problem};
-use crate::http::text;
 
 /// The largest body read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send it.
+/// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// More faults than this help nobody.
+/// The most faults that one answer reports.
 const MAX_ERRORS: usize = 50;
 
-/// A request body that can be read from a JSON object.
+/// A type that can be read from a JSON object: see [`read_fields!`](crate::read_fields).
 pub trait FromObject: Sized {
-    /// Reads the fields; a fault is recorded in the object and yields `None`.
+    /// Reads the fields. A fault is recorded in the object and yields `None`.
     fn from_object(object: &mut Object<'_>) -> Option<Self>;
+}
+
+/// A type that can be read from a JSON value.
+pub trait FromValue: Sized {
+    /// Reads the value. A fault is recorded at its place in the body and yields `None`.
+    fn from_value(value: &Value<'_>) -> Option<Self>;
+}
+
+/// A field of an object: it may be left out if its type is an `Option`, but it is never null.
+pub trait Field: Sized {
+    /// Reads the field. A fault is recorded at its place in the body and yields `None`.
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self>;
+}
+
+/// Implements [`FromObject`] for a struct. It reads every field before it gives up, so that all faults are reported.
+#[macro_export]
+macro_rules! read_fields {
+    ($object:ident { $($field:ident),+ $(,)? }) => {
+        impl $crate::http::body::FromObject for $object {
+            fn from_object(object: &mut $crate::http::body::Object<'_>) -> Option<Self> {
+                $(let $field = $crate::http::body::Field::read(object, stringify!($field));)+
+                Some(Self { $($field: $field?),+ })
+            }
+        }
+    };
 }
 
 /// Extracts a JSON body: 415, 413, 400 or 422 if it cannot be read.
@@ -79,7 +102,8 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
     {
         return Ok(());
     }
-    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json");
+    let problem =
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON, with Content-Type: application/json");
     Err(if patch {
         let accepted = HeaderValue::from_static("application/merge-patch+json, application/json");
         problem.header(header::HeaderName::from_static("accept-patch"), accepted)
@@ -92,9 +116,9 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a body may have 64 KiB at most"))
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 64 KiB"))
         }
-        Ok(Err(_)) => Err(Problem::bad_request("the body broke off")),
+        Ok(Err(_)) => Err(Problem::bad_request("the connection ended before the body did")),
         Err(_elapsed) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds")),
     }
 }
@@ -105,8 +129,7 @@ fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
         .map_err(|error| Problem::bad_request(format!("the body is not well-formed JSON: {error}")))?;
     let errors = Errors::default();
     let value = Value { raw, pointer: String::new(), errors: &errors };
-    let read = value.object(T::from_object);
-    match (read, errors.0.into_inner()) {
+    match (T::from_value(&value), errors.0.into_inner()) {
         (Some(value), errors) if errors.is_empty() => Ok(value),
         (_, errors) => Err(Problem::invalid(errors)),
     }
@@ -118,13 +141,13 @@ struct Errors(RefCell<Vec<FieldError>>);
 /// One JSON value and its place in the body.
 #[derive(Debug)]
 pub struct Value<'a> {
-    raw: &'a RawValue,
+    pub(super) raw: &'a RawValue,
     pointer: String,
     errors: &'a Errors,
 }
 
 impl<'a> Value<'a> {
-    /// Records what is wrong here.
+    /// Records a fault of this value.
     pub fn reject<T>(&self, detail: impl Into<String>) -> Option<T> {
         let mut errors = self.errors.0.borrow_mut();
         if errors.len() < MAX_ERRORS {
@@ -133,19 +156,8 @@ impl<'a> Value<'a> {
         None
     }
 
-    /// A string of `length` characters, none of them a control character.
-    pub fn text(&self, length: RangeInclusive<usize>) -> Option<String> {
-        let text = self.string()?;
-        self.checked(&text, length)
-    }
-
-    /// The same, without the white space around it.
-    pub fn trimmed_text(&self, length: RangeInclusive<usize>) -> Option<String> {
-        let text = self.string()?;
-        self.checked(text.trim(), length)
-    }
-
-    fn string(&self) -> Option<Cow<'a, str>> {
+    /// The text of a string.
+    pub(super) fn string(&self) -> Option<Cow<'a, str>> {
         if !self.raw.get().starts_with('"') {
             return self.reject("must be a string");
         }
@@ -155,66 +167,9 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn checked(&self, text: &str, length: RangeInclusive<usize>) -> Option<String> {
-        match text::check(text, length) {
-            Ok(()) => Some(text.to_owned()),
-            Err(detail) => self.reject(detail),
-        }
-    }
-
-    /// A whole number in `range`; `1.0` is one.
-    pub fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
-        let text = self.raw.get();
-        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
-            return self.reject("must be a whole number");
-        }
-        let exact = text.parse::<i64>().ok();
-        // Beyond 2^53 a float is no exact number, and no range here reaches that far.
-        #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 53 bits fits")]
-        let rounded = || text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 2f64.powi(53)).map(|n| n as i64);
-        match exact.or_else(rounded) {
-            Some(number) if range.contains(&number) => Some(number),
-            _ => self.reject(format!("must be a whole number from {} to {}", range.start(), range.end())),
-        }
-    }
-
-    /// A UUID.
-    pub fn id(&self) -> Option<Uuid> {
-        let text = self.string()?;
-        match parse_id(&text) {
-            Some(id) => Some(id),
-            None => self.reject("must be a UUID such as 0198c0de-0000-7000-8000-000000000000"),
-        }
-    }
-
-    /// An array of `length` elements.
-    pub fn array<T>(&self, length: RangeInclusive<usize>, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
-        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(self.raw.get()) else {
-            return self.reject("must be an array");
-        };
-        if !length.contains(&elements.len()) {
-            return self.reject(format!("must have {} to {} elements", length.start(), length.end()));
-        }
-        let values = elements.into_iter().enumerate().map(|(index, raw)| {
-            let pointer = format!("{}/{index}", self.pointer);
-            read(&Value { raw, pointer, errors: self.errors })
-        });
-        // Collected twice, so that the faults of all elements are recorded and not only the first's.
-        values.collect::<Vec<Option<T>>>().into_iter().collect()
-    }
-
-    /// An object with no other fields than those that `read` asks for.
-    pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> Option<T>) -> Option<T> {
-        let Ok(Fields(fields)) = serde_json::from_str(self.raw.get()) else {
-            let named = self.raw.get().starts_with('{');
-            return self.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
-        };
-        let mut object = Object { fields, pointer: self.pointer.clone(), errors: self.errors };
-        let value = read(&mut object);
-        for (name, raw) in &object.fields {
-            object.value(name, raw).reject::<()>("is not a known field, or stands here twice");
-        }
-        value
+    /// The value of an element or a field of this one.
+    pub(super) fn child(&self, name: impl fmt::Display, raw: &'a RawValue) -> Self {
+        Value { raw, pointer: format!("{}/{name}", self.pointer), errors: self.errors }
     }
 }
 
@@ -226,23 +181,47 @@ pub struct Object<'a> {
     errors: &'a Errors,
 }
 
-impl<'a> Object<'a> {
-    /// Reads a field that must be there.
-    pub fn required<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
-        match self.take(name) {
-            Some(value) => read(&value),
-            None => self.value(name, RawValue::NULL).reject("is missing"),
+impl<T: FromValue> Field for T {
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+        match object.take(name) {
+            Some(value) => T::from_value(&value),
+            None => object.value(name, RawValue::NULL).reject("is missing"),
         }
     }
+}
 
-    /// Reads a field that may be left out, but not be null: `Some(None)` if it is left out.
-    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<Option<T>> {
-        match self.take(name) {
-            Some(value) => read(&value).map(Some),
+impl<T: FromValue> Field for Option<T> {
+    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+        match object.take(name) {
+            Some(value) => T::from_value(&value).map(Some),
             None => Some(None),
         }
     }
+}
 
+impl<T: FromObject> FromValue for T {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let Ok(Fields(fields)) = serde_json::from_str(value.raw.get()) else {
+            let named = value.raw.get().starts_with('{');
+            return value.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
+        };
+        let mut object = Object { fields, pointer: value.pointer.clone(), errors: value.errors };
+        let read = T::from_object(&mut object);
+        for (name, raw) in &object.fields {
+            object.value(name, raw).reject::<()>("is unknown, or stands twice");
+        }
+        read
+    }
+}
+
+impl FromValue for Uuid {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let text = value.string()?;
+        parse_id(&text).or_else(|| value.reject("must be a UUID such as 0198c0de-0000-7000-8000-000000000000"))
+    }
+}
+
+impl<'a> Object<'a> {
     fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let index = self.fields.iter().position(|(field, _)| field == name)?;
         let (_, raw) = self.fields.remove(index);
@@ -255,7 +234,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The fields of an object in their order, the same name twice included.
+/// The fields of an object in their order. A name that stands twice is kept twice.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -282,6 +261,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// A string, borrowed where it holds no escape.
+/// A string, borrowed if it holds no escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,20 +1,33 @@
 //! Conditional requests, RFC 9110 §13: entity tags, `If-Match`, `If-None-Match`.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, PartialSchema};
+
+use crate::http::document::parameter;
 
 /// The entity tag of a version.
 pub fn etag(version: impl std::fmt::Display) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// Whether `If-None-Match` names the tag `current` (with its quotes), by weak comparison. If so, the client is up to date.
+/// The header `If-None-Match` in the OpenAPI document.
+#[derive(Debug)]
+pub enum IfNoneMatch {}
+
+impl IntoParams for IfNoneMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![parameter("if-none-match", ParameterIn::Header, "the ETag that the client has", String::schema())]
+    }
+}
+
+/// Whether `If-None-Match` names the tag `current`, with its quotes, by weak comparison.
 pub fn none_match_names(headers: &HeaderMap, current: &HeaderValue) -> bool {
     let Ok(current) = current.to_str() else { return false };
-    // A header may contain any bytes. Bytes that are not a tag match nothing.
     tags(headers, &header::IF_NONE_MATCH).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == current)
 }
 
-/// The condition on the current version that a request makes.
+/// The header `If-Match`: which version the client expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IfMatch(Option<Vec<String>>);
 
@@ -26,14 +39,12 @@ impl IfMatch {
         Self(tags)
     }
 
-    /// Whether the request may act on `version`: it has no condition, accepts any version, or names this one, by strong
-    /// comparison.
+    /// Whether the request may change `version`: the header is missing, is `*`, or names this version by strong comparison.
     pub fn allows(&self, version: i64) -> bool {
         self.allows_by(version, |opaque| Some(opaque))
     }
 
-    /// The same where the representation contains another entity: only the part of the tag `"7-3"` before the hyphen is
-    /// compared.
+    /// [`IfMatch::allows`] for a tag of two versions such as `"7-3"`. Only the part before the hyphen is compared.
     pub fn allows_first_part(&self, version: i64) -> bool {
         self.allows_by(version, |opaque| opaque.split('-').next())
     }
@@ -48,7 +59,13 @@ impl IfMatch {
     }
 }
 
-/// The tags of a header, which may be repeated. A comma inside a tag would split it, but the services' tags have none.
+impl IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![parameter("if-match", ParameterIn::Header, "the ETag that the client has read", String::schema())]
+    }
+}
+
+/// The tags of a header, which may stand several times. No tag of ours holds a comma.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)

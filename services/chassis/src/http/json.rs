@@ -1,15 +1,21 @@
-//! JSON answers.
+//! JSON responses.
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// Holds most answers, so that they are written without growing, in bytes.
+/// Bytes that hold most responses, so that their buffer does not grow.
 const CAPACITY: usize = 1024;
 
-/// The answer 200 with this body.
+/// The response 200 with this body.
 pub fn json(body: &impl Serialize) -> Response {
     let mut bytes = Vec::with_capacity(CAPACITY);
-    serde_json::to_writer(&mut bytes, body).expect("what services answer is JSON, and memory takes it");
+    serde_json::to_writer(&mut bytes, body).expect("a response is JSON, and writing to memory does not fail");
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+}
+
+/// The response 201 for what is found at `path` from now on.
+pub fn created(path: &str, body: impl IntoResponse) -> Response {
+    let location = HeaderValue::from_str(path).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response()
 }

@@ -3,7 +3,9 @@
 pub mod body;
 pub mod conditional;
 pub mod cursor;
+pub mod document;
 pub mod json;
+pub mod limited;
 pub mod operations;
 pub mod page;
 pub mod path;
@@ -12,4 +14,3 @@ pub mod query;
 pub mod request;
 pub mod router;
 pub mod serve;
-pub mod text;

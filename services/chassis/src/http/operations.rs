@@ -56,8 +56,13 @@ pub fn routes<S: Clone + Send + Sync + 'static>(operations: Operations) -> OpenA
     OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics)).with_state(operations)
 }
 
-/// Whether the process serves requests.
-#[utoipa::path(get, path = "/health/live", tag = "operations", responses((status = 200, body = Health)))]
+/// Is the process serving?
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operations",
+    responses((status = 200, body = Health, description = "The process serves."))
+)]
 async fn live() -> axum::Json<Health> {
     Health::ok(&[])
 }
@@ -68,8 +73,13 @@ async fn live() -> axum::Json<Health> {
     path = "/health/ready",
     tag = "operations",
     responses(
-        (status = 200, body = Health),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 200, body = Health, description = "The database answers and has the schema that this version needs."),
+        (
+            status = 503,
+            body = ProblemBody<'_>,
+            content_type = "application/problem+json",
+            description = "The database does not answer or lacks a migration. `detail` says which."
+        ),
     )
 )]
 async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health>, Problem> {
@@ -82,7 +92,7 @@ async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health
     get,
     path = "/metrics",
     tag = "operations",
-    responses((status = 200, body = String, content_type = "text/plain"))
+    responses((status = 200, body = String, content_type = "text/plain", description = "The metrics."))
 )]
 async fn metrics(State(operations): State<Operations>) -> Response {
     (operations.gauges)();

@@ -1,33 +1,48 @@
-//! Keyset pages of lists.
+//! Pages of lists. A page starts after the last item of the previous page, so new items do not shift it.
 
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::Response;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::http::cursor;
+use crate::http::document::parameter;
 use crate::http::json::json;
+use crate::http::limited::Whole;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 
-/// Items of a page if the client does not say.
-const DEFAULT_LIMIT: u32 = 20;
-/// Items of a page at most.
-const MAX_LIMIT: u32 = 100;
+/// How many items a page has at most.
+type Limit = Whole<1, 100>;
+/// The limit if the client does not set one.
+const DEFAULT_LIMIT: Limit = Whole(20);
 
-/// Which page of a list is asked for.
+/// The page of a list that a client asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest<P> {
-    /// The place of the last item seen, if any.
+    /// The place of the last item that the client has seen.
     pub after: Option<P>,
-    /// How many items at most.
-    pub limit: u32,
+    limit: Limit,
 }
 
-/// A place in a list: what its order is made of.
+/// The parameters that [`PageRequest::read`] reads, in the OpenAPI document.
+#[derive(Debug)]
+pub enum Paging {}
+
+impl IntoParams for Paging {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            parameter("limit", ParameterIn::Query, "how many items at most (default 20)", Limit::schema()),
+            parameter("cursor", ParameterIn::Query, "`next_cursor` of the previous page", String::schema()),
+        ]
+    }
+}
+
+/// A place in a list: the values that its order compares.
 pub trait Place: Sized {
-    /// Writes it.
+    /// Writes the place as bytes.
     fn to_bytes(&self) -> Vec<u8>;
     /// Reads what [`Place::to_bytes`] wrote.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
@@ -43,7 +58,7 @@ impl Place for Uuid {
     }
 }
 
-/// A version within a history.
+/// A version in a history.
 impl Place for i64 {
     fn to_bytes(&self) -> Vec<u8> {
         self.to_be_bytes().to_vec()
@@ -60,7 +75,7 @@ impl<P: Place> PageRequest<P> {
     /// # Errors
     /// 400 for a limit out of range, and for a cursor that was not issued for `list`.
     pub fn read(list: &str, query: &mut Query) -> Result<Self, Problem> {
-        let limit = query.integer("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+        let limit = query.read("limit")?.unwrap_or(DEFAULT_LIMIT);
         let after = query.optional("cursor", |text| {
             let place = cursor::decode(list, text).and_then(|bytes| P::from_bytes(&bytes));
             place.ok_or("was not issued by this list: take it from `next_cursor` as it is".into())
@@ -68,14 +83,14 @@ impl<P: Place> PageRequest<P> {
         Ok(Self { after, limit })
     }
 
-    /// The number of rows to fetch: one more than shown, to see whether there is a next page.
+    /// The number of rows to fetch: one more than the page shows, which says whether there is a next page.
     pub fn rows(&self) -> i64 {
-        i64::from(self.limit) + 1
+        self.limit.0 + 1
     }
 
     /// Makes the page from [`Self::rows`] rows of `list`.
     pub fn page<T>(&self, list: &str, mut items: Vec<T>, place: impl Fn(&T) -> P) -> Page<T> {
-        let limit = self.limit as usize;
+        let limit = self.limit.0 as usize;
         let more = items.len() > limit;
         items.truncate(limit);
         let next_cursor = match items.last() {
@@ -89,15 +104,22 @@ impl<P: Place> PageRequest<P> {
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// The items.
+    /// In the order of the list.
     pub items: Vec<T>,
-    /// Where the next page starts; null on the last one.
+    /// The cursor of the next page; null on the last page.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The page with each item changed by `change`.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(change).collect(), next_cursor: self.next_cursor }
+    }
+}
+
 impl<T: Serialize> Page<T> {
-    /// The answer, with a `Link` to the next page of the list at `uri`.
+    /// The response, with a `Link` to the next page of the list at `uri`.
     pub fn respond(&self, uri: &Uri) -> Response {
         let mut response = json(self);
         if let Some(cursor) = &self.next_cursor {
@@ -107,7 +129,7 @@ impl<T: Serialize> Page<T> {
     }
 }
 
-/// A `Link` header to `uri` with the parameter `name` replaced by `value`, which also takes the place of `from`.
+/// A `Link` header to `uri` with the parameter `name` set to `value`. It drops the parameter `from`.
 pub fn next_link(uri: &Uri, name: &str, value: &str) -> HeaderValue {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for (parameter, present) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {

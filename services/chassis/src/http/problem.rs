@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 /// What is wrong with one field of a request's body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where in the body, as an RFC 6901 JSON pointer.
+    /// The field's place in the body, as an RFC 6901 JSON pointer.
     #[schema(example = "/items/0/quantity")]
     pub pointer: String,
-    /// What is wrong there and what would be right.
+    /// What the field must be.
     pub detail: String,
 }
 
@@ -22,28 +22,28 @@ pub struct FieldError {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
-    /// `urn:problem-type:<name>`, or `about:blank` where the status says it all.
+    /// `urn:problem-type:<name>`, or `about:blank` if the status says enough.
     #[schema(value_type = String)]
     r#type: Cow<'a, str>,
     /// The kind of problem, in words.
     title: &'a str,
     /// The HTTP status.
     status: u16,
-    /// What happened this time and what to do.
+    /// What happened to this request, and what to do.
     #[schema(value_type = String)]
     detail: &'a str,
     /// The path of the request.
     instance: &'a str,
-    /// The fields at fault, where the body was.
+    /// The faulty fields of the request's body.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(value_type = Vec<FieldError>, required = false)]
     errors: &'a [FieldError],
 }
 
-/// The cause of a 5xx answer: for the log, never for the client.
+/// The cause of a 5xx response. The log gets it, the client does not.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// An error on its way to the client. [`crate::http::request`] writes the body, since it knows the request, and logs the cause.
+/// An error for the client. [`crate::http::request`] knows the request: it writes the body and logs the cause.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Parts>);
 
@@ -59,7 +59,7 @@ struct Parts {
 }
 
 impl Problem {
-    /// A problem that its status names well enough.
+    /// A problem without a type of its own: its status says enough.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Parts {
             status,
@@ -72,7 +72,7 @@ impl Problem {
         }))
     }
 
-    /// Gives it a type of its own: `urn:problem-type:<name>`.
+    /// Sets the type `urn:problem-type:<name>` and its title.
     #[must_use]
     pub fn typed(mut self, name: &'static str, title: &'static str) -> Self {
         self.0.name = Some(name);
@@ -80,7 +80,7 @@ impl Problem {
         self
     }
 
-    /// Says more exactly what happened.
+    /// Replaces the detail.
     #[must_use]
     pub fn detailed(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = detail.into();
@@ -94,7 +94,7 @@ impl Problem {
         self
     }
 
-    /// Adds what to log.
+    /// Adds the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.cause = Some(Arc::new(cause));
@@ -118,23 +118,25 @@ impl Problem {
 
     /// 412: `If-Match` does not match.
     pub fn precondition_failed() -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, "it has changed: read it again and send its present ETag in If-Match")
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "the ETag in If-Match is outdated: read the resource again and send its present ETag",
+        )
     }
 
-    /// 422: the body is well-formed, but these fields are not right.
+    /// 422: the body is well-formed, but these fields are invalid.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let mut problem =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is not right in the places that `errors` lists");
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is invalid: `errors` lists the fields");
         problem.0.errors = errors;
         problem
     }
 
     /// 500: a bug.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; the request id leads to the cause in its log")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed: its log has the cause under this request id")
     }
 
-    /// 503: trying again after a second may help.
+    /// 503: a retry after a second may succeed.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::http::document::merge_descriptions;
 use crate::http::request::RequestLayer;
 
 /// The router of a service with these routes.
@@ -16,6 +17,7 @@ pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, stat
     crate::metrics::recorder();
     let (router, document) = routes.split_for_parts();
     let mut document = serde_json::to_value(&document).expect("an OpenAPI document is JSON");
+    merge_descriptions(&mut document);
     close_request_bodies(&mut document);
     let document = Bytes::from(document.to_string());
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];

@@ -1,12 +1,10 @@
 //! Customers by gRPC: `users.v1.Users`, one or a batch.
 
-use std::collections::HashMap;
-
 use chassis::remote::{Grpc, RemoteError};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{BATCH, Customer};
+use crate::domain::Customer;
 use proto::users_client::UsersClient;
 use proto::{BatchGetUsersRequest, GetUserRequest, Status, User};
 
@@ -15,7 +13,7 @@ mod proto {
     tonic::include_proto!("users.v1");
 }
 
-/// The user, if there is one.
+/// The user with this id.
 pub(super) async fn find_one(users: &Grpc, id: Uuid) -> Result<Option<Customer>, RemoteError> {
     let found = users.call(|channel, request| async move {
         let message = GetUserRequest { id: id.to_string() };
@@ -28,21 +26,15 @@ pub(super) async fn find_one(users: &Grpc, id: Uuid) -> Result<Option<Customer>,
     }
 }
 
-/// Those of the users that exist.
-pub(super) async fn find_all(users: &Grpc, ids: &[Uuid]) -> Result<HashMap<Uuid, Customer>, RemoteError> {
-    let mut found = HashMap::new();
-    for batch in ids.chunks(BATCH) {
-        let ids: Vec<String> = batch.iter().map(Uuid::to_string).collect();
-        let answer = users.call(|channel, request| {
-            let message = BatchGetUsersRequest { ids: ids.clone() };
-            async move { UsersClient::new(channel).batch_get_users(request.map(|()| message)).await }
-        });
-        for user in answer.await?.map_err(|status| users.unexpected(&status))?.users {
-            let customer = read(users, user)?;
-            found.insert(customer.id, customer);
-        }
-    }
-    Ok(found)
+/// The users among these who exist.
+pub(super) async fn find_batch(users: &Grpc, ids: &[Uuid]) -> Result<Vec<Customer>, RemoteError> {
+    let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+    let answer = users.call(|channel, request| {
+        let message = BatchGetUsersRequest { ids: ids.clone() };
+        async move { UsersClient::new(channel).batch_get_users(request.map(|()| message)).await }
+    });
+    let answer = answer.await?.map_err(|status| users.unexpected(&status))?;
+    answer.users.into_iter().map(|user| read(users, user)).collect()
 }
 
 fn read(users: &Grpc, user: User) -> Result<Customer, RemoteError> {
@@ -50,7 +42,7 @@ fn read(users: &Grpc, user: User) -> Result<Customer, RemoteError> {
     let status = match user.status() {
         Status::Active => "active",
         Status::Deactivated => "deactivated",
-        Status::Unspecified => return Err(users.unreadable(format!("{} is no status", user.status))),
+        Status::Unspecified => return Err(users.unreadable(format!("{} is not a status", user.status))),
     };
     Ok(Customer { id, name: user.name, status: status.to_owned(), version: user.version })
 }

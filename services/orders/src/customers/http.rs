@@ -1,15 +1,13 @@
 //! Customers by HTTP: `GET /users/{id}`, and `GET /users?id=…&id=…` for a page of orders.
 
-use std::collections::HashMap;
-
 use axum::http::StatusCode;
 use chassis::remote::{Http, RemoteError};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{BATCH, Customer};
+use crate::domain::Customer;
 
-/// What orders reads of a user; fields it does not know are none of its business.
+/// The fields that orders reads of a user. Unknown fields are ignored.
 #[derive(Deserialize)]
 pub(super) struct User {
     id: Uuid,
@@ -29,7 +27,7 @@ impl From<User> for Customer {
     }
 }
 
-/// The user, if there is one.
+/// The user with this id.
 pub(super) async fn find_one(users: &Http, id: Uuid) -> Result<Option<Customer>, RemoteError> {
     let answer = users.get(&format!("/users/{id}")).await?;
     match answer.status {
@@ -39,16 +37,12 @@ pub(super) async fn find_one(users: &Http, id: Uuid) -> Result<Option<Customer>,
     }
 }
 
-/// Those of the users that exist.
-pub(super) async fn find_all(users: &Http, ids: &[Uuid]) -> Result<HashMap<Uuid, Customer>, RemoteError> {
-    let mut found = HashMap::new();
-    for batch in ids.chunks(BATCH) {
-        let ids: Vec<String> = batch.iter().map(|id| format!("id={id}")).collect();
-        let answer = users.get(&format!("/users?{}", ids.join("&"))).await?;
-        if answer.status != StatusCode::OK {
-            return Err(answer.unexpected());
-        }
-        found.extend(answer.json::<Page>()?.items.into_iter().map(|user| (user.id, user.into())));
+/// The users among these who exist.
+pub(super) async fn find_batch(users: &Http, ids: &[Uuid]) -> Result<Vec<Customer>, RemoteError> {
+    let ids: Vec<String> = ids.iter().map(|id| format!("id={id}")).collect();
+    let answer = users.get(&format!("/users?{}", ids.join("&"))).await?;
+    match answer.status {
+        StatusCode::OK => Ok(answer.json::<Page>()?.items.into_iter().map(Customer::from).collect()),
+        _ => Err(answer.unexpected()),
     }
-    Ok(found)
 }

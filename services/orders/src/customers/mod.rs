@@ -1,4 +1,4 @@
-//! The port to users: who are an order's customers, and may they order?
+//! The port to users: it finds the customers of orders, and decides whether a user may order.
 
 mod grpc;
 mod http;
@@ -6,111 +6,125 @@ mod remote;
 pub mod replica;
 mod shadow;
 
+use chassis::events::LoggedEvent;
 use chassis::remote::Remote;
+use chrono::{DateTime, Utc};
 use clap::ValueEnum;
+use shared_db::{Database, DatabaseError, run};
 use uuid::Uuid;
 
+use crate::db::customers::{find_customer, store_customers};
+use crate::db::events::events_until;
+use crate::db::orders::{self, Filter, IdempotencyKey, Placed};
+use crate::db::rows::Found;
+use crate::domain::{Customer, Lookup, Order};
 use crate::error::Error;
+use crate::events::Announcement;
 pub use remote::Users;
 use shadow::Shadow;
-
-/// Users that one call may ask for.
-const BATCH: usize = 100;
 
 /// The dial `CUSTOMERS_VIA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// The published view `customers` in the service's own database: joined in the statement that reads the order, and
-    /// guarding the one that places it.
+    /// The published view `customers` in the service's own database. Statements that read orders join it, and a trigger
+    /// checks it when an order is placed.
     Local,
-    /// The users service, asked by HTTP: after an order was read, and before one is placed.
+    /// The users service, called by HTTP after an order is read and before an order is placed.
     Http,
-    /// The same, asked by gRPC.
+    /// The users service, called by gRPC at the same points.
     Grpc,
 }
 
 /// The dial `CUSTOMERS_SHADOW`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ShadowVia {
-    /// The users service, asked by HTTP.
+    /// The users service, called by HTTP.
     Http,
-    /// The users service, asked by gRPC.
+    /// The users service, called by gRPC.
     Grpc,
 }
 
-/// Who placed an order, as orders sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Customer {
-    /// The user's id.
-    pub id: Uuid,
-    /// The user's name.
-    pub name: String,
-    /// `active` or `deactivated`.
-    pub status: String,
-    /// The user's version.
-    pub version: i64,
-}
-
-/// What is known of an order's customer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// Who it is.
-    Found(Customer),
-    /// There is no such user.
-    Unknown,
-    /// Users cannot be asked at this moment.
-    Unavailable,
-}
-
-impl From<Option<Customer>> for Lookup {
-    fn from(customer: Option<Customer>) -> Self {
-        customer.map_or(Self::Unknown, Self::Found)
-    }
-}
-
-/// The port as the dials have set it.
+/// The port, as the dials set it. It runs the statements that may join the view.
 #[derive(Debug, Clone)]
 pub struct Customers {
-    /// Asked in any case when the view has not heard of a user yet.
+    /// Called under every dial for a user whom the view does not have yet.
     users: Users,
     in_view: bool,
     shadow: Option<Shadow>,
 }
 
 impl Customers {
-    /// The port by the view. Users itself is asked only where that is a replica which has not heard of somebody yet.
+    /// The port that reads the view. It calls users only for a user whom a replica behind the view does not have yet.
     pub fn local(users: Users) -> Self {
         Self { users, in_view: true, shadow: None }
     }
 
-    /// The port by calls to users.
+    /// The port that calls users.
     pub fn remote(users: Users) -> Self {
         Self { users, in_view: false, shadow: None }
     }
 
-    /// Compares the answers with what another way to users gives.
+    /// Compares the view with what `users` says.
     #[must_use]
     pub fn shadowed_by(self, users: Users) -> Self {
         Self { shadow: Some(Shadow::new(users)), ..self }
     }
 
-    /// Whether statements on orders join the view `customers`.
-    pub fn in_view(&self) -> bool {
-        self.in_view
-    }
-
-    /// The neighbours that are asked.
+    /// The services that the port calls.
     pub fn remotes(&self) -> Vec<Remote> {
         let users = (!self.in_view).then(|| self.users.remote());
         users.into_iter().chain(self.shadow.as_ref().map(Shadow::remote)).cloned().collect()
     }
 
-    /// The customer of an order that was read; `joined` is what its statement found.
+    /// The order with this id. [`Customers::of`] completes it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find_order(&self, database: &Database, id: Uuid) -> Result<Option<Found>, DatabaseError> {
+        run!(database, connection => orders::find_order(connection, id, self.in_view)).await
+    }
+
+    /// The newest `limit` orders that are older than `before`. [`Customers::of_all`] completes them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn list_orders(
+        &self,
+        database: &Database,
+        filter: Filter,
+        before: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Found>, DatabaseError> {
+        run!(database, connection => orders::list_orders(connection, filter, before, limit, self.in_view)).await
+    }
+
+    /// The order that was placed with this idempotency key, and the hash of the request that placed it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find_replay(&self, database: &Database, key: &str) -> Result<Option<(Found, Vec<u8>)>, DatabaseError> {
+        run!(database, connection => orders::find_replay(connection, key, self.in_view)).await
+    }
+
+    /// An order's events up to `moment`, oldest first, and what the join found of its present customer.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn events_until(
+        &self,
+        database: &Database,
+        order_id: Uuid,
+        moment: DateTime<Utc>,
+    ) -> Result<(Vec<LoggedEvent>, Option<Customer>), DatabaseError> {
+        run!(database, connection => events_until(connection, order_id, moment, self.in_view)).await
+    }
+
+    /// Completes an order with its customer; `joined` is what its statement found.
     pub async fn of(&self, user_id: Uuid, joined: Option<Customer>) -> Lookup {
         self.of_all(vec![(user_id, joined)]).await.pop().unwrap_or(Lookup::Unavailable)
     }
 
-    /// The customers of a page of orders, in the same order, in one call at most.
+    /// [`Customers::of`] for a page of orders, in their order, by one call of users at most.
     pub async fn of_all(&self, orders: Vec<(Uuid, Option<Customer>)>) -> Vec<Lookup> {
         if !self.in_view {
             return self.users.find(&orders.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await;
@@ -121,19 +135,43 @@ impl Customers {
         orders.into_iter().map(|(_, joined)| joined.into()).collect()
     }
 
-    /// The customer of an order that was just placed: whom [`Customers::admit`] found, or the statement.
-    pub fn of_placed(&self, user_id: Uuid, admitted: Option<Customer>, joined: Option<Customer>) -> Option<Customer> {
-        if let Some(shadow) = &self.shadow {
-            shadow.compare(&[(user_id, joined.clone())]);
-        }
-        admitted.or(joined)
-    }
-
-    /// Asks whether the user may order, before a statement is sent; `None` if the statement itself will ask.
+    /// Places an order for a user who may order: inserts the order and its event.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::UserDeactivated`], [`Error::CustomersUnavailable`].
-    pub async fn admit(&self, user_id: Uuid) -> Result<Option<Customer>, Error> {
+    /// [`Error::UnknownUser`], [`Error::UserDeactivated`], [`Error::CustomersUnavailable`], and the database's.
+    pub async fn place(
+        &self,
+        database: &Database,
+        order: &Order,
+        announcement: &Announcement,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Placed, Error> {
+        let admitted = self.admit(order.user_id).await?;
+        let insert =
+            || run!(database, connection => orders::insert_order(connection, order, announcement, key, self.in_view));
+        let placed = match insert().await.map_err(Error::from) {
+            Err(Error::CustomerNotKnownYet) => {
+                self.introduce(database, order.user_id, admitted.clone()).await?;
+                insert().await?
+            }
+            placed => placed?,
+        };
+        let joined = match placed {
+            Placed::KeyUsed => return Ok(Placed::KeyUsed),
+            // The rule has found the user. The join has not: it sees only what was committed before its statement began.
+            Placed::New(None) if self.in_view => {
+                run!(database, connection => find_customer(connection, order.user_id)).await?
+            }
+            Placed::New(joined) => joined,
+        };
+        if let Some(shadow) = &self.shadow {
+            shadow.compare(&[(order.user_id, joined.clone())]);
+        }
+        Ok(Placed::New(admitted.or(joined)))
+    }
+
+    /// Asks users whether the user may order. `None` under the dial `local`, where the statement itself checks that.
+    async fn admit(&self, user_id: Uuid) -> Result<Option<Customer>, Error> {
         if self.in_view {
             return Ok(None);
         }
@@ -143,11 +181,16 @@ impl Customers {
         }
     }
 
-    /// Asks users who this is.
-    ///
-    /// # Errors
-    /// [`Error::UnknownUser`], [`Error::CustomersUnavailable`].
-    pub async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {
+    /// Inserts a user into the replica whose first event has not arrived yet.
+    async fn introduce(&self, database: &Database, user_id: Uuid, admitted: Option<Customer>) -> Result<(), Error> {
+        let customers = [match admitted {
+            Some(customer) => customer,
+            None => self.ask(user_id).await?,
+        }];
+        Ok(run!(database, connection => store_customers(connection, &customers)).await?)
+    }
+
+    async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {
         self.users.find_one(user_id).await?.ok_or(Error::UnknownUser)
     }
 }

@@ -1,33 +1,37 @@
-//! The users service, asked by one protocol or the other.
+//! The users service, called by HTTP or by gRPC.
 
 use std::collections::HashMap;
 
 use chassis::remote::{self, BaseUrl, Limits, Remote, RemoteError};
 use uuid::Uuid;
 
-use super::{Customer, Lookup, grpc, http};
+use super::{grpc, http};
+use crate::domain::{Customer, Lookup};
+
+/// How many users one call may ask for.
+const BATCH: usize = 100;
 
 /// The users service.
 #[derive(Debug, Clone)]
 pub enum Users {
-    /// Asked by HTTP.
+    /// Called by HTTP.
     Http(remote::Http),
-    /// Asked by gRPC.
+    /// Called by gRPC.
     Grpc(remote::Grpc),
 }
 
 impl Users {
-    /// The service at `url`, asked by HTTP.
+    /// The service at `url`, called by HTTP.
     pub fn http(url: &BaseUrl, limits: Limits) -> Self {
         Self::Http(remote::Http::new("users", url, limits))
     }
 
-    /// The service at `url`, asked by gRPC.
+    /// The service at `url`, called by gRPC.
     pub fn grpc(url: &BaseUrl, limits: Limits) -> Self {
         Self::Grpc(remote::Grpc::new("users-grpc", url, limits))
     }
 
-    /// The guard of the calls.
+    /// The circuit breaker and the retries around the calls.
     pub(super) fn remote(&self) -> &Remote {
         match self {
             Self::Http(users) => users.remote(),
@@ -35,7 +39,7 @@ impl Users {
         }
     }
 
-    /// The user, if there is one.
+    /// The user with this id.
     pub(super) async fn find_one(&self, id: Uuid) -> Result<Option<Customer>, RemoteError> {
         match self {
             Self::Http(users) => http::find_one(users, id).await,
@@ -43,25 +47,32 @@ impl Users {
         }
     }
 
-    /// Those of the users that exist.
+    /// The users among these who exist, by id.
     pub(super) async fn find_all(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Customer>, RemoteError> {
         let mut distinct = ids.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        match (self, &*distinct) {
-            (_, [id]) => Ok(self.find_one(*id).await?.map(|user| (user.id, user)).into_iter().collect()),
-            (Self::Http(users), ids) => http::find_all(users, ids).await,
-            (Self::Grpc(users), ids) => grpc::find_all(users, ids).await,
+        if let [id] = *distinct {
+            return Ok(self.find_one(id).await?.map(|user| (user.id, user)).into_iter().collect());
         }
+        let mut found = HashMap::new();
+        for batch in distinct.chunks(BATCH) {
+            let users = match self {
+                Self::Http(users) => http::find_batch(users, batch).await?,
+                Self::Grpc(users) => grpc::find_batch(users, batch).await?,
+            };
+            found.extend(users.into_iter().map(|user| (user.id, user)));
+        }
+        Ok(found)
     }
 
-    /// What is known of each of these users, in the order given.
+    /// What is known about each of these users, in the order of `ids`.
     pub(super) async fn find(&self, ids: &[Uuid]) -> Vec<Lookup> {
         match self.find_all(ids).await {
             Ok(found) => ids.iter().map(|id| found.get(id).cloned().into()).collect(),
             Err(error) => {
                 let error = chassis::error::chain(&error);
-                tracing::warn!(error, "orders are shown without their customers");
+                tracing::warn!(error, "users does not answer: orders are shown without their customers");
                 ids.iter().map(|_| Lookup::Unavailable).collect()
             }
         }

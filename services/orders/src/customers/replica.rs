@@ -12,9 +12,9 @@ use serde::Deserialize;
 use shared_db::{alone, run};
 use uuid::Uuid;
 
-use super::Customer;
 use crate::App;
 use crate::db::customers as db;
+use crate::domain::Customer;
 use crate::domain::Event;
 use crate::error::Error;
 use crate::step::take_step;

@@ -1,12 +1,12 @@
-//! Compares what the view says with what the users service says. The dial is turned when this has found nothing for long
-//! enough.
+//! Compares the view with what the users service says. Turn the dial once this has found no difference for long enough.
 
 use chassis::remote::{Comparisons, Remote};
 use uuid::Uuid;
 
-use super::{Customer, Users};
+use super::remote::Users;
+use crate::domain::Customer;
 
-/// The other way, and how much of it is in use.
+/// The other way to users, and the comparisons that are running.
 #[derive(Debug, Clone)]
 pub(super) struct Shadow {
     other: Users,
@@ -22,7 +22,7 @@ impl Shadow {
         self.other.remote()
     }
 
-    /// Starts a comparison, unless too many are under way, and returns at once.
+    /// Starts a comparison in the background, unless too many are running.
     pub(super) fn compare(&self, orders: &[(Uuid, Option<Customer>)]) {
         let (shadow, orders) = (self.clone(), orders.to_vec());
         self.comparisons.start(async move { shadow.compare_now(&orders).await });
@@ -36,7 +36,7 @@ impl Shadow {
         };
         for (id, local) in orders {
             match (local, found.get(id)) {
-                // Changed between the two looks.
+                // The user changed between the two reads.
                 (Some(local), Some(remote)) if remote.version > local.version => self.comparisons.count("newer", 1),
                 (local, remote) if local.as_ref() == remote => self.comparisons.count("equal", 1),
                 (local, remote) => {

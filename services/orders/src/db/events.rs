@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::rows::customer;
 use crate::App;
-use crate::customers::Customer;
+use crate::domain::Customer;
 use crate::error::Error;
 
 chassis::event_store!(App, run, Error, "order", "orders");

@@ -4,4 +4,4 @@ pub mod customers;
 pub mod events;
 pub mod orders;
 pub mod rebuild;
-mod rows;
+pub mod rows;

@@ -1,17 +1,17 @@
-//! The tables `orders` and `order_items`. A change and its event are one statement: one round trip, and both or none.
+//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and Postgres
+//! commits both or neither.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::rows::{OrderRow, customer};
-use crate::customers::Customer;
-use crate::domain::{Order, Status};
+use super::rows::{Found, Lines, OrderRow, customer};
+use crate::domain::{Customer, Order, Status};
 use crate::events::Announcement;
 
-/// Selects orders with lines and customer. The lines are aggregated as they come from the ordered subquery, which spares
-/// each aggregate a sort of its own. `$1` says whether the customer is looked for in the view at all.
+/// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says
+/// whether the view `customers` is joined.
 macro_rules! select_orders {
-    ($in_view:expr, $rest:literal, $($parameter:expr),* $(,)?) => {
+    ($in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
         sqlx::query_as!(
             OrderRow,
             r#"
@@ -33,35 +33,31 @@ macro_rules! select_orders {
                 ) l
             ) i
             left join customers c on c.id = o.user_id and $1::boolean
-            "# + $rest,
+            "# $(+ $rest)+,
             $in_view,
-            $($parameter),*
+            $($parameter),+
         )
     };
 }
 
-/// The order with this id, and its customer.
-pub async fn find_order(
-    connection: &mut PgConnection,
-    id: Uuid,
-    in_view: bool,
-) -> Result<Option<(Order, Option<Customer>)>, sqlx::Error> {
+/// The order with this id.
+pub async fn find_order(connection: &mut PgConnection, id: Uuid, in_view: bool) -> Result<Option<Found>, sqlx::Error> {
     let row = select_orders!(in_view, "where o.id = $2", id).fetch_optional(connection).await?;
     row.map(TryFrom::try_from).transpose()
 }
 
-/// An order placed with an idempotency key, and the hash of the request behind it.
-pub struct Replay {
-    /// The order as it is now.
-    pub order: Order,
-    /// Its customer.
-    pub customer: Option<Customer>,
-    /// Of the request that placed it.
-    pub hash: Vec<u8>,
+/// The orders with these ids, ordered by id, without their customers.
+pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
+    let rows = select_orders!(false, "where o.id = any($2) order by o.id", ids).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Found::try_from(row).map(|found| found.order)).collect()
 }
 
-/// The order placed with this idempotency key.
-pub async fn find_replay(connection: &mut PgConnection, key: &str, in_view: bool) -> Result<Option<Replay>, sqlx::Error> {
+/// The order that was placed with this idempotency key, as it is now, and the hash of the request that placed it.
+pub async fn find_replay(
+    connection: &mut PgConnection,
+    key: &str,
+    in_view: bool,
+) -> Result<Option<(Found, Vec<u8>)>, sqlx::Error> {
     let placed = sqlx::query!(
         r#"
         select id, idempotency_hash as "hash!"
@@ -72,63 +68,47 @@ pub async fn find_replay(connection: &mut PgConnection, key: &str, in_view: bool
     );
     let Some(placed) = placed.fetch_optional(&mut *connection).await? else { return Ok(None) };
     let found = find_order(connection, placed.id, in_view).await?;
-    Ok(found.map(|(order, customer)| Replay { order, customer, hash: placed.hash }))
+    Ok(found.map(|found| (found, placed.hash)))
 }
 
-/// Which orders a list shows.
+/// The filters of a list of orders.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter {
-    /// Only this user's.
+    /// Only orders of this user.
     pub user_id: Option<Uuid>,
-    /// Only those that stand here.
+    /// Only orders in this state.
     pub status: Option<Status>,
 }
 
-/// `limit` orders at most, newest first, from the first that is older than `before`.
+/// The newest `limit` orders that are older than `before`.
 pub async fn list_orders(
     connection: &mut PgConnection,
     filter: Filter,
     before: Option<Uuid>,
     limit: i64,
     in_view: bool,
-) -> Result<Vec<(Order, Option<Customer>)>, sqlx::Error> {
-    // Above every UUIDv7, so that the first page needs no plan of its own.
+) -> Result<Vec<Found>, sqlx::Error> {
+    // This id is above every UUIDv7, so the first page needs no statement of its own.
     let before = before.unwrap_or(Uuid::max());
     let status = filter.status.map(Status::as_str);
-    // One statement for each set of filters: with `$1 is null or …` the prepared plan could use no index.
+    // Each set of filters has its own statement: the prepared plan of `$1 is null or …` could not use an index.
+    macro_rules! newest {
+        ($filter:literal $(, $parameter:expr)*) => {
+            select_orders!(in_view, $filter "o.id < $2 order by o.id desc limit $3", before, limit $(, $parameter)*)
+                .fetch_all(connection)
+                .await?
+        };
+    }
     let rows = match (filter.user_id, status) {
-        (None, None) => {
-            select_orders!(in_view, "where o.id < $2 order by o.id desc limit $3", before, limit)
-                .fetch_all(connection)
-                .await?
-        }
-        (Some(user_id), None) => {
-            select_orders!(in_view, "where o.user_id = $4 and o.id < $2 order by o.id desc limit $3", before, limit, user_id)
-                .fetch_all(connection)
-                .await?
-        }
-        (None, Some(status)) => {
-            select_orders!(in_view, "where o.status = $4 and o.id < $2 order by o.id desc limit $3", before, limit, status)
-                .fetch_all(connection)
-                .await?
-        }
-        (Some(user_id), Some(status)) => {
-            select_orders!(
-                in_view,
-                "where o.user_id = $4 and o.status = $5 and o.id < $2 order by o.id desc limit $3",
-                before,
-                limit,
-                user_id,
-                status,
-            )
-            .fetch_all(connection)
-            .await?
-        }
+        (None, None) => newest!("where "),
+        (Some(user_id), None) => newest!("where o.user_id = $4 and ", user_id),
+        (None, Some(status)) => newest!("where o.status = $4 and ", status),
+        (Some(user_id), Some(status)) => newest!("where o.user_id = $4 and o.status = $5 and ", user_id, status),
     };
     rows.into_iter().map(TryFrom::try_from).collect()
 }
 
-/// The user's orders that are placed, paid or shipped.
+/// How many orders of the user are placed, paid or shipped.
 pub async fn count_open_orders(connection: &mut PgConnection, user_id: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"
@@ -143,27 +123,34 @@ pub async fn count_open_orders(connection: &mut PgConnection, user_id: Uuid) -> 
     .await
 }
 
-/// The key a client chose for its request, and the request's hash.
+/// The `Idempotency-Key` of a request.
 pub struct IdempotencyKey {
-    /// Chosen by the client.
+    /// The key, chosen by the client.
     pub key: String,
-    /// SHA-256.
+    /// SHA-256 of the request.
     pub hash: Vec<u8>,
 }
 
-/// Stores a new order, its lines and its event, and finds its customer; `None` if the idempotency key has been used.
+/// The outcome of placing an order.
+#[derive(Debug)]
+pub enum Placed {
+    /// The order is stored. Its customer, if the statement or the port has found one.
+    New(Option<Customer>),
+    /// The idempotency key has been used before.
+    KeyUsed,
+}
+
+/// Inserts a new order, its lines and its event, and finds its customer.
 pub async fn insert_order(
     connection: &mut PgConnection,
     order: &Order,
     announcement: &Announcement,
     idempotency: Option<&IdempotencyKey>,
     in_view: bool,
-) -> Result<Option<Option<Customer>>, sqlx::Error> {
-    let skus: Vec<&str> = order.items.iter().map(|item| item.sku.as_str()).collect();
-    let quantities: Vec<i32> = order.items.iter().map(|item| item.quantity).collect();
-    let unit_prices: Vec<i64> = order.items.iter().map(|item| item.unit_price_minor).collect();
-    // A used key is looked for first, since the rules for a new order do not concern a repeat. `on conflict` is for the
-    // request with the same key that has not committed yet: it is waited for.
+) -> Result<Placed, sqlx::Error> {
+    let Lines { skus, quantities, unit_prices } = Lines::new(&order.items);
+    // `where not exists` finds a used key before the trigger checks the rules for a new order, which do not apply to a
+    // repeat. `on conflict` waits for a request with the same key that has not committed yet.
     let row = sqlx::query!(
         r#"
         with placed as (
@@ -211,13 +198,16 @@ pub async fn insert_order(
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| customer(order.user_id, row.name, row.status, row.version)))
+    Ok(match row {
+        Some(row) => Placed::New(customer(order.user_id, row.name, row.status, row.version)),
+        None => Placed::KeyUsed,
+    })
 }
 
-/// Stores the order over the version before it, and its event; `false` if another version is there by now.
+/// Writes the order over the previous version, and its event. `false` if another version is stored by now.
 ///
-/// That the version before was read in an earlier statement is what keeps the feed in order: this statement's
-/// transaction is younger than the one that made that version.
+/// An earlier statement must have read the previous version. So this transaction is younger than the one that wrote that
+/// version, and the feed shows their events in the order of the versions.
 pub async fn update_order(
     connection: &mut PgConnection,
     order: &Order,

@@ -1,14 +1,14 @@
-//! What `orders rebuild` reads and repairs.
+//! The statements of `orders rebuild`.
 
 use chassis::events::LoggedEvent;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::rows::status;
-use crate::domain::{Item, Order};
+use super::rows::Lines;
+use crate::domain::Order;
 
-/// An estimate of how many orders there are; counting them takes as long as a good part of the work itself.
+/// An estimate of how many orders exist. A count would take nearly as long as the rebuild itself.
 pub async fn estimate_orders(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let estimate = sqlx::query_scalar!(
         r#"
@@ -40,49 +40,21 @@ pub async fn next_ids(connection: &mut PgConnection, after: Uuid, limit: i64) ->
     .await
 }
 
-/// An order's rows.
-pub struct StoredOrder {
-    /// What they say.
-    pub order: Order,
-    /// Whether its lines are numbered 1, 2, 3 …
-    pub well_numbered: bool,
-}
-
-/// The rows of these orders, by id.
-pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<StoredOrder>, sqlx::Error> {
-    let rows = sqlx::query!(
+/// The orders among these whose lines are not numbered 1, 2, 3 …
+pub async fn misnumbered(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
         r#"
-        select
-            o.id, o.user_id, o.status, o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
-            array_remove(array_agg(i.line_no order by i.line_no), null) as "line_nos!: Vec<i32>",
-            array_remove(array_agg(i.sku order by i.line_no), null) as "skus!: Vec<String>",
-            array_remove(array_agg(i.quantity order by i.line_no), null) as "quantities!: Vec<i32>",
-            array_remove(array_agg(i.unit_price_minor order by i.line_no), null) as "unit_prices!: Vec<i64>"
-        from orders o
-        left join order_items i on i.order_id = o.id
-        where o.id = any($1)
-        group by o.id
-        order by o.id
+        select order_id
+        from order_items
+        where order_id = any($1)
+        group by order_id
+        having min(line_no) <> 1
+            or max(line_no) <> count(*)
         "#,
         ids,
-    );
-    let orders = rows.fetch_all(connection).await?.into_iter().map(|row| {
-        let items = row.skus.into_iter().zip(row.quantities).zip(row.unit_prices);
-        let order = Order {
-            id: row.id,
-            user_id: row.user_id,
-            status: status(&row.status)?,
-            currency: row.currency,
-            items: items.map(|((sku, quantity), unit_price_minor)| Item { sku, quantity, unit_price_minor }).collect(),
-            total_minor: row.total_minor,
-            placed_at: row.placed_at,
-            updated_at: row.updated_at,
-            version: row.version,
-        };
-        let well_numbered = row.line_nos.into_iter().eq(1..=order.items.len() as i32);
-        Ok(StoredOrder { order, well_numbered })
-    });
-    orders.collect()
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// The events of these orders, by id and version.
@@ -100,19 +72,26 @@ pub async fn events_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     events.fetch_all(connection).await
 }
 
-/// Locks the order's row, if it has one, against requests that would change it meanwhile.
+/// Locks the order's row, if it exists, so that no request changes it before the transaction ends.
 pub async fn lock_order(connection: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!("select id from orders where id = $1 for update", id).fetch_optional(connection).await?;
     Ok(())
 }
 
-/// Makes the order's rows what its events say. Run it in a transaction.
+/// Writes the order, as its events say it, over its rows. Run it in a transaction.
 pub async fn replace_order(connection: &mut PgConnection, order: &Order) -> Result<(), sqlx::Error> {
-    let updated = sqlx::query!(
+    // An insert `on conflict` would fire the trigger for a new row even if the row exists.
+    sqlx::query!(
         r#"
-        update orders
-        set user_id = $2, status = $3, currency = $4, total_minor = $5, placed_at = $6, updated_at = $7, version = $8
-        where id = $1
+        with updated as (
+            update orders
+            set user_id = $2, status = $3, currency = $4, total_minor = $5, placed_at = $6, updated_at = $7, version = $8
+            where id = $1
+            returning id
+        )
+        insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
+        select $1, $2, $3, $4, $5, $6, $7, $8
+        where not exists (select from updated)
         "#,
         order.id,
         order.user_id,
@@ -125,14 +104,8 @@ pub async fn replace_order(connection: &mut PgConnection, order: &Order) -> Resu
     )
     .execute(&mut *connection)
     .await?;
-    // No `on conflict`: the rules for a new row would be asked of one that is there.
-    if updated.rows_affected() == 0 {
-        insert_row(connection, order).await?;
-    }
     sqlx::query!("delete from order_items where order_id = $1", order.id).execute(&mut *connection).await?;
-    let skus: Vec<&str> = order.items.iter().map(|item| item.sku.as_str()).collect();
-    let quantities: Vec<i32> = order.items.iter().map(|item| item.quantity).collect();
-    let unit_prices: Vec<i64> = order.items.iter().map(|item| item.unit_price_minor).collect();
+    let Lines { skus, quantities, unit_prices } = Lines::new(&order.items);
     sqlx::query!(
         r#"
         insert into order_items (order_id, line_no, sku, quantity, unit_price_minor)
@@ -144,26 +117,6 @@ pub async fn replace_order(connection: &mut PgConnection, order: &Order) -> Resu
         &skus as _,
         &quantities,
         &unit_prices,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn insert_row(connection: &mut PgConnection, order: &Order) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        r#"
-        insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
-        "#,
-        order.id,
-        order.user_id,
-        order.status.as_str(),
-        order.currency,
-        order.total_minor,
-        order.placed_at,
-        order.updated_at,
-        order.version,
     )
     .execute(connection)
     .await?;

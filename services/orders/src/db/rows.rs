@@ -1,12 +1,20 @@
-//! Rows of orders, and what they mean.
+//! Rows of orders.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::customers::Customer;
-use crate::domain::{Item, Order, Status};
+use crate::domain::{Customer, Item, Order, Status};
 
-/// An order with its lines, and its customer if it has one.
+/// An order, and its customer if the statement joined the view `customers` and found one there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The order.
+    pub order: Order,
+    /// What the join found.
+    pub customer: Option<Customer>,
+}
+
+/// A row of `orders` with its lines.
 pub(super) struct OrderRow {
     pub id: Uuid,
     pub user_id: Uuid,
@@ -24,16 +32,17 @@ pub(super) struct OrderRow {
     pub customer_version: Option<i64>,
 }
 
-impl TryFrom<OrderRow> for (Order, Option<Customer>) {
+impl TryFrom<OrderRow> for Found {
     type Error = sqlx::Error;
 
     fn try_from(row: OrderRow) -> Result<Self, sqlx::Error> {
-        let customer = customer(row.user_id, row.customer_name, row.customer_status, row.customer_version);
+        let unknown = || sqlx::Error::Decode(format!("unknown status {}", row.status).into());
+        let status = Status::parse(&row.status).ok_or_else(unknown)?;
         let items = row.skus.into_iter().zip(row.quantities).zip(row.unit_prices);
         let order = Order {
             id: row.id,
             user_id: row.user_id,
-            status: status(&row.status)?,
+            status,
             currency: row.currency,
             items: items.map(|((sku, quantity), unit_price_minor)| Item { sku, quantity, unit_price_minor }).collect(),
             total_minor: row.total_minor,
@@ -41,7 +50,8 @@ impl TryFrom<OrderRow> for (Order, Option<Customer>) {
             updated_at: row.updated_at,
             version: row.version,
         };
-        Ok((order, customer))
+        let customer = customer(row.user_id, row.customer_name, row.customer_status, row.customer_version);
+        Ok(Self { order, customer })
     }
 }
 
@@ -50,6 +60,19 @@ pub(super) fn customer(id: Uuid, name: Option<String>, status: Option<String>, v
     Some(Customer { id, name: name?, status: status?, version: version? })
 }
 
-pub(super) fn status(text: &str) -> Result<Status, sqlx::Error> {
-    Status::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("unknown status {text}").into()))
+/// The lines of an order as columns, for `unnest`.
+pub(super) struct Lines<'a> {
+    pub skus: Vec<&'a str>,
+    pub quantities: Vec<i32>,
+    pub unit_prices: Vec<i64>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(items: &'a [Item]) -> Self {
+        Self {
+            skus: items.iter().map(|item| item.sku.as_str()).collect(),
+            quantities: items.iter().map(|item| item.quantity).collect(),
+            unit_prices: items.iter().map(|item| item.unit_price_minor).collect(),
+        }
+    }
 }

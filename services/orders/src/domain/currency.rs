@@ -1,4 +1,4 @@
-//! Currencies an order can be in.
+//! The currencies of orders.
 
 use iso_currency::{Currency, Flag};
 
@@ -6,7 +6,7 @@ use iso_currency::{Currency, Flag};
 pub fn is_active_currency(code: &str) -> bool {
     let Some(currency) = Currency::from_code(code) else { return false };
     let superseded = currency.flags().iter().any(|flag| matches!(flag, Flag::Superseded(_)));
-    // The crate has VES as superseded by VED; on ISO's list both are active.
+    // The crate takes VES for superseded by VED. On ISO's list both are active.
     currency.code() == code && (!superseded || currency == Currency::VES)
 }
 

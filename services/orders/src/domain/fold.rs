@@ -5,37 +5,37 @@ use uuid::Uuid;
 
 use super::order::{Event, InvalidTransition, Order};
 
-/// An event as the log has it.
+/// An event of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The order's version after it.
     pub version: i64,
-    /// When it occurred.
+    /// When it happened.
     pub occurred_at: DateTime<Utc>,
-    /// What happened.
+    /// The change.
     pub event: Event,
 }
 
-/// A log that no order can have.
+/// Why events are not the log of an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// An event is missing, or is there twice.
+    /// An event is missing, or stands twice.
     #[error("event {expected} is missing: {found} follows")]
     Gap {
-        /// The version that should follow.
+        /// The next version of a whole log.
         expected: i64,
-        /// The version that does.
+        /// The next version of this log.
         found: i64,
     },
-    /// The first event is no `placed`.
+    /// The first event is not `placed`.
     #[error("the first event does not place the order")]
     NotPlaced,
-    /// An event that the state before does not allow.
+    /// The state before an event does not allow the event.
     #[error("event {version} is impossible")]
     Impossible {
-        /// Its version.
+        /// The event's version.
         version: i64,
-        /// Why.
+        /// The states.
         source: InvalidTransition,
     },
 }
@@ -89,8 +89,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever steps are tried, in whatever order, with whatever clocks: the log of those that were accepted folds
-        /// to the state they led to.
+        /// Any steps in any order with any clocks: the log of the accepted steps folds to the state that they led to.
         #[test]
         fn an_order_is_the_fold_of_its_events(
             new in new_order(),
@@ -110,14 +109,15 @@ mod tests {
                     Err(refused) => prop_assert_eq!(refused.from, order.status),
                 }
             }
-            let total: i128 = new.items.iter().map(|item| i128::from(item.quantity) * i128::from(item.unit_price_minor)).sum();
+            let price = |item: &Item| i128::from(item.quantity) * i128::from(item.unit_price_minor);
+            let total: i128 = new.items.iter().map(price).sum();
             prop_assert_eq!(i128::from(order.total_minor), total);
-            // Exact in JSON, whose numbers are floats to many a reader.
+            // Many readers of JSON take numbers as floats: the total must be exact there too.
             prop_assert!(order.total_minor < 1 << 53);
             prop_assert_eq!(order.version as usize, log.len());
             prop_assert_eq!(fold(order.id, log.clone()), Ok(Some(order.clone())));
 
-            // A log with a hole is no log.
+            // A log with a gap is refused.
             if log.len() > 1 {
                 log.remove(log.len() / 2 - usize::from(log.len() == 2));
                 let broken = fold(order.id, log);

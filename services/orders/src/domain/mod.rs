@@ -1,9 +1,11 @@
-//! What an order is and what may happen to one: rules without a database, HTTP or waiting.
+//! Orders, and the rules of their life: without a database, without HTTP, without async.
 
 mod currency;
+mod customer;
 mod fold;
 mod order;
 
 pub use currency::is_active_currency;
+pub use customer::{Customer, Lookup};
 pub use fold::{FoldError, Recorded, fold};
 pub use order::{Event, InvalidTransition, Item, NewOrder, Order, Status};

@@ -2,20 +2,21 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An order as it is after its newest event.
+/// An order after its newest event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// `UUIDv7`.
     pub id: Uuid,
-    /// Who placed it.
+    /// The user who placed it.
     pub user_id: Uuid,
-    /// Where it stands.
+    /// Its state.
     pub status: Status,
     /// ISO 4217 code.
     pub currency: String,
-    /// What was ordered.
+    /// Its lines.
     pub items: Vec<Item>,
     /// Sum over the items, in minor units.
     pub total_minor: i64,
@@ -23,34 +24,35 @@ pub struct Order {
     pub placed_at: DateTime<Utc>,
     /// When its newest event occurred.
     pub updated_at: DateTime<Utc>,
-    /// Number of its events.
+    /// How many events it has.
     pub version: i64,
 }
 
-/// One line of an order. Its number is its place in the order's items, counted from 1.
+/// A line of an order. Its number is its index in the order's items plus 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Stock keeping unit.
     pub sku: String,
-    /// 1 to 10000.
+    /// How many pieces.
     pub quantity: i32,
-    /// 0 to 10^9 minor units.
+    /// Price of one piece, in minor units.
     pub unit_price_minor: i64,
 }
 
 /// What a client orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewOrder {
-    /// Who orders.
+    /// The user who orders.
     pub user_id: Uuid,
     /// ISO 4217 code.
     pub currency: String,
-    /// 1 to 100 items.
+    /// Its lines.
     pub items: Vec<Item>,
 }
 
-/// Where an order stands. The first three are open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of an order. An order in one of the first three is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Waits for payment.
     Placed,
@@ -65,10 +67,10 @@ pub enum Status {
 }
 
 impl Status {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 5] = [Self::Placed, Self::Paid, Self::Shipped, Self::Delivered, Self::Cancelled];
 
-    /// Its name in the database, in JSON, in events.
+    /// The state in the database, in JSON and in events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Placed => "placed",
@@ -91,26 +93,26 @@ impl Status {
     }
 }
 
-/// What happens to an order.
+/// A change of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It comes into being.
+    /// A user placed it.
     Placed(NewOrder),
-    /// Its price was paid.
+    /// The user paid it.
     Paid,
-    /// It was sent.
+    /// It was handed to the carrier.
     Shipped,
     /// It arrived.
     Delivered,
     /// It was called off.
     Cancelled {
-        /// Why, if somebody said.
+        /// The reason, if the request gave one.
         reason: Option<String>,
     },
 }
 
 impl Event {
-    /// The status an order has after it.
+    /// The state of an order after this event.
     pub fn leads_to(&self) -> Status {
         match self {
             Self::Placed(_) => Status::Placed,
@@ -122,22 +124,22 @@ impl Event {
     }
 }
 
-/// A step that the order's state does not allow.
+/// The error of a step that the order's state does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an order that is {} cannot become {}", from.as_str(), to.as_str())]
 pub struct InvalidTransition {
-    /// Where the order stands.
+    /// The order's state.
     pub from: Status,
-    /// Where it was to go.
+    /// The state that the step leads to.
     pub to: Status,
 }
 
 impl Order {
-    /// A new order.
+    /// The first version of an order.
     pub fn place(id: Uuid, order: NewOrder, now: DateTime<Utc>) -> Self {
         let now = now.trunc_subsecs(6);
         let NewOrder { user_id, currency, items } = order;
-        // 100 × 10^4 × 10^9 at most.
+        // Requests are limited to 100 items, 10^4 pieces and 10^9 minor units: the total stays exact in JSON.
         let total_minor = items.iter().map(|item| i64::from(item.quantity) * item.unit_price_minor).sum();
         Self {
             id,
@@ -152,10 +154,10 @@ impl Order {
         }
     }
 
-    /// The order after `event`. Time never runs backwards within one order, whatever the clocks of two instances say.
+    /// The order after `event`. Its time is never before the previous one's, even if another instance's clock is ahead.
     ///
     /// # Errors
-    /// If the state does not allow it.
+    /// If the order's state does not allow the event.
     pub fn after(&self, event: &Event, now: DateTime<Utc>) -> Result<Self, InvalidTransition> {
         let to = event.leads_to();
         if !self.status.leads_to(to) {

@@ -1,24 +1,28 @@
 //! The `Idempotency-Key` of a request.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use chassis::http::document::parameter;
 use chassis::http::problem::Problem;
 use sha2::{Digest, Sha256};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 use crate::db::orders::IdempotencyKey;
 use crate::domain::NewOrder;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Marks an answer that repeats an earlier one.
+/// Marks a response that repeats an earlier one.
 pub const REPLAYED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
-/// The longest key, in characters.
+/// The most characters of a key.
 const MAX_KEY: usize = 255;
 
-/// Reads the key, if there is one, and what it stands for: the order as it was understood, whatever white space or order
-/// of fields it came in.
+/// Reads the key, if the request has one, and hashes the order as the service understood it. So a repeat may have its fields
+/// in another order, or other white space.
 ///
 /// # Errors
-/// 400 for a key that is none.
+/// 400 for a malformed key.
 pub fn read(headers: &HeaderMap, order: &NewOrder) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -26,8 +30,20 @@ pub fn read(headers: &HeaderMap, order: &NewOrder) -> Result<Option<IdempotencyK
         (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) && values.next().is_none()
     });
     let Some(key) = key else {
-        return Err(Problem::bad_request("Idempotency-Key must be one key of 1 to 255 visible ASCII characters"));
+        let detail = format!("Idempotency-Key must be one key of 1 to {MAX_KEY} visible ASCII characters");
+        return Err(Problem::bad_request(detail));
     };
     let understood = serde_json::to_vec(order).expect("strings and numbers are JSON");
     Ok(Some(IdempotencyKey { key: key.to_owned(), hash: Sha256::digest(understood).to_vec() }))
+}
+
+/// The header `Idempotency-Key` in the OpenAPI document.
+pub enum KeyHeader {}
+
+impl IntoParams for KeyHeader {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]+$"));
+        let schema = Schema::Object(key.min_length(Some(1)).max_length(Some(MAX_KEY)).build());
+        vec![parameter(IDEMPOTENCY_KEY.as_str(), ParameterIn::Header, "chosen by the client, new for each order", schema)]
+    }
 }

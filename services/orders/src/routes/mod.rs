@@ -1,4 +1,4 @@
-//! The HTTP interface: its router, and what its handlers share.
+//! The HTTP interface.
 
 mod history;
 mod idempotency;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use chassis::http::operations::{self, Operations};
-use chassis::http::problem::{Problem, ProblemBody};
+use chassis::http::problem::ProblemBody;
 use shared_db::check_schema;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,7 +23,7 @@ use crate::error::Error;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "orders", description = "What people buy, from placing an order to its delivery."),
-    components(schemas(ProblemBody<'_>)),
+    components(schemas(ProblemBody<'_>, wire::Order)),
     tags((name = "orders"), (name = "events"), (name = "operations"))
 )]
 struct Document;
@@ -44,13 +44,13 @@ pub fn router(app: App) -> Router {
 }
 
 fn operations(app: &App) -> Operations {
-    let (readiness, gauges) = (app.database.clone(), app.database.clone());
+    let (checked, measured) = (app.database.clone(), app.database.clone());
     Operations {
         ready: Arc::new(move || {
-            let database = readiness.clone();
-            Box::pin(async move { check_schema(&database).await.map_err(|error| Problem::from(Error::from(error))) })
+            let database = checked.clone();
+            Box::pin(async move { check_schema(&database).await.map_err(|error| Error::from(error).into()) })
         }),
-        gauges: Arc::new(move || gauges.set_gauges()),
+        gauges: Arc::new(move || measured.record_gauges()),
         remotes: app.customers.remotes(),
     }
 }

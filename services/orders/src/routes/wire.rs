@@ -2,38 +2,38 @@
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chassis::http::body::{FromObject, Object, Value};
+use chassis::http::body::{FromValue, Value};
 use chassis::http::conditional::etag;
 use chassis::http::json::json;
+use chassis::http::limited::{List, Text, TrimmedText, Whole};
+use chassis::{read_fields, responses};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::customers::{self, Lookup};
-use crate::domain;
+use crate::domain::{self, Lookup, Status};
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Order {
     /// The order's id.
     pub id: Uuid,
-    /// Who placed it.
+    /// The user who placed it.
     pub user_id: Uuid,
-    /// Who that is today; null when that cannot be told.
+    /// That user today; null if the user is unknown or users does not answer.
     #[schema(required = true)]
     pub customer: Option<Customer>,
-    /// True when the customer cannot be told since users does not answer; else absent.
+    /// True if users does not answer, else absent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub customer_unavailable: bool,
-    /// Where it stands.
-    #[schema(value_type = Status)]
-    pub status: &'static str,
+    /// The order's state.
+    pub status: Status,
     /// ISO 4217 code.
-    #[schema(pattern = "^[A-Z]{3}$")]
+    #[schema(value_type = Currency, inline)]
     pub currency: String,
-    /// What was ordered.
+    /// The order's lines.
     pub items: Vec<Line>,
     /// Sum over the items, in minor units of the currency.
     #[schema(minimum = 0)]
@@ -65,33 +65,99 @@ pub struct Customer {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Line {
     /// 1, 2, 3 …
-    #[schema(minimum = 1, maximum = 100)]
+    #[schema(value_type = LineNo, inline)]
     pub line_no: usize,
     /// Stock keeping unit.
     pub sku: String,
     /// How many.
-    #[schema(minimum = 1, maximum = 10_000)]
+    #[schema(value_type = Quantity, inline)]
     pub quantity: i32,
     /// Price of one, in minor units of the currency.
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[schema(value_type = UnitPrice, inline)]
     pub unit_price_minor: i64,
 }
 
-/// Where an order stands.
+/// What to order.
 #[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "describes the values of `status` in the OpenAPI document")]
-pub enum Status {
-    /// Waits for payment.
-    Placed,
-    /// Waits to be shipped.
-    Paid,
-    /// On its way.
-    Shipped,
-    /// Done.
-    Delivered,
-    /// Called off.
-    Cancelled,
+pub struct PlaceOrder {
+    /// The user who orders.
+    user_id: Uuid,
+    /// On ISO 4217's list of active codes, in upper case.
+    #[schema(inline)]
+    currency: Currency,
+    /// What the user orders.
+    #[schema(inline)]
+    items: Items,
+}
+
+read_fields!(PlaceOrder { user_id, currency, items });
+
+/// A line to order.
+#[derive(Debug, ToSchema)]
+pub struct NewItem {
+    /// Stock keeping unit.
+    #[schema(inline)]
+    sku: Sku,
+    /// How many.
+    #[schema(inline)]
+    quantity: Quantity,
+    /// Price of one, in minor units of the currency.
+    #[schema(inline)]
+    unit_price_minor: UnitPrice,
+}
+
+read_fields!(NewItem { sku, quantity, unit_price_minor });
+
+/// Why to cancel.
+#[derive(Debug, Default, ToSchema)]
+pub struct CancelOrder {
+    /// Kept in the order's history.
+    #[schema(inline, nullable = false)]
+    pub reason: Option<Reason>,
+}
+
+read_fields!(CancelOrder { reason });
+
+/// The most lines of an order.
+const MAX_ITEMS: usize = 100;
+
+type Items = List<NewItem, 1, MAX_ITEMS>;
+type LineNo = Whole<1, { MAX_ITEMS as i64 }>;
+type Sku = Text<1, 64>;
+type Quantity = Whole<1, 10_000>;
+type UnitPrice = Whole<0, 1_000_000_000>;
+type Reason = TrimmedText<1, 500>;
+
+/// The code of a currency.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
+struct Currency(String);
+
+/// A user's open orders.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OpenOrders {
+    /// The user's id.
+    pub user_id: Uuid,
+    /// Orders that are placed, paid or shipped.
+    #[schema(minimum = 0)]
+    pub open_count: i64,
+}
+
+responses! {
+    /// The order as it is now.
+    pub OrderNow { 200: "The order." => Order ["etag"] }
+    /// The order is placed, or is not.
+    pub Placed {
+        201: "The order: a new one, or the one that an earlier request with the same key placed."
+            => Order ["location", "etag", "idempotency-replayed"],
+        409: "`user-deactivated`: the user is deactivated.",
+        422: "`unknown-user`, `idempotency-key-reused`, or invalid fields, which `errors` lists.",
+    }
+    /// The step is taken, or is not.
+    pub StepTaken {
+        200: "The order after the step." => Order ["etag"],
+        409: "`invalid-transition`: the order's state does not allow the step.",
+    }
 }
 
 impl Order {
@@ -104,7 +170,7 @@ impl Order {
             Lookup::Unknown | Lookup::Unavailable => None,
         };
         let customer_version = customer.as_ref().map(|customer| customer.version);
-        let customer = customer.map(|customers::Customer { id, name, status, .. }| Customer { id, name, status });
+        let customer = customer.map(|domain::Customer { id, name, status, .. }| Customer { id, name, status });
         let lines = (1..).zip(items).map(|(line_no, domain::Item { sku, quantity, unit_price_minor })| Line {
             line_no,
             sku,
@@ -116,7 +182,7 @@ impl Order {
             user_id,
             customer,
             customer_unavailable,
-            status: status.as_str(),
+            status,
             currency,
             items: lines.collect(),
             total_minor,
@@ -127,13 +193,13 @@ impl Order {
         }
     }
 
-    /// The same without an entity tag.
+    /// The order without an entity tag.
     #[must_use]
     pub fn untagged(self) -> Self {
         Self { customer_version: None, ..self }
     }
 
-    /// The tag of this representation: it changes with the order and with the customer. None without the customer.
+    /// The tag of this representation: it changes with the order and with the customer. `None` without a customer.
     pub fn tag(&self) -> Option<HeaderValue> {
         self.customer_version.map(|customer_version| etag(format_args!("{}-{customer_version}", self.version)))
     }
@@ -150,86 +216,24 @@ impl IntoResponse for Order {
     }
 }
 
-/// Where the order is found.
-pub fn location(id: Uuid) -> HeaderValue {
-    HeaderValue::from_str(&format!("/orders/{id}")).unwrap_or_else(|_| HeaderValue::from_static("/orders"))
-}
-
-/// What to order.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "describes the request body in the OpenAPI document")]
-pub struct PlaceOrder {
-    /// Who orders.
-    user_id: Uuid,
-    /// On ISO 4217's list of active codes, in upper case.
-    #[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
-    currency: String,
-    /// What is ordered.
-    #[schema(min_items = 1, max_items = 100)]
-    items: Vec<NewItem>,
-}
-
-/// A line to order.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "describes the request body in the OpenAPI document")]
-pub struct NewItem {
-    /// Stock keeping unit.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
-    sku: String,
-    /// How many.
-    #[schema(minimum = 1, maximum = 10_000)]
-    quantity: i32,
-    /// Price of one, in minor units of the currency.
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
-    unit_price_minor: i64,
-}
-
-impl FromObject for domain::NewOrder {
-    fn from_object(object: &mut Object<'_>) -> Option<Self> {
-        let user_id = object.required("user_id", Value::id);
-        let currency = object.required("currency", currency);
-        let items = object.required("items", |items| items.array(1..=100, |item| item.object(item_from_object)));
-        Some(Self { user_id: user_id?, currency: currency?, items: items? })
+impl From<PlaceOrder> for domain::NewOrder {
+    fn from(PlaceOrder { user_id, currency, items }: PlaceOrder) -> Self {
+        let items = items.0.into_iter().map(|NewItem { sku, quantity, unit_price_minor }| domain::Item {
+            sku: sku.0,
+            quantity: quantity.0 as i32,
+            unit_price_minor: unit_price_minor.0,
+        });
+        Self { user_id, currency: currency.0, items: items.collect() }
     }
 }
 
-fn item_from_object(object: &mut Object<'_>) -> Option<domain::Item> {
-    let sku = object.required("sku", |sku| sku.text(1..=64));
-    let quantity = object.required("quantity", |quantity| quantity.integer(1..=10_000));
-    let unit_price_minor = object.required("unit_price_minor", |price| price.integer(0..=1_000_000_000));
-    Some(domain::Item { sku: sku?, quantity: i32::try_from(quantity?).ok()?, unit_price_minor: unit_price_minor? })
-}
-
-fn currency(value: &Value<'_>) -> Option<String> {
-    let code = value.text(3..=3)?;
-    if domain::is_active_currency(&code) { Some(code) } else { value.reject("must be an active ISO 4217 code such as EUR") }
-}
-
-/// Why to cancel.
-#[derive(Debug, Default, ToSchema)]
-pub struct CancelOrder {
-    /// Kept in the order's history.
-    #[schema(
-        min_length = 1,
-        max_length = 500,
-        nullable = false,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
-    )]
-    pub reason: Option<String>,
-}
-
-impl FromObject for CancelOrder {
-    fn from_object(object: &mut Object<'_>) -> Option<Self> {
-        Some(Self { reason: object.optional("reason", |reason| reason.trimmed_text(1..=500))? })
+impl FromValue for Currency {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let Text::<3, 3>(code) = FromValue::from_value(value)?;
+        if domain::is_active_currency(&code) {
+            Some(Self(code))
+        } else {
+            value.reject("must be an active ISO 4217 code such as EUR")
+        }
     }
-}
-
-/// A user's open orders.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct OpenOrders {
-    /// The user's id.
-    pub user_id: Uuid,
-    /// Orders that are placed, paid or shipped.
-    #[schema(minimum = 0)]
-    pub open_count: i64,
 }

@@ -44,6 +44,10 @@ async fn the_document_lists_every_route_and_what_it_may_answer() {
         .into_iter()
         .map(|(method, path)| {
             let responses = &document["paths"][&path][method.to_lowercase()]["responses"];
+            for (status, response) in responses.as_object().expect("responses") {
+                let description = response["description"].as_str();
+                assert!(description.is_some_and(|text| !text.is_empty()), "{method} {path} {status}: {response}");
+            }
             let statuses: Vec<u16> =
                 responses.as_object().expect("responses").keys().map(|status| status.parse().expect("a status")).collect();
             (method, path, statuses)

@@ -1,4 +1,5 @@
-//! The table `users`. A change and its event are one statement: one round trip, and both or none.
+//! The table `users`. A change and its event are one statement, so they take one round trip, and Postgres commits both or
+//! neither.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -27,68 +28,47 @@ impl TryFrom<UserRow> for User {
     }
 }
 
+/// Selects users.
+macro_rules! select_users {
+    ($rest:literal, $($parameter:expr),+) => {
+        sqlx::query_as!(
+            UserRow,
+            r#"
+            select id, email, name, status, created_at, updated_at, version
+            from users
+            "# + $rest,
+            $($parameter),+
+        )
+    };
+}
+
 /// The user with this id.
 pub async fn find_user(connection: &mut PgConnection, id: Uuid) -> Result<Option<User>, sqlx::Error> {
-    let row = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id = $1
-        "#,
-        id,
-    );
-    row.fetch_optional(connection).await?.map(User::try_from).transpose()
+    let row = select_users!("where id = $1", id).fetch_optional(connection).await?;
+    row.map(User::try_from).transpose()
 }
 
 /// The user with this email address, without regard to case.
 pub async fn find_user_by_email(connection: &mut PgConnection, email: &str) -> Result<Option<User>, sqlx::Error> {
-    let row = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where lower(email collate "C") = lower($1 collate "C")
-        "#,
-        email,
-    );
+    let row = select_users!(r#"where lower(email collate "C") = lower($1 collate "C")"#, email);
     row.fetch_optional(connection).await?.map(User::try_from).transpose()
 }
 
-/// Those of the users with these ids that exist, newest first.
+/// The users with these ids, newest first. Unknown ids are left out.
 pub async fn find_users(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<User>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id = any($1)
-        order by id desc
-        "#,
-        ids,
-    );
-    rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
+    let rows = select_users!("where id = any($1) order by id desc", ids).fetch_all(connection).await?;
+    rows.into_iter().map(User::try_from).collect()
 }
 
-/// `limit` users at most, newest first, from the first that is older than `before`.
+/// The newest `limit` users that are older than `before`.
 pub async fn list_users(connection: &mut PgConnection, before: Option<Uuid>, limit: i64) -> Result<Vec<User>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        UserRow,
-        r#"
-        select id, email, name, status, created_at, updated_at, version
-        from users
-        where id < $1
-        order by id desc
-        limit $2
-        "#,
-        // Above every UUIDv7, so that the first page needs no plan of its own.
-        before.unwrap_or(Uuid::max()),
-        limit,
-    );
-    rows.fetch_all(connection).await?.into_iter().map(User::try_from).collect()
+    // This id is above every UUIDv7, so the first page needs no statement of its own.
+    let before = before.unwrap_or(Uuid::max());
+    let rows = select_users!("where id < $1 order by id desc limit $2", before, limit).fetch_all(connection).await?;
+    rows.into_iter().map(User::try_from).collect()
 }
 
-/// Stores a new user and its event.
+/// Inserts a new user and its event.
 pub async fn insert_user(
     connection: &mut PgConnection,
     user: &User,
@@ -120,10 +100,10 @@ pub async fn insert_user(
     Ok(())
 }
 
-/// Stores the user over the version before it, and its event; `false` if another version is there by now.
+/// Writes the user over the previous version, and its event. `false` if another version is stored by now.
 ///
-/// That the version before was read in an earlier statement is what keeps the feed in order: this statement's
-/// transaction is younger than the one that made that version.
+/// An earlier statement must have read the previous version. So this transaction is younger than the one that wrote that
+/// version, and the feed shows their events in the order of the versions.
 pub async fn update_user(
     connection: &mut PgConnection,
     user: &User,
@@ -156,18 +136,18 @@ pub async fn update_user(
     Ok(done.rows_affected() == 1)
 }
 
-/// What became of a deactivation.
+/// The outcome of a deactivation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deactivation {
-    /// Stored and announced.
+    /// The user is deactivated, and the event is in the log.
     Done,
     /// The user has open orders.
     OpenOrders,
-    /// Another version is there by now.
+    /// Another version of the user is stored by now.
     Changed,
 }
 
-/// [`update_user`] for a deactivation, unless the user has open orders.
+/// [`update_user`] for a deactivation: it writes nothing if the view `open_orders` has the user.
 pub async fn deactivate_user(
     connection: &mut PgConnection,
     user: &User,

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use shared_db::{alone, run};
 use uuid::Uuid;
 
-use super::Order;
 use crate::App;
 use crate::db::open_orders as db;
+use crate::domain::Order;
 use crate::error::Error;
 
 /// The name of the lock that the consumer holds.

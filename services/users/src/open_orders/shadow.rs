@@ -1,17 +1,16 @@
-//! Compares what the view says with what the orders service says. The dial is turned when this has found nothing for long
-//! enough.
+//! Compares the view with what the orders service says. Turn the dial once this has found no difference for long enough.
 
 use chassis::remote::{Comparisons, Http, Remote};
 use shared_db::{Database, run};
 use uuid::Uuid;
 
-use super::count_open_orders;
+use super::http::count_open_orders;
 use crate::db::open_orders as db;
 
-/// How often two answers that differ are asked for again: an order may have been placed between the two.
+/// How often a difference is compared again: an order may have been placed between the two reads.
 const LOOKS: usize = 3;
 
-/// The other way, and how much of it is in use.
+/// The other way to orders, and the comparisons that are running.
 #[derive(Debug, Clone)]
 pub(super) struct Shadow {
     other: Http,
@@ -27,7 +26,7 @@ impl Shadow {
         self.other.remote()
     }
 
-    /// Starts a comparison, unless too many are under way, and returns at once.
+    /// Starts a comparison in the background, unless too many are running.
     pub(super) fn compare(&self, database: &Database, user_id: Uuid) {
         let (shadow, database) = (self.clone(), database.clone());
         self.comparisons.start(async move {

@@ -3,37 +3,31 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use chassis::http::conditional::{etag, none_match_names};
-use chassis::http::page::{Page, PageRequest};
+use chassis::http::conditional::{IfNoneMatch, etag, none_match_names};
+use chassis::http::document::{self, Reading, Unchanged, WithQuery, parameter};
+use chassis::http::limited::Text;
+use chassis::http::page::{Page, PageRequest, Paging};
 use chassis::http::path::{Id, parse_id};
-use chassis::http::problem::ProblemBody;
 use chassis::http::query::{Query, reject};
 use shared_db::run;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::{ArrayBuilder, Schema};
+use utoipa::{IntoParams, PartialSchema};
 use uuid::Uuid;
 
-use super::USERS;
-use super::wire::User;
+use super::wire::{User, UserNow};
 use crate::App;
 use crate::db::users;
 use crate::domain::{self, MAX_EMAIL};
 use crate::error::Error;
 
-/// Users asked for by id at most.
+/// The name of the list of users, for cursors.
+const USERS: &str = "users";
+/// How many ids one request may name.
 const MAX_IDS: usize = 100;
 
 /// Read a user.
-#[utoipa::path(
-    get,
-    path = "/users/{id}",
-    tag = "users",
-    params(("id" = Uuid, Path), ("if-none-match" = Option<String>, Header, description = "the ETag the client has")),
-    responses(
-        (status = 200, body = User, headers(("etag" = String))),
-        (status = 304, description = "the client has it already"),
-        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
-    )
-)]
+#[utoipa::path(get, path = "/users/{id}", tag = "users", params(Id, IfNoneMatch), responses(UserNow, Unchanged, Reading))]
 pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Response, Error> {
     let user = run!(app.database, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
     let tag = etag(user.version);
@@ -45,49 +39,54 @@ pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) ->
 
 /// List users, newest first; or those with one email address, or with certain ids.
 #[utoipa::path(
-    get,
-    path = "/users",
-    tag = "users",
-    params(
-        ("email" = Option<String>, Query, description = "only the user with this address, without regard to case", min_length = 1, max_length = 254),
-        ("id" = Option<Vec<Uuid>>, Query, description = "these users, all in one answer, unknown ones left out; excludes the other parameters", max_items = 100),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
-    responses(
-        (status = 200, body = Page<User>, headers(("link" = String))),
-        (status = 400, body = ProblemBody<'_>, content_type = "application/problem+json", description = "a bad parameter"),
-        (status = 503, body = ProblemBody<'_>, content_type = "application/problem+json", description = "try again"),
-    )
+    get, path = "/users", tag = "users", params(Filter, Paging),
+    responses((status = 200, body = Page<User>, description = "A page of users.", headers(("link" = String))), WithQuery)
 )]
 pub async fn list_users(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {
     let ids = query.all("id");
     if !ids.is_empty() {
-        return users_by_id(&app, ids, query).await.map(|page| page.respond(&uri));
+        return users_by_id(&app, &ids, query).await.map(|page| page.respond(&uri));
     }
     let request = PageRequest::<Uuid>::read(USERS, &mut query)?;
-    let email = query.text("email", 1..=MAX_EMAIL)?;
+    let email: Option<EmailFilter> = query.read("email")?;
     query.finish()?;
     let found = match email {
-        Some(email) => {
+        Some(Text(email)) => {
             let found = run!(app.database, connection => users::find_user_by_email(connection, &email)).await?;
             found.into_iter().filter(|user| request.after.is_none_or(|after| user.id < after)).collect()
         }
         None => run!(app.database, connection => users::list_users(connection, request.after, request.rows())).await?,
     };
-    let page = request.page(USERS, found, |user: &domain::User| user.id);
-    Ok(Page { items: page.items.into_iter().map(User::from).collect(), next_cursor: page.next_cursor }.respond(&uri))
+    Ok(request.page(USERS, found, |user: &domain::User| user.id).map(User::from).respond(&uri))
 }
 
-async fn users_by_id(app: &App, ids: Vec<String>, query: Query) -> Result<Page<User>, Error> {
+async fn users_by_id(app: &App, ids: &[String], query: Query) -> Result<Page<User>, Error> {
     if query.finish().is_err() {
         return Err(reject("id", "cannot be combined with other parameters").into());
     }
     if ids.len() > MAX_IDS {
-        return Err(reject("id", "may be given 100 times at most").into());
+        return Err(reject("id", &format!("may be given {MAX_IDS} times at most")).into());
     }
     let ids: Option<Vec<Uuid>> = ids.iter().map(|id| parse_id(id)).collect();
     let ids = ids.ok_or_else(|| reject("id", "must be a UUID"))?;
     let found = run!(app.database, connection => users::find_users(connection, &ids)).await?;
     Ok(Page { items: found.into_iter().map(User::from).collect(), next_cursor: None })
+}
+
+/// Any text that an email address fits in.
+type EmailFilter = Text<1, MAX_EMAIL>;
+
+/// The filters of the list of users, in the OpenAPI document.
+enum Filter {}
+
+impl IntoParams for Filter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let email = "only the user with this address, without regard to case";
+        let id = "these users, all in one response, unknown ones left out; excludes the other parameters";
+        let ids = Schema::Array(ArrayBuilder::new().items(document::uuid()).max_items(Some(MAX_IDS)).build());
+        vec![
+            parameter("email", ParameterIn::Query, email, EmailFilter::schema()),
+            parameter("id", ParameterIn::Query, id, ids),
+        ]
+    }
 }

@@ -1,16 +1,20 @@
 //! Users as they travel in requests and responses.
 
-use axum::http::{HeaderValue, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use chassis::http::body::{FromObject, Object, Value};
+use chassis::http::body::{FromValue, Value};
 use chassis::http::conditional::etag;
 use chassis::http::json::json;
+use chassis::http::limited::TrimmedText;
+use chassis::{read_fields, responses};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use crate::domain::{self, Changes, MAX_EMAIL, MAX_NAME};
+use crate::domain::{self, MAX_EMAIL, MAX_NAME, Status};
 
 /// A person who may place orders.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,18 +22,13 @@ pub struct User {
     /// The user's id.
     pub id: Uuid,
     /// As typed; unique without regard to case.
-    #[schema(format = "email", max_length = 254)]
+    #[schema(value_type = Email, inline)]
     pub email: String,
     /// How the person wants to be called.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
-    )]
+    #[schema(value_type = Name, inline)]
     pub name: String,
     /// Whether the user may order.
-    #[schema(value_type = Status)]
-    pub status: &'static str,
+    pub status: Status,
     /// When the user registered.
     pub created_at: DateTime<Utc>,
     /// When the user last changed.
@@ -39,21 +38,60 @@ pub struct User {
     pub version: i64,
 }
 
-/// Whether a user may order.
+/// Who registers.
 #[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "describes the values of `status` in the OpenAPI document")]
-pub enum Status {
-    /// May order.
-    Active,
-    /// May not.
-    Deactivated,
+pub struct RegisterUser {
+    /// Trimmed; valid by the rule of `<input type=email>`; unique without regard to case.
+    #[schema(inline)]
+    pub email: Email,
+    /// Trimmed.
+    #[schema(inline)]
+    pub name: Name,
+}
+
+read_fields!(RegisterUser { email, name });
+
+/// What to change. A field that is left out stays as it is.
+#[derive(Debug, ToSchema)]
+pub struct ChangeUser {
+    /// The new email address.
+    #[schema(inline, nullable = false)]
+    pub email: Option<Email>,
+    /// The new name.
+    #[schema(inline, nullable = false)]
+    pub name: Option<Name>,
+}
+
+read_fields!(ChangeUser { email, name });
+
+/// A name, trimmed.
+pub type Name = TrimmedText<1, MAX_NAME>;
+
+/// An email address, trimmed.
+#[derive(Debug)]
+pub struct Email(pub String);
+
+responses! {
+    /// The user as it is now.
+    pub UserNow { 200: "The user as it is now." => User ["etag"] }
+    /// The user is registered, or is not.
+    pub Registered {
+        201: "The new user." => User ["location", "etag"],
+        409: "`email-taken`: another user has this email address.",
+    }
+    /// A change is refused.
+    pub ChangeRefused { 409: "`email-taken`, or `user-deactivated`: reactivate the user first." }
+    /// The user is deactivated, or is not.
+    pub Deactivated {
+        204: "The user is deactivated now.",
+        409: "`open-orders`: the user has open orders.",
+    }
 }
 
 impl From<domain::User> for User {
     fn from(user: domain::User) -> Self {
         let domain::User { id, email, name, status, created_at, updated_at, version } = user;
-        Self { id, email, name, status: status.as_str(), created_at, updated_at, version }
+        Self { id, email, name, status, created_at, updated_at, version }
     }
 }
 
@@ -64,69 +102,28 @@ impl IntoResponse for User {
     }
 }
 
-/// Where the user is found.
-pub fn location(id: Uuid) -> HeaderValue {
-    HeaderValue::from_str(&format!("/users/{id}")).unwrap_or_else(|_| HeaderValue::from_static("/users"))
-}
-
-/// Who registers.
-#[derive(Debug, ToSchema)]
-pub struct RegisterUser {
-    /// Trimmed; valid by the rule of `<input type=email>`; unique without regard to case.
-    #[schema(format = "email", max_length = 254)]
-    pub email: String,
-    /// Trimmed.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
-    )]
-    pub name: String,
-}
-
-impl FromObject for RegisterUser {
-    fn from_object(object: &mut Object<'_>) -> Option<Self> {
-        let email = object.required("email", email);
-        let name = object.required("name", name);
-        Some(Self { email: email?, name: name? })
-    }
-}
-
-/// What to change; a field left out stays as it is.
-#[derive(Debug, ToSchema)]
-pub struct ChangeUser {
-    /// The new email address.
-    #[schema(format = "email", max_length = 254, nullable = false)]
-    pub email: Option<String>,
-    /// The new name.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        nullable = false,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
-    )]
-    pub name: Option<String>,
-}
-
-impl FromObject for ChangeUser {
-    fn from_object(object: &mut Object<'_>) -> Option<Self> {
-        let email = object.optional("email", email);
-        let name = object.optional("name", name);
-        Some(Self { email: email?, name: name? })
-    }
-}
-
-impl From<ChangeUser> for Changes {
+impl From<ChangeUser> for domain::Changes {
     fn from(change: ChangeUser) -> Self {
-        Self { email: change.email, name: change.name }
+        Self { email: change.email.map(|email| email.0), name: change.name.map(|name| name.0) }
     }
 }
 
-fn email(value: &Value<'_>) -> Option<String> {
-    let email = value.trimmed_text(1..=MAX_EMAIL)?;
-    if domain::is_email(&email) { Some(email) } else { value.reject("must be an email address such as ada@example.org") }
+impl FromValue for Email {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let email = TrimmedText::<1, MAX_EMAIL>::from_value(value)?.0;
+        if domain::is_email(&email) {
+            Some(Self(email))
+        } else {
+            value.reject("must be an email address such as ada@example.org")
+        }
+    }
 }
 
-fn name(value: &Value<'_>) -> Option<String> {
-    value.trimmed_text(1..=MAX_NAME)
+impl PartialSchema for Email {
+    fn schema() -> RefOr<Schema> {
+        let email = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_EMAIL));
+        Schema::Object(email.format(Some(SchemaFormat::KnownFormat(KnownFormat::Email))).build()).into()
+    }
 }
+
+impl ToSchema for Email {}

@@ -158,6 +158,10 @@ async fn the_openapi_document_lists_every_route_with_its_answers() {
         for status in statuses {
             let answer = &document["paths"][path][method]["responses"][status.to_string()];
             assert!(answer.is_object(), "{method} {path} answers {status}");
+            assert!(
+                answer["description"].as_str().is_some_and(|text| !text.is_empty()),
+                "{method} {path} {status}: {answer}"
+            );
             if *status >= 400 {
                 assert!(answer["content"]["application/problem+json"].is_object(), "{method} {path} {status}: {answer}");
             }

@@ -1,0 +1,130 @@
+//! Types with limits. The reader of bodies and queries and the OpenAPI document both take the limits from the type.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::http::body::{FromValue, Value};
+use crate::http::query::FromText;
+
+/// A text of `MIN` to `MAX` characters (Unicode scalar values) without control characters. `TRIM` says whether a body's text
+/// is measured and kept without the white space around it.
+#[derive(Debug)]
+pub struct Text<const MIN: usize, const MAX: usize, const TRIM: bool = false>(pub String);
+
+/// A [`Text`] without white space around it.
+pub type TrimmedText<const MIN: usize, const MAX: usize> = Text<MIN, MAX, true>;
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole<const MIN: i64, const MAX: i64>(pub i64);
+
+/// A list of `MIN` to `MAX` elements.
+#[derive(Debug)]
+pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<T>);
+
+impl<const MIN: usize, const MAX: usize, const TRIM: bool> FromText for Text<MIN, MAX, TRIM> {
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        // Postgres cannot store a NUL, and the others confuse logs and terminals.
+        if text.chars().any(char::is_control) {
+            return Err("must not contain control characters".into());
+        }
+        if !(MIN..=MAX).contains(&text.chars().count()) {
+            return Err(format!("must have {MIN} to {MAX} characters").into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize, const TRIM: bool> FromValue for Text<MIN, MAX, TRIM> {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let text = value.string()?;
+        let text = if TRIM { text.trim() } else { &text };
+        Self::from_text(text).map_or_else(|reason| value.reject(reason), Some)
+    }
+}
+
+impl<const MIN: usize, const MAX: usize, const TRIM: bool> PartialSchema for Text<MIN, MAX, TRIM> {
+    fn schema() -> RefOr<Schema> {
+        let pattern = if TRIM {
+            // At least one character is not white space.
+            r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+        } else {
+            r"^[^\u0000-\u001f\u007f-\u009f]*$"
+        };
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        Schema::Object(text.min_length(Some(MIN)).max_length(Some(MAX)).build()).into()
+    }
+}
+
+impl<const MIN: usize, const MAX: usize, const TRIM: bool> ToSchema for Text<MIN, MAX, TRIM> {}
+
+impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
+    fn within(number: Option<i64>) -> Result<Self, String> {
+        let number = number.filter(|number| (MIN..=MAX).contains(number));
+        number.map(Self).ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> FromText for Whole<MIN, MAX> {
+    fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        Ok(Self::within(text.parse().ok().filter(|_| digits))?)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> FromValue for Whole<MIN, MAX> {
+    /// Takes `1.0` as a whole number.
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let text = value.raw.get();
+        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return value.reject("must be a whole number");
+        }
+        // A float beyond 2^53 is not exact, and no range reaches that far.
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 53 bits fits")]
+        let rounded = || text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 2f64.powi(53)).map(|n| n as i64);
+        Self::within(text.parse().ok().or_else(rounded)).map_or_else(|reason| value.reject(reason), Some)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> PartialSchema for Whole<MIN, MAX> {
+    fn schema() -> RefOr<Schema> {
+        // Clients add such numbers up, so 32 bits are not enough for the large ones.
+        let format = if MAX > i64::from(i16::MAX) { KnownFormat::Int64 } else { KnownFormat::Int32 };
+        let whole = ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(format)));
+        Schema::Object(whole.minimum(Some(MIN as isize)).maximum(Some(MAX as isize)).build()).into()
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> ToSchema for Whole<MIN, MAX> {}
+
+impl<T: FromValue, const MIN: usize, const MAX: usize> FromValue for List<T, MIN, MAX> {
+    fn from_value(value: &Value<'_>) -> Option<Self> {
+        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(value.raw.get()) else {
+            return value.reject("must be an array");
+        };
+        if !(MIN..=MAX).contains(&elements.len()) {
+            return value.reject(format!("must have {MIN} to {MAX} elements"));
+        }
+        let values = elements.into_iter().enumerate().map(|(index, raw)| T::from_value(&value.child(index, raw)));
+        // Collected twice: the first pass reads all elements, so that the faults of each are recorded.
+        values.collect::<Vec<Option<T>>>().into_iter().collect::<Option<_>>().map(Self)
+    }
+}
+
+impl<T: ToSchema, const MIN: usize, const MAX: usize> PartialSchema for List<T, MIN, MAX> {
+    fn schema() -> RefOr<Schema> {
+        let list = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
+        Schema::Array(list.min_items(Some(MIN)).max_items(Some(MAX)).build()).into()
+    }
+}
+
+impl<T: ToSchema, const MIN: usize, const MAX: usize> ToSchema for List<T, MIN, MAX> {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into(), T::schema()));
+        T::schemas(schemas);
+    }
+}
