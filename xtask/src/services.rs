@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use dev::http::Client;
 use dev::process::{Leashed, Signal};
 use dev::wait::within;
@@ -47,7 +49,7 @@ pub const SERVICES: [Service; 2] = [
 ];
 
 /// A service, with the names of its variables.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     pub name: &'static str,
     pub address_variable: &'static str,
@@ -62,6 +64,17 @@ pub struct Service {
     /// One of its tables, which shows in which database the service lives.
     pub table: &'static str,
     pub role: &'static str,
+}
+
+/// On the command line, a service is its name.
+impl ValueEnum for Service {
+    fn value_variants<'a>() -> &'a [Self] {
+        &SERVICES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name))
+    }
 }
 
 impl Service {
@@ -95,13 +108,8 @@ fn read_address(variable: &str, default: &str) -> Result<SocketAddr> {
 pub struct Running(Vec<(Service, SocketAddr, Leashed)>);
 
 impl Running {
-    /// Starts a service.
-    pub fn start(&mut self, service: Service, address: SocketAddr, programs: &Path, database_url: &str) -> Result<()> {
-        self.start_with(service, address, programs, database_url, &[])
-    }
-
-    /// Starts a service with more variables.
-    pub fn start_with(
+    /// Starts a service with these additional variables.
+    pub fn start(
         &mut self,
         service: Service,
         address: SocketAddr,

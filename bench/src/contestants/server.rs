@@ -71,9 +71,7 @@ impl Server {
             Job::OrderCreate => client.post(job.path(n)).body("application/json", job.body(n)),
             _ => client.get(job.path(n)),
         };
-        let answer = call.send().await?;
-        ensure!(answer.status == job.status(), "{} answers {}: {}", self.name, answer.status, answer.text());
-        Ok(serde_json::from_slice(&answer.body)?)
+        call.answered(job.status()).await.context(self.name)
     }
 
     /// The address of its HTTP interface.

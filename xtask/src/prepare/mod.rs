@@ -58,9 +58,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let Some(fresh) = check(&service, &shared, "the shared database", &mut faults)? else { continue };
         let committed = QueryData::read(&service.data_folder())?;
         if options.check {
-            faults.extend(
-                committed.differences(&fresh).into_iter().map(|difference| format!("{}: {difference}", service.name)),
-            );
+            let differences = committed.differences(&fresh).into_iter();
+            faults.extend(differences.map(|difference| format!("{}: {difference}", service.name)));
         } else {
             committed.replace(&fresh, &service.data_folder())?;
         }
@@ -95,9 +94,10 @@ fn check(service: &Service, database: &TestDatabase, what: &str, faults: &mut Ve
         ));
         return Ok(None);
     };
-    let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, fresh.statements()).await)?;
-    let all = fresh.statements().count();
-    println!("{name}: {role} may run {} of {all} statements in {what}", all - denied.len());
+    let statements: Vec<_> = fresh.statements().collect();
+    let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, statements.iter()).await)?;
+    let (all, allowed) = (statements.len(), statements.len() - denied.len());
+    println!("{name}: {role} may run {allowed} of {all} statements in {what}");
     faults.extend(denied.into_iter().map(|denied| format!("{name}, {what}: {denied}")));
     Ok(Some(fresh))
 }

@@ -16,7 +16,7 @@ use crate::services::{PROGRAMS, Running, SERVICES, Service};
 use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
-use own::{Home, Next};
+use own::Home;
 
 /// Flags of `up`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct UpOptions {
     /// Prepare a database of its own for this service, which follows its tables there when `cargo splitctl` moves them; may
     /// be repeated. With `DATABASE_URL`, set `…_DATABASE_NEXT_OWNER_URL` to that database
     #[arg(long, value_name = "SERVICE")]
-    next: Vec<Next>,
+    next: Vec<Service>,
     /// The folder of the private Postgres [default: .data; a folder in /var/tmp if root runs this and Postgres' user cannot
     /// enter .data]
     #[arg(long)]
@@ -76,7 +76,7 @@ pub fn load_variables() -> Result<()> {
     }
 }
 
-async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> {
+async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<()> {
     // From here on, a signal starts the clean-up.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
@@ -92,7 +92,7 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> 
         for service in SERVICES {
             let home = own::home(&database, service, next, folder.path()).await?;
             let variables: Vec<_> = home.next_url.iter().map(|url| (service.next_variable, url.clone())).collect();
-            running.start_with(service, service.address()?, programs, &home.url, &variables)?;
+            running.start(service, service.address()?, programs, &home.url, &variables)?;
             homes.push((service, home));
         }
         running.until_ready().await?;

@@ -5,7 +5,6 @@ use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::ValueEnum;
 use dev::postgres::{Cluster, connect, create_database};
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
@@ -13,19 +12,6 @@ use sqlx::migrate::Migrator;
 use super::database::{Login, SharedDatabase, check_is_for_us, kept_password, place, with_login};
 use crate::services::Service;
 use crate::workspace::root;
-
-/// A service that gets a database of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Next {
-    Users,
-    Orders,
-}
-
-impl Next {
-    fn is(self, service: Service) -> bool {
-        service.name == if self == Self::Users { "users" } else { "orders" }
-    }
-}
 
 /// Where a service finds its tables.
 pub struct Home {
@@ -49,8 +35,8 @@ struct Own {
 ///
 /// # Errors
 /// A variable that is missing; an error of a database.
-pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], folder: &Path) -> Result<Home> {
-    let wanted = next.iter().any(|next| next.is(service));
+pub async fn home(shared: &SharedDatabase, service: Service, next: &[Service], folder: &Path) -> Result<Home> {
+    let wanted = next.contains(&service);
     let own = match shared {
         SharedDatabase::Private(cluster) => private(cluster, service, wanted).await?,
         SharedDatabase::Named { .. } => named(service, wanted, folder).await?,
