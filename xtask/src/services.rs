@@ -32,7 +32,6 @@ pub const SERVICES: [Service; 2] = [
         database_variable: "USERS_DATABASE_URL",
         next_variable: "USERS_DATABASE_NEXT_URL",
         next_owner_variable: "USERS_DATABASE_NEXT_OWNER_URL",
-        table: "users",
         role: dev::postgres::USERS_ROLE,
     },
     Service {
@@ -43,12 +42,11 @@ pub const SERVICES: [Service; 2] = [
         database_variable: "ORDERS_DATABASE_URL",
         next_variable: "ORDERS_DATABASE_NEXT_URL",
         next_owner_variable: "ORDERS_DATABASE_NEXT_OWNER_URL",
-        table: "orders",
         role: dev::postgres::ORDERS_ROLE,
     },
 ];
 
-/// A service, with the names of its variables.
+/// A service, with the names of its variables. It has a table of its own name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     pub name: &'static str,
@@ -61,8 +59,6 @@ pub struct Service {
     pub next_variable: &'static str,
     /// The same URL for the owner of the tables.
     pub next_owner_variable: &'static str,
-    /// One of its tables, which shows in which database the service lives.
-    pub table: &'static str,
     pub role: &'static str,
 }
 
@@ -123,7 +119,7 @@ impl Running {
         command.env(service.database_variable, database_url).env(service.address_variable, address.to_string());
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let process =
-            Leashed::start(&command, Signal::Term).with_context(|| format!("{} cannot be run", program.display()))?;
+            Leashed::start(&command, Signal::SIGTERM).with_context(|| format!("{} cannot be run", program.display()))?;
         self.0.push((service, address, process));
         Ok(())
     }

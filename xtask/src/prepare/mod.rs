@@ -16,7 +16,6 @@ use cargo_metadata::MetadataCommand;
 use clap::Args;
 use dev::postgres::{TestDatabase, connect};
 use dev::wait::block_on;
-use serde::Deserialize;
 
 use crate::workspace::{cargo, root};
 use data::QueryData;
@@ -102,25 +101,17 @@ fn check(service: &Service, database: &TestDatabase, what: &str, faults: &mut Ve
     Ok(Some(fresh))
 }
 
-#[derive(Deserialize)]
-struct SqlxConfig {
-    common: CommonConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct CommonConfig {
-    database_url_var: String,
-}
-
 fn services() -> Result<Vec<Service>> {
     let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec()?;
     let mut services = Vec::new();
     for package in metadata.workspace_packages() {
         let folder = package.manifest_path.parent().context("a manifest lies in a folder")?.as_std_path().to_owned();
         let Ok(config) = std::fs::read_to_string(folder.join("sqlx.toml")) else { continue };
-        let config: SqlxConfig = toml::from_str(&config).with_context(|| format!("sqlx.toml of {}", package.name))?;
-        services.push(Service { name: package.name.to_string(), folder, variable: config.common.database_url_var });
+        let config: toml::Table = config.parse().with_context(|| format!("sqlx.toml of {}", package.name))?;
+        let variable = config.get("common").and_then(|common| common.get("database-url-var")?.as_str());
+        let variable =
+            variable.with_context(|| format!("sqlx.toml of {} has no database-url-var", package.name))?.to_owned();
+        services.push(Service { name: package.name.to_string(), folder, variable });
     }
     Ok(services)
 }

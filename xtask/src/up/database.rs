@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev::postgres::{Cluster, ClusterError, MissingClient, Programs, allow_login, connect, create_database};
+use dev::postgres::{Cluster, MissingClient, Programs, ProgramsError, allow_login, connect, create_database};
 use dev::wait::block_on;
 use shared_db::MIGRATOR;
 use sqlx::PgConnection;
@@ -154,17 +154,17 @@ fn migrate(url: &str) -> Result<()> {
 }
 
 /// Adds all ways to get a Postgres to the message.
-fn explain(error: ClusterError) -> anyhow::Error {
-    match error {
-        ClusterError::Programs(_) => anyhow!(
-            "{error}.\nGet a Postgres in one of these ways:\n  \
-             apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
-             brew install postgresql@18 (macOS)\n  \
-             with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
-             a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
-        ),
-        error => error.into(),
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    if !error.is::<ProgramsError>() {
+        return error;
     }
+    anyhow!(
+        "{error}.\nGet a Postgres in one of these ways:\n  \
+         apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
+         brew install postgresql@18 (macOS)\n  \
+         with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
+         a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
+    )
 }
 
 /// A role that can log in already keeps its password, so a variable must contain its URL. Another role gets a new password,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dev::http::Client;
-use tokio::signal::unix::{SignalKind, signal};
+use dev::process::stop_signal;
 
 use crate::services::{PROGRAMS, Running, SERVICES, Service};
 use crate::workspace::build;
@@ -78,13 +78,7 @@ pub fn load_variables() -> Result<()> {
 
 async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<()> {
     // From here on, a signal starts the clean-up.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stop = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    let stop = stop_signal()?;
     let work = async {
         let database = SharedDatabase::prepare(folder.path()).await?;
         let mut running = Running::default();
@@ -134,7 +128,7 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
     }
     println!();
     println!("  curl 'http://{orders}/orders?limit=1'");
-    let users_at = match homes.iter().find(|(service, home)| service.table == "users" && home.moved_to.is_some()) {
+    let users_at = match homes.iter().find(|(service, home)| service.name == "users" && home.moved_to.is_some()) {
         Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
         None => database.psql_argument(),
     };

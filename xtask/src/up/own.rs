@@ -121,7 +121,7 @@ async fn migrate(owner: &mut PgConnection, service: Service) -> Result<()> {
 }
 
 async fn has_table(owner: &mut PgConnection, service: Service) -> Result<bool> {
-    Ok(sqlx::query_scalar("select to_regclass('public.' || $1) is not null").bind(service.table).fetch_one(owner).await?)
+    Ok(sqlx::query_scalar("select to_regclass('public.' || $1) is not null").bind(service.name).fetch_one(owner).await?)
 }
 
 fn variable(name: &str) -> Option<String> {
