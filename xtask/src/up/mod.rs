@@ -91,7 +91,7 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<(
         }
         running.until_ready().await?;
         demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
-        describe(&database, folder, &homes)?;
+        describe(&database, &homes)?;
         Ok::<_, anyhow::Error>((running, database))
     };
     tokio::pin!(stop, work);
@@ -113,12 +113,12 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<(
 }
 
 /// Prints the addresses and the first commands to try.
-fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, Home)]) -> Result<()> {
+fn describe(database: &SharedDatabase, homes: &[(Service, Home)]) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
     println!("users   http://{users}   API page: http://{users}/docs/");
     println!("orders  http://{orders}   API page: http://{orders}/docs/");
-    println!("data    {}", database.place(folder));
+    println!("data    {}", database.place);
     for (service, home) in homes {
         match (&home.moved_to, &home.next_url) {
             (Some(place), _) => println!("        {} has moved to {place}", service.name),
@@ -130,7 +130,7 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
     println!("  curl 'http://{orders}/orders?limit=1'");
     let users_at = match homes.iter().find(|(service, home)| service.name == "users" && home.moved_to.is_some()) {
         Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
-        None => database.psql_argument(),
+        None => database.psql_argument.clone(),
     };
     let (psql, missing) = match database.psql() {
         Ok(psql) => (psql, String::new()),
@@ -142,7 +142,7 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
         .filter_map(|(service, home)| home.owner_url.as_ref().map(|url| format!(" {}={url}", service.next_owner_variable)));
     let owners: String = owners.collect();
     if !owners.is_empty() {
-        println!("  export DATABASE_URL={}{owners}", database.psql_argument());
+        println!("  export DATABASE_URL={}{owners}", database.psql_argument);
     }
     println!();
     println!("Ctrl-C stops everything; the data stays. `cargo xtask down --wipe` removes it.");

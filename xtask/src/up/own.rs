@@ -37,15 +37,14 @@ struct Own {
 /// A variable that is missing; an error of a database.
 pub async fn home(shared: &SharedDatabase, service: Service, next: &[Service], folder: &Path) -> Result<Home> {
     let wanted = next.contains(&service);
-    let own = match shared {
-        SharedDatabase::Private(cluster) => private(cluster, service, wanted).await?,
-        SharedDatabase::Named { .. } => named(service, wanted, folder).await?,
+    let own = match &shared.cluster {
+        Some(cluster) => private(cluster, service, wanted).await?,
+        None => named(service, wanted, folder).await?,
     };
-    let is_private = matches!(shared, SharedDatabase::Private(_));
-    let shown = |own: &Own| is_private.then(|| own.owner_url.clone());
-    if has_table(&mut connect(&shared.owner_url()).await?, service).await? {
+    let shown = |own: &Own| shared.cluster.as_ref().map(|_| own.owner_url.clone());
+    if has_table(&mut connect(&shared.owner_url).await?, service).await? {
         let (owner_url, next_url) = (own.as_ref().and_then(shown), own.map(|own| own.url));
-        return Ok(Home { url: shared.url_as(service)?, next_url, owner_url, moved_to: None });
+        return Ok(Home { url: shared.urls[service.name].clone(), next_url, owner_url, moved_to: None });
     }
     // `splitctl complete` has dropped the tables here.
     let Some(own) = own else {
