@@ -150,7 +150,7 @@ impl Call {
         tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| Unanswered::Late)?
     }
 
-    /// Sends the request, and reads the JSON of an answer that has this status: the form for commands, which report an error.
+    /// Sends the request, and reads the JSON of an answer that has this status: the form for commands, which report errors.
     ///
     /// # Errors
     /// If there is no such answer.

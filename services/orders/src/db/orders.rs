@@ -1,5 +1,5 @@
-//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and Postgres
-//! commits both or neither.
+//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and
+//! Postgres commits both or neither.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
