@@ -92,7 +92,6 @@ pub async fn list_orders(
     // This id is above every UUIDv7, so the first page needs no statement of its own.
     let before = before.unwrap_or(Uuid::max());
     let status = filter.status.map(Status::as_str);
-    // Each set of filters has its own statement: the prepared plan of `$1 is null or …` could not use an index.
     macro_rules! newest {
         ($filter:literal $(, $parameter:expr)*) => {
             select_orders!(in_view, $filter "o.id < $2 order by o.id desc limit $3", before, limit $(, $parameter)*)
