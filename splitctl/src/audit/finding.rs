@@ -118,7 +118,7 @@ impl Kind {
                 "Nothing now. When an owner moves, each database gets a copy, and the copies change independently."
             }
             Self::SharedFunction => "Nothing now. Each database needs a copy of the function when an owner moves.",
-            Self::UnlistedTable => "List it in the manifest under the owner that changes it.",
+            Self::UnlistedTable => "List it in the manifest under the owner that changes it, or as `unowned`.",
             Self::Missing => "Delete it from the manifest, or create it.",
             Self::Statement => "Call the owner, or read a replica that is filled from its events.",
             Self::Transaction => {

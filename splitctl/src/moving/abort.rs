@@ -10,7 +10,7 @@ use super::fence::Locking;
 use super::journal::{Journal, State, Step};
 use super::side::{Database, Side};
 use super::switches::Switch;
-use super::{Move, cleanup, crash_point, crossings, relations, schema, slot, stream, versions};
+use super::{Move, cleanup, crash_point, crossings, relations, schema, slot, stream, unowned, versions};
 use crate::database::execute;
 use crate::exit::require;
 use crate::manifest::Manifest;
@@ -85,6 +85,7 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     let connection = &mut target.connection;
     let known = relations::tables(connection, &state.begun.tables).await?;
     let tables: Vec<Qualified> = known.into_iter().map(|table| table.name).collect();
+    execute(connection, unowned::dropping(&state.begun.unowned)).await.context("the target's tables cannot be removed")?;
     if tables.is_empty() {
         return Ok(());
     }

@@ -75,6 +75,9 @@ pub struct Begun {
     /// The tables without a key. Their replica identity is `full` during the move.
     #[serde(default)]
     pub keyless: Vec<Qualified>,
+    /// The tables without an owner that the copy brings to the target, which had none.
+    #[serde(default)]
+    pub unowned: Vec<Qualified>,
 }
 
 /// The state of a move. The default is the state before one begins.

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
 mod app;
+mod compared;
 mod crashes;
 mod fixture;
 mod hardships;
@@ -9,3 +10,4 @@ mod losses;
 mod not_ours;
 mod plans;
 mod releases;
+mod unowned;

@@ -63,7 +63,7 @@ const KEYS: &str = r"
             order by k.nth
         ) as comparisons,
         array(
-            select coalesce(format(' collate %I.%I', n.nspname, l.collname), '')
+            select case when l.oid is null then '' else format(' collate %I.%I', n.nspname, l.collname) end
             from unnest(c.confkey) with ordinality k (attnum, nth)
             join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum
             left join pg_collation l on l.oid = a.attcollation

@@ -25,7 +25,7 @@ use super::side::Side;
 use super::{Database, Move, crash_point, marker, stream};
 use crate::exit::require;
 use crate::names::Qualified;
-use chunk::{Chunk, Chunks};
+use chunk::{Chunk, Chunks, Sum};
 use rows::Suspects;
 
 /// How many differences the report lists. It counts the rest.
@@ -203,6 +203,11 @@ async fn compare_again(
         }
         pending = Suspects::Rows(found.changed);
     }
+}
+
+/// The count and the hash of all rows of a table.
+pub(super) async fn hash_rows(connection: &mut PgConnection, table: &Table) -> Result<Sum> {
+    Chunk { condition: "true".to_owned() }.sum(connection, table).await
 }
 
 /// Waits until everything that is committed on one side has arrived on the other.

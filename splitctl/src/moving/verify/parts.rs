@@ -183,11 +183,8 @@ impl Moment {
 
     /// How many rows of these parts have which hash.
     async fn rows(&mut self, table: &Table, parts: &BTreeSet<i64>) -> Result<(BTreeMap<i64, i64>, BTreeMap<i64, i64>)> {
-        let statement = format!(
-            "select h.hash, count(*) from {} where {} group by 1",
-            hashes(table),
-            condition(Some(parts))
-        );
+        let statement =
+            format!("select h.hash, count(*) from {} where {} group by 1", hashes(table), condition(Some(parts)));
         let here = query_as(AssertSqlSafe(statement.clone())).fetch_all(&mut self.from).await?;
         let there = query_as(AssertSqlSafe(statement)).fetch_all(&mut self.to).await?;
         Ok((here.into_iter().collect(), there.into_iter().collect()))
