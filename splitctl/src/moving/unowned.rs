@@ -86,11 +86,7 @@ pub fn dropping(brought: &[Qualified]) -> String {
 /// The definition of a table, with its indexes, sequences and comments.
 async fn dump(source: &Database, version: i32, table: &Qualified) -> Result<String> {
     let program = pg_dump::find(source.version).await?;
-    let folder = tempfile::tempdir()?;
-    let archive = folder.path().join("unowned");
-    pg_dump::dump(&program, &source.url, &archive, &[format!("--table={}", table.sql())]).await?;
-    let entries = pg_dump::contents(&program, &archive).await?;
-    let statements = pg_dump::statements(&program, &archive, &entries, version).await?;
+    let statements = pg_dump::definition(&program, &source.url, table, version).await?;
     let schema = crate::names::quote_ident(&table.schema);
     Ok(format!("create schema if not exists {schema}; {statements}"))
 }

@@ -4,6 +4,7 @@
 mod app;
 mod compared;
 mod crashes;
+mod detached;
 mod fixture;
 mod hardships;
 mod losses;
