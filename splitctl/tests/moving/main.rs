@@ -2,10 +2,13 @@
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
 mod app;
+mod compared;
 mod crashes;
+mod detached;
 mod fixture;
 mod hardships;
 mod losses;
 mod not_ours;
 mod plans;
 mod releases;
+mod unowned;
