@@ -86,7 +86,7 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     let known = relations::tables(connection, &state.begun.tables).await?;
     let tables: Vec<Qualified> = known.into_iter().map(|table| table.name).collect();
     if tables.is_empty() {
-        return Ok(());
+        return schema::drop_made(target, &state.begun.made).await;
     }
     let statement = if state.begun.made_tables {
         format!("begin; {}; commit", schema::dropping(connection, &tables, &owner.views).await?)
@@ -95,7 +95,8 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     };
     execute(connection, format!("set lock_timeout = '10s'; {statement}"))
         .await
-        .context("the target's tables cannot be removed")
+        .context("the target's tables cannot be removed")?;
+    schema::drop_made(target, &state.begun.made).await
 }
 
 /// Creates the foreign keys again, and writes where the tables live.

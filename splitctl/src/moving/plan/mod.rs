@@ -1,5 +1,7 @@
 //! The plan: everything that would stop or surprise a move, all findings at once. It changes nothing.
 
+mod along;
+mod settings;
 mod target;
 
 use std::sync::LazyLock;
@@ -102,6 +104,8 @@ pub async fn make(the_move: &mut Move) -> Result<Plan> {
     run_checks(&mut plan, the_move).await?;
     measure(&mut plan, the_move).await?;
     target::check(&mut plan, the_move).await?;
+    along::check(&mut plan, the_move).await?;
+    settings::check(&mut plan, the_move).await?;
     for database in [&mut the_move.source, &mut the_move.target] {
         for transaction in slot::long_transactions(&mut database.connection, Duration::from_secs(5)).await? {
             let text = format!("{}: {transaction}; a new replication slot waits for its end", database.address());
