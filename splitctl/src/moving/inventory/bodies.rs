@@ -29,7 +29,6 @@ struct Named {
     class: i64,
     oid: i64,
     kind: String,
-    schema: String,
     identity: String,
     /// Whether a body that names it reads or writes rows of it.
     holds_rows: bool,
@@ -49,7 +48,7 @@ impl Code {
     pub(super) async fn read(connection: &mut PgConnection, moving: &[i64], role: &str) -> Result<Self, sqlx::Error> {
         let functions: Vec<Function> = query_as(FUNCTIONS).bind(role).fetch_all(&mut *connection).await?;
         let objects: Vec<Named> = query_as(NAMED).fetch_all(connection).await?;
-        let schemas = objects.iter().map(|object| object.schema.clone()).collect();
+        let mut schemas = BTreeSet::new();
         let (mut named, mut operators) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for object in objects {
             let name = object.identity.split('(').next().unwrap_or_default();
@@ -57,6 +56,7 @@ impl Code {
                 let symbol = name.trim_start_matches(|character| !OPERATORS.contains(character));
                 operators.push((symbol.to_owned(), (object.class, object.oid)));
             } else if let Some([schema, name]) = parse_identifiers(name).as_deref() {
+                schemas.insert(schema.clone());
                 named.entry(name.clone()).or_default().push((Qualified::new(schema, name), object));
             }
         }
@@ -151,7 +151,9 @@ const FUNCTIONS: &str = r"
         i.identity::text as identity,
         l.lanname::text as language,
         case when p.prosqlbody is null then p.prosrc else '' end as body,
-        coalesce(has_function_privilege(r.oid, p.oid, 'execute'), false) and p.prokind in ('f', 'p') as may_call
+        p.prokind in ('f', 'p')
+            and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+            and coalesce(has_function_privilege(r.oid, p.oid, 'execute'), false) as may_call
     from pg_proc p
     join pg_language l on l.oid = p.prolang
     cross join lateral pg_identify_object('pg_proc'::regclass, p.oid, 0) i
@@ -173,7 +175,6 @@ const NAMED: &str = r"
         o.classid::int8 as class,
         o.objid::int8 as oid,
         i.type::text as kind,
-        i.schema::text as schema,
         i.identity::text as identity,
         coalesce(c.relkind in ('r', 'p', 'v', 'm', 'f'), false) as holds_rows
     from (

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::{PgConnection, query_as};
 
 use super::{Id, Object};
+use crate::database::execute;
 
 /// The objects that hang on the moving relations or on the seeds, and those that they need. Relations that stay are not
 /// among them, and nothing is followed through them.
@@ -13,13 +14,15 @@ pub(super) async fn read(
     moving: &[i64],
     seeds: &BTreeSet<Id>,
 ) -> Result<Vec<Object>, sqlx::Error> {
+    // Compiling this statement takes longer than running it.
+    execute(connection, "set jit = off").await?;
     let (classes, oids): (Vec<i64>, Vec<i64>) = seeds.iter().copied().unzip();
     query_as(REACHED).bind(classes).bind(oids).bind(moving).fetch_all(connection).await
 }
 
 /// A part depends automatically or internally. An extension brings its members, so only the extension is followed. Casts,
 /// operators and their like act on every value of a type, though no table depends on them; so does a cast between built-in
-/// types that somebody has added.
+/// types that somebody has added. A function hangs on a table if it takes or returns its rows.
 const REACHED: &str = r"
     with recursive
     staying as materialized (
@@ -49,6 +52,16 @@ const REACHED: &str = r"
           and t.relkind in ('r', 'p', 'm', 'f')
           and t.oid >= 16384
           and t.oid <> all ($3::int8[]::oid[])
+    ),
+    of_rows as materialized (
+        select 'pg_class'::regclass::oid as class, m.oid::oid
+        from unnest($3::int8[]) m (oid)
+        union all
+        select 'pg_type'::regclass, t.oid
+        from unnest($3::int8[]) m (oid)
+        join pg_class c on c.oid = m.oid::oid
+        join pg_type r on r.oid = c.reltype
+        join pg_type t on t.oid in (r.oid, r.typarray)
     ),
     members as materialized (
         select classid as class, objid as oid
@@ -110,8 +123,25 @@ const REACHED: &str = r"
               and d.classid in (
                   'pg_cast'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass, 'pg_transform'::regclass
               )
+            union all
+            select d.classid, d.objid, false
+            from pg_depend d
+            where (r.class, r.oid) in (select class, oid from of_rows)
+              and d.refclassid = r.class
+              and d.refobjid = r.oid
+              and d.deptype = 'n'
+              and d.classid = 'pg_proc'::regclass
         ) n
         where (n.class, n.oid) not in (select class, oid from staying)
+    ),
+    blocked as materialized (
+        select d.classid as class, d.objid as oid, min(d.refobjid::regclass::text) as relation
+        from pg_depend d
+        join staying s on s.class = d.refclassid and s.oid = d.refobjid
+        where d.refclassid = 'pg_class'::regclass
+          and d.deptype = 'n'
+          and (d.classid, d.objid) not in (select class, oid from crossing)
+        group by 1, 2
     ),
     found as (
         select class, oid, bool_or(is_part) as is_part
@@ -140,16 +170,7 @@ const REACHED: &str = r"
                   and (t.tgisinternal or p.pronamespace = to_regnamespace('splitctl'))
             )
             or coalesce(i.schema = 'splitctl', false) as stays,
-        coalesce((
-            select min(d.refobjid::regclass::text)
-            from pg_depend d
-            where d.classid = f.class
-              and d.objid = f.oid
-              and d.refclassid = 'pg_class'::regclass
-              and d.deptype = 'n'
-              and (d.refclassid, d.refobjid) in (select class, oid from staying)
-              and (f.class, f.oid) not in (select class, oid from crossing)
-        ), (
+        coalesce(b.relation, (
             select min(a.adrelid::regclass::text)
             from pg_depend d
             join pg_attrdef a on d.classid = 'pg_attrdef'::regclass and a.oid = d.objid
@@ -170,5 +191,6 @@ const REACHED: &str = r"
     from found f
     cross join lateral pg_identify_object(f.class, f.oid, 0) i
     cross join lateral pg_identify_object_as_address(f.class, f.oid, 0) a
+    left join blocked b on b.class = f.class and b.oid = f.oid
     where i.type is not null
     order by 1, 2";

@@ -21,6 +21,7 @@ struct Settings {
     encoding: String,
     collation: String,
     character_type: String,
+    version: String,
 }
 
 async fn check_settings(plan: &mut Plan, Move { source, target, .. }: &mut Move) -> Result<()> {
@@ -32,8 +33,8 @@ async fn check_settings(plan: &mut Plan, Move { source, target, .. }: &mut Move)
         plan.add(Error, "encoding", text);
     } else if here != there {
         let text = format!(
-            "target: it sorts by {} ({}), the source by {} ({}): the order of text may differ",
-            there.collation, there.character_type, here.collation, here.character_type
+            "target: it sorts by {} ({}) {}, the source by {} ({}) {}: the order of text may differ",
+            there.collation, there.character_type, there.version, here.collation, here.character_type, here.version
         );
         plan.add(Warning, "collation", text);
     }
@@ -95,6 +96,7 @@ const SETTINGS: &str = r"
     select
         pg_encoding_to_char(encoding)::text as encoding,
         datcollate::text as collation,
-        datctype::text as character_type
+        datctype::text as character_type,
+        coalesce(datcollversion, '') as version
     from pg_database
     where datname = current_database()";

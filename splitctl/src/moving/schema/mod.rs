@@ -308,9 +308,32 @@ const DROP_VIEWS: &str = views_by_depth!(
     "and c.relkind in ('v', 'm') order by (select max(d.depth) from depths d where d.view = c.oid) desc, c.oid"
 );
 
-/// Functions whose parameters or results have the type of a table.
+/// Functions whose parameters or results have the type of a table, or whose bodies depend on one. If only parts of the tables
+/// use such a function, as a policy does, those go with it.
 const DROP_FUNCTIONS: &str = r"
-    select distinct format('drop routine %s', d.objid::regprocedure)
+    select distinct format(
+        'drop routine if exists %s%s',
+        d.objid::regprocedure,
+        case
+            when exists (
+                select
+                from pg_depend u
+                where u.refclassid = 'pg_proc'::regclass
+                  and u.refobjid = d.objid
+                  and u.deptype = 'n'
+                  and not exists (
+                      select
+                      from pg_depend p
+                      where p.classid = u.classid
+                        and p.objid = u.objid
+                        and p.refclassid = 'pg_class'::regclass
+                        and p.refobjid = any ($1)
+                        and p.deptype in ('a', 'i')
+                  )
+            ) then ''
+            else ' cascade'
+        end
+    )
     from pg_depend d
     where d.classid = 'pg_proc'::regclass
       and d.deptype = 'n'
