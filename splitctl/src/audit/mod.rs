@@ -1,11 +1,11 @@
 //! What couples the owners: the couplings in the catalog, in their statements and in their transactions, in one list.
 
-mod body;
+pub mod body;
 mod borrowings;
 pub mod catalog;
 mod finding;
 mod functions;
-mod lexer;
+pub mod lexer;
 pub mod map;
 mod ownership;
 mod probe;
