@@ -44,6 +44,9 @@ pub struct Owner {
     /// they are. Each switch raises the epoch above every stored one.
     #[serde(default)]
     pub epochs: BTreeMap<Qualified, String>,
+    /// Errors of the plan that are known and accepted, as the plan names them: "roles: reporting".
+    #[serde(default)]
+    pub accept: Vec<String>,
     /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
     pub statements: Option<PathBuf>,
     /// The database that its tables will move to, as an operator.

@@ -93,10 +93,13 @@ async fn begin(the_move: &mut Move) -> Result<()> {
             execute(&mut source.connection, here.statement(owner_name)).await?;
         }
         let known = relations::tables(&mut source.connection, &owner.tables).await?;
+        let made_tables = relations::tables(&mut target.connection, &owner.tables).await?.is_empty();
+        let by_hand = if made_tables { Vec::new() } else { rights::read(&mut target.connection, owner).await?.grants };
         let begun = Begun {
             tables: owner.tables.clone(),
             target: target.identity.clone(),
-            made_tables: relations::tables(&mut target.connection, &owner.tables).await?.is_empty(),
+            made_tables,
+            by_hand,
             shape: relations::shape(&mut source.connection, &owner.tables).await?,
             keyless: known.into_iter().filter(|table| table.key.is_empty()).map(|table| table.name).collect(),
         };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
 use super::crossings::ForeignKey;
+use super::rights::Kept;
 use super::side::{Database, Identity, Side};
 use super::stream::Names;
 use super::switches::{self, Switch};
@@ -75,6 +76,9 @@ pub struct Begun {
     /// The tables without a key. Their replica identity is `full` during the move.
     #[serde(default)]
     pub keyless: Vec<Qualified>,
+    /// The rights on the target's tables, if these were there before.
+    #[serde(default)]
+    pub by_hand: Vec<String>,
 }
 
 /// The state of a move. The default is the state before one begins.
@@ -96,6 +100,8 @@ pub struct State {
     pub pending: Option<Step>,
     /// Foreign keys that are dropped.
     pub detached: Vec<ForeignKey>,
+    /// The rights that the next switch gives.
+    pub kept: Kept,
 }
 
 impl State {
@@ -135,7 +141,14 @@ impl State {
 
     fn add(&mut self, Row { step, intent, detail }: Row) -> Result<()> {
         match (step, intent) {
-            (Step::Copy, true) => self.begun = serde_json::from_value(detail)?,
+            (Step::Copy, true) => {
+                self.begun = serde_json::from_value(detail)?;
+                self.kept = Kept { source: None, by_hand: self.begun.by_hand.clone() };
+            }
+            // A release before version 2 kept no rights.
+            (Step::Cutover | Step::Rollback, true) if detail["rights"].is_object() => {
+                self.kept = serde_json::from_value(detail["rights"].clone())?;
+            }
             (Step::Copy, false) => self.copied = true,
             (Step::Verify, false) => self.verified = detail["generation"].as_i64(),
             (Step::Detach, true) => self.detached = serde_json::from_value(detail)?,

@@ -3,6 +3,7 @@
 
 mod app;
 mod crashes;
+mod fence;
 mod fixture;
 mod hardships;
 mod losses;
