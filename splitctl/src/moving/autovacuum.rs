@@ -1,5 +1,5 @@
-//! Makes autovacuum yield before a lock is tried. Postgres ends an ordinary worker for a session that has waited for its table
-//! for `deadlock_timeout`, and a lock that writers queue behind is tried for less than that.
+//! Makes autovacuum yield before a lock is tried. Postgres ends an ordinary worker for a session that has waited for its
+//! table for `deadlock_timeout`. A lock that writers queue behind is tried for less time than that.
 
 use std::time::Duration;
 

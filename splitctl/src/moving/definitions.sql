@@ -10,6 +10,10 @@ begin
     if coalesce(current_setting('splitctl.at_work', true), '') = 'yes' then
         return;
     end if;
+    -- Temporary tables are many, and none of them moves.
+    if (select bool_and(c.schema_name = 'pg_temp') from pg_event_trigger_ddl_commands() c) then
+        return;
+    end if;
     moving := array({oids});
     found_now := array({definitions});
     select d.entry

@@ -101,9 +101,9 @@ struct Granted {
     role: Option<String>,
 }
 
-/// Grants of an owner come before those of roles that it let grant. An owner with all rights has them in one statement, since
-/// "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by membership, so it gets
-/// its own before they are revoked.
+/// Grants of an owner come before those of roles that it let grant. An owner with all rights has them in one statement,
+/// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by membership, so
+/// it gets its own before they are revoked.
 const GRANTED: &str = r#"
     with relation as (
         select

@@ -119,8 +119,8 @@ async fn create_subscription(from: &Database, to: &mut Database, name: &str, pub
 }
 
 fn creation(from: &Database, to: &Database, name: &str, publication: &str, copy: bool) -> String {
-    // From Postgres 16 on, changes that were applied here are not sent back, and they are applied by the subscription's role:
-    // the fence has revoked the rights of the tables' owner.
+    // From Postgres 16 on, changes that were applied here are not sent back. They are applied by the subscription's role,
+    // because the fence has revoked the rights of the tables' owner.
     let mut options = String::new();
     if to.version >= 16 {
         options += ", run_as_owner = true";
@@ -164,8 +164,8 @@ pub async fn try_subscription(from: &Database, to: &mut Database, publication: &
             Side::Target => "target_from_source",
         };
         Refused(format!(
-            "{}: the server of the {} cannot subscribe there ({:#}). Correct `{key}` in the manifest, pg_hba.conf, the network \
-             or the login. Nothing was changed",
+            "{}: the server of the {} cannot subscribe there ({:#}). Correct `{key}` in the manifest, pg_hba.conf, the \
+             network or the login. Nothing was changed",
             address(&from.url_from_other),
             to.side,
             conceal(&error, &from.url_from_other)

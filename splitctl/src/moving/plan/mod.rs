@@ -145,7 +145,8 @@ async fn run_checks(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
             for Found { object, detail } in found.fetch_all(&mut *connection).await? {
                 let object = object.as_ref().unwrap_or(&address);
                 let text = format!("{object}: {}", check.message.replace("{}", &detail));
-                let (weight, text) = if check.acceptable { weigh(owner, check, object, text) } else { (check.weight, text) };
+                let (weight, text) =
+                    if check.acceptable { weigh(owner, check, object, &text) } else { (check.weight, text) };
                 plan.add(weight, &check.name, text);
             }
         }
@@ -154,7 +155,7 @@ async fn run_checks(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
 }
 
 /// What the owner's `accept` names is a warning; anything else names the entry to add.
-fn weigh(owner: &Owner, check: &Check, object: &str, text: String) -> (Weight, String) {
+fn weigh(owner: &Owner, check: &Check, object: &str, text: &str) -> (Weight, String) {
     let entry = format!("{}: {object}", check.name);
     if owner.accept.contains(&entry) {
         return (Weight::Warning, format!("{text}. The manifest accepts it"));
