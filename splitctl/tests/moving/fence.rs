@@ -325,3 +325,41 @@ fn settings_and_event_triggers_of_others_do_not_act_on_its_sessions() {
     execute(&fixture.source, "set search_path = public; alter event trigger log_ddl enable always");
     fixture.refused(&["plan", OWNER], "error: event triggers: log_ddl");
 }
+
+#[test]
+fn without_a_superuser_the_fence_holds_for_an_owner_that_splitctl_is_a_member_of() {
+    let wanted = MANIFEST.replace("target = ", "target_from_source = \"$TARGET_URL\"\n    target = ");
+    let mut fixture = Fixture::two_clusters("", &wanted);
+    let version: u32 =
+        strings(&fixture.source, "select current_setting('server_version_num')")[0].parse().expect("a number");
+    if version < 160_000 {
+        // Only a superuser can create a subscription.
+        return;
+    }
+    for (cluster, database) in fixture.clusters.iter().zip(["before", "after"]) {
+        let admin = format!(
+            "create role admin login replication password '{}';
+             grant pg_create_subscription, shop_svc, other_svc to admin;
+             alter database {database} owner to admin;",
+            cluster.password()
+        );
+        execute(&cluster.url("postgres"), &format!("{admin}{ROLES}"));
+        execute(&cluster.url(database), "grant create on schema public to shop_svc");
+    }
+    execute(&fixture.source, SCHEMA);
+    let superuser = (fixture.source.clone(), fixture.target.clone());
+    fixture.source = fixture.clusters[0].url_as("admin", "before");
+    fixture.target = fixture.clusters[1].url_as("admin", "after");
+    fixture.copied();
+    for _ in 0..2 {
+        fixture.done(&["cutover", OWNER]);
+        execute(&superuser.1, WORK);
+        is_refused_on(&superuser.0);
+        fixture.done(&["verify", OWNER]);
+        fixture.done(&["rollback", OWNER]);
+        execute(&superuser.0, WORK);
+        is_refused_on(&superuser.1);
+        fixture.done(&["verify", OWNER]);
+    }
+    fixture.done(&["abort", OWNER]);
+}
