@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("splitctl", &[]),
     ("users", &["broker", "chassis", "shared-db"]),
     // Developers' tools may use everything, and only xtask uses them.
-    ("bench", &["chassis", "dev", "orders", "shared-db", "users"]),
+    ("bench", &["broker", "chassis", "dev", "orders", "shared-db", "users"]),
     ("xtask", &["bench", "broker", "chassis", "dev", "orders", "shared-db", "splitctl", "users"]),
 ];
 

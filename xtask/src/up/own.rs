@@ -45,7 +45,7 @@ struct Own {
     url: String,
 }
 
-/// Finds the tables of a service. It first prepares the service's own database, if `next` contains the service.
+/// Finds the tables of a service. While both databases have them, the service gets both URLs and decides itself. It first prepares the service's own database, if `next` contains the service.
 ///
 /// # Errors
 /// A variable that is missing; an error of a database.

@@ -1,4 +1,5 @@
-//! The log `order_events`, and the tables `orders_cursors` and `orders_parked_events`.
+//! The log `order_events`, and the tables `orders_cursors` and `orders_parked_events`. The log has no foreign key to
+//! `orders`, because the rows of `orders` are made from it.
 
 use chassis::events::LoggedEvent;
 use chrono::{DateTime, Utc};
