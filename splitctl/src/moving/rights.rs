@@ -103,7 +103,8 @@ struct Granted {
 
 /// Grants of an owner come before those of roles that it let grant. An owner with all rights has them in one statement,
 /// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by membership, so
-/// it gets its own before they are revoked.
+/// it gets its own before they are revoked. Inserts need no right on the sequence of an identity column, and its name may
+/// differ between the sides, so the owner's rights on it stay.
 const GRANTED: &str = r#"
     with relation as (
         select
@@ -114,8 +115,18 @@ const GRANTED: &str = r#"
             coalesce(c.relacl, d.acl) @> d.acl[1] as is_whole
         from pg_class c
         join pg_namespace n on n.oid = c.relnamespace
+        cross join lateral (
+            select exists (
+                select
+                from pg_depend d
+                where d.classid = 'pg_class'::regclass
+                  and d.objid = c.oid
+                  and d.deptype = 'i'
+            ) as is_identity
+        ) i
         cross join lateral acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner) d (acl)
         where c.oid = any ($1)
+          and not (c.relkind = 'S' and c.relacl is null and i.is_identity)
     ),
     granted as (
         select
