@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::crossings::ForeignKey;
+use super::crossings::Crossing;
 use super::rights::Kept;
 use super::side::{Database, Identity, Side};
 use super::stream::Names;
@@ -30,9 +30,9 @@ pub enum Step {
     Copy,
     /// A comparison that found both sides equal.
     Verify,
-    /// Foreign keys are dropped.
+    /// Crossings are dropped.
     Detach,
-    /// Foreign keys are created again.
+    /// Crossings are created again.
     Attach,
     /// The switch to the target.
     Cutover,
@@ -79,6 +79,9 @@ pub struct Begun {
     /// The rights on the target's tables, if these were there before.
     #[serde(default)]
     pub by_hand: Vec<String>,
+    /// The tables without an owner that the copy brings to the target, which had none.
+    #[serde(default)]
+    pub unowned: Vec<Qualified>,
 }
 
 /// The state of a move. The default is the state before one begins.
@@ -98,10 +101,10 @@ pub struct State {
     pub verified: Option<i64>,
     /// The step that was begun and is not recorded as done.
     pub pending: Option<Step>,
-    /// Foreign keys that are dropped.
-    pub detached: Vec<ForeignKey>,
     /// The rights that the next switch gives.
     pub kept: Kept,
+    /// Crossings that are dropped, in the order in which they were.
+    pub detached: Vec<Crossing>,
 }
 
 impl State {

@@ -2,7 +2,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
 mod app;
+mod compared;
 mod crashes;
+mod detached;
 mod fence;
 mod fixture;
 mod hardships;
@@ -10,3 +12,4 @@ mod losses;
 mod not_ours;
 mod plans;
 mod releases;
+mod unowned;

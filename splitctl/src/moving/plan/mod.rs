@@ -11,7 +11,7 @@ use sqlx::{FromRow, query_as};
 
 use super::schema::pg_dump;
 use super::side::Side;
-use super::{Move, crossings, relations, slot, stream};
+use super::{Move, crossings, relations, slot, stream, unowned};
 use crate::manifest::Owner;
 use crate::names::Qualified;
 
@@ -107,6 +107,9 @@ pub async fn make(the_move: &mut Move) -> Result<Plan> {
     measure(&mut plan, the_move).await?;
     target::check(&mut plan, the_move).await?;
     try_streams(&mut plan, the_move).await?;
+    for text in unowned::describe(the_move).await? {
+        plan.add(Weight::Note, "unowned", text);
+    }
     for database in [&mut the_move.source, &mut the_move.target] {
         for transaction in slot::long_transactions(&mut database.connection, Duration::from_secs(5)).await? {
             let text = format!("{}: {transaction}; a new replication slot waits for its end", database.address());
