@@ -13,7 +13,6 @@ const BOTTOM: f64 = LATENCY.0 + LATENCY.1;
 /// The latency's axis, in milliseconds: logarithmic.
 const DECADES: [f64; 5] = [0.1, 1.0, 10.0, 100.0, 1000.0];
 
-const LEGEND: &str = "latency in ms, from when a request was due: median (green), longest of each 0.1 s (yellow)";
 const STYLE: &str = "
 text{fill:#24292f}
 .grid{stroke:#d8dee4;stroke-width:1}
@@ -90,7 +89,7 @@ impl Scale {
     fn axes(&self) -> String {
         let mut axes = format!(
             r#"<text x="{LEFT}" y="{}" class="head">requests/s</text>
-<text x="{LEFT}" y="{}" class="head">{LEGEND}</text>
+<text x="{LEFT}" y="{}" class="head">ms since a request was due: median (green), longest of each 0.1 s (yellow)</text>
 "#,
             RATE.0 - 6.0,
             LATENCY.0 - 8.0

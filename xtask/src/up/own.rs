@@ -1,5 +1,5 @@
-//! The services' own databases: `--next` prepares one, and `splitctl` moves the tables there. `up` looks into the databases
-//! to find a service's tables.
+//! The services' own databases: `--next` prepares one, and `splitctl` moves the tables there. `up` looks into the
+//! databases to find a service's tables.
 
 use std::env;
 use std::path::Path;
