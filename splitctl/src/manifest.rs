@@ -47,6 +47,12 @@ pub struct Owner {
     /// they are. Each switch raises the epoch above every stored one.
     #[serde(default)]
     pub epochs: BTreeMap<Qualified, String>,
+    /// Objects that hang on its tables and do not move, as `plan` names them.
+    #[serde(default)]
+    pub leave: Vec<String>,
+    /// Roles of the source, and those that take their place on the target as owners.
+    #[serde(default)]
+    pub owned_by: BTreeMap<String, String>,
     /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
     pub statements: Option<PathBuf>,
     /// The database that its tables will move to, as an operator.

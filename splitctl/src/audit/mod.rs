@@ -1,11 +1,11 @@
 //! What couples the owners: the couplings in the catalog, in their statements and in their transactions, in one list.
 
-mod body;
+pub mod body;
 mod borrowings;
 pub mod catalog;
 mod finding;
 mod functions;
-mod lexer;
+pub mod lexer;
 pub mod map;
 mod ownership;
 mod probe;
@@ -52,8 +52,8 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     Ok(Report::new(findings, notes))
 }
 
-/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or without
-/// a borrowing. Foreign keys and views are left out.
+/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or
+/// without a borrowing. Foreign keys and views are left out.
 pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
     let mut findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
     let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];

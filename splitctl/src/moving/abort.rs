@@ -89,7 +89,7 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     let tables: Vec<Qualified> = known.into_iter().map(|table| table.name).collect();
     execute(connection, unowned::dropping(&state.begun.unowned)).await.context("the target's tables cannot be removed")?;
     if tables.is_empty() {
-        return Ok(());
+        return schema::drop_made(target, &state.begun.made).await;
     }
     let statement = if state.begun.made_tables {
         format!("begin; {}; commit", schema::dropping(connection, &tables, &owner.views).await?)
@@ -98,7 +98,8 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     };
     execute(connection, format!("set lock_timeout = '10s'; {statement}"))
         .await
-        .context("the target's tables cannot be removed")
+        .context("the target's tables cannot be removed")?;
+    schema::drop_made(target, &state.begun.made).await
 }
 
 /// Creates again what `detach` dropped, and writes where the tables live.

@@ -6,8 +6,9 @@ use sqlx::query_scalar;
 use super::fence::{self, Locking};
 use super::journal::State;
 use super::side::Database;
-use super::{Move, crash_point, definitions, marker, stream};
+use super::{Move, crash_point, definitions, marker, relations, stream};
 use crate::database::execute;
+use crate::names::Qualified;
 
 /// Cleans both sides.
 pub async fn run(the_move: &mut Move, locking: Locking) -> Result<()> {
@@ -26,11 +27,14 @@ pub async fn run(the_move: &mut Move, locking: Locking) -> Result<()> {
 pub async fn clean(database: &mut Database, owner_name: &str, state: &State, locking: Locking) -> Result<()> {
     let (tables, keyless) = (&state.begun.tables, &state.begun.keyless);
     stream::unpublish(&mut database.connection, &state.names).await?;
-    for (tables, statement) in
-        [(tables, fence::UNGUARD), (tables, fence::REOPEN), (keyless, "alter table {} replica identity default")]
-    {
+    for statement in [fence::UNGUARD, fence::REOPEN] {
         fence::run_for_each(&mut database.connection, tables, statement, locking).await?;
     }
+    let all = relations::with_partitions(&mut database.connection, keyless).await?;
+    let changed = all.iter().filter(|table| !state.begun.full.contains(table));
+    let restore = |table: &Qualified| format!("alter table {} replica identity default", table.sql());
+    let identities: Vec<String> = changed.map(restore).collect();
+    fence::run_each(&mut database.connection, keyless, &identities, locking).await?;
     marker::drop(&mut database.connection, owner_name).await?;
     definitions::unguard(database, owner_name).await
 }

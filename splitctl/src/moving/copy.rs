@@ -94,13 +94,18 @@ async fn begin(the_move: &mut Move) -> Result<()> {
             execute(&mut source.connection, here.statement(owner_name)).await?;
         }
         let known = relations::tables(&mut source.connection, &owner.tables).await?;
+        let keyless: Vec<Qualified> =
+            known.into_iter().filter(|table| table.key.is_empty()).map(|table| table.name).collect();
+        let made_tables = relations::tables(&mut target.connection, &owner.tables).await?.is_empty();
         let begun = Begun {
             tables: owner.tables.clone(),
             target: target.identity.clone(),
-            made_tables: relations::tables(&mut target.connection, &owner.tables).await?.is_empty(),
+            made_tables,
+            made: if made_tables { schema::list_lacking(source, target, owner).await? } else { Vec::new() },
             shape: relations::shape(&mut source.connection, &owner.tables).await?,
             unowned: unowned::choose(source, target, &manifest.unowned).await?,
-            keyless: known.into_iter().filter(|table| table.key.is_empty()).map(|table| table.name).collect(),
+            full: relations::full_identities(&mut source.connection, &keyless).await?,
+            keyless,
         };
         journal.begin(&begun).await?;
     }
@@ -111,15 +116,12 @@ async fn begin(the_move: &mut Move) -> Result<()> {
 
 async fn create_tables(the_move: &mut Move) -> Result<()> {
     let Move { owner, source, target, state, .. } = the_move;
-    if !state.begun.made_tables || !relations::tables(&mut target.connection, &owner.tables).await?.is_empty() {
-        return Ok(());
+    if state.begun.made_tables && relations::tables(&mut target.connection, &owner.tables).await?.is_empty() {
+        let definitions = schema::dump(source, target, owner).await?;
+        schema::apply(target, &definitions.before_rows).await?;
     }
-    let definitions = schema::dump(source, target, owner).await?;
-    schema::apply(target, &definitions.needed).await?;
-    crash_point("types and functions made");
-    schema::apply(target, &definitions.tables).await?;
     crash_point("tables made");
-    Ok(())
+    schema::grant_schemas(source, target, owner).await
 }
 
 /// Closes the target to every role but splitctl's.
@@ -214,9 +216,12 @@ fn check_worker(health: &stream::Health, failures: i64, worked: &mut Instant) ->
 /// Creates foreign keys and triggers, and records that the copy is done.
 async fn finish(the_move: &mut Move) -> Result<()> {
     let Move { owner, source, target, journal, state, .. } = the_move;
-    if state.begun.made_tables && !schema::has_rules(&mut target.connection, &owner.tables).await? {
-        let definitions = schema::dump(source, target, owner).await?;
-        schema::apply(target, &definitions.rules).await?;
+    if state.begun.made_tables {
+        if !schema::is_finished(source, target, owner).await? {
+            let definitions = schema::dump(source, target, owner).await?;
+            schema::apply(target, &definitions.after_rows).await?;
+        }
+        schema::refresh(target, owner).await?;
     }
     // All requests arrive at once after the cutover, and Postgres plans them from the statistics.
     for table in &owner.tables {

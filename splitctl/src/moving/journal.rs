@@ -70,11 +70,17 @@ pub struct Begun {
     pub target: Identity,
     /// Whether the move creates the tables of the target. If not, they were there before.
     pub made_tables: bool,
+    /// What else the move creates there: kinds and names of types, functions and the like.
+    #[serde(default)]
+    pub made: Vec<(String, String)>,
     /// The shape of the tables, line by line.
     pub shape: Vec<String>,
     /// The tables without a key. Their replica identity is `full` during the move.
     #[serde(default)]
     pub keyless: Vec<Qualified>,
+    /// Those of them, and of their partitions, whose replica identity was `full` before.
+    #[serde(default)]
+    pub full: Vec<Qualified>,
     /// The tables without an owner that the copy brings to the target, which had none.
     #[serde(default)]
     pub unowned: Vec<Qualified>,

@@ -11,6 +11,7 @@ pub mod crossings;
 pub mod cutover;
 mod definitions;
 pub mod fence;
+mod inventory;
 mod journal;
 mod marker;
 pub mod plan;

@@ -72,6 +72,21 @@ pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Resu
     query_as(TABLES).bind(schemas).bind(names).fetch_all(connection).await
 }
 
+/// The tables and their partitions.
+pub async fn with_partitions(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Qualified>, sqlx::Error> {
+    select(connection, NAMES, tables).await
+}
+
+/// The tables and partitions whose replica identity is `full`.
+pub async fn full_identities(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Qualified>, sqlx::Error> {
+    select(connection, FULL_IDENTITIES, tables).await
+}
+
+/// The row security of the tables, and their policies. Its lines are the same on both sides.
+pub async fn row_security(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
+    select_lines(connection, ROW_SECURITY, tables).await
+}
+
 /// The shape of the tables: the definitions that must not change during a move. Its lines are the same on both sides.
 /// Rights, triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
 pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
@@ -219,6 +234,43 @@ const TABLES: &str = r#"
           and p.relkind = 'r'
     ) s
     order by 1, 2"#;
+
+const NAMES: &str = r"
+    select n.nspname::text as schema, c.relname::text as name
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = any ($1)
+    order by 1, 2";
+
+const FULL_IDENTITIES: &str = r"
+    select n.nspname::text as schema, c.relname::text as name
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = any ($1)
+      and c.relreplident = 'f'
+    order by 1, 2";
+
+const ROW_SECURITY: &str = r"
+    select format(
+        'row security of %s.%s is on%s',
+        n.nspname,
+        c.relname,
+        case when c.relforcerowsecurity then ', for its owner too' else '' end
+    )
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = any ($1)
+      and c.relrowsecurity
+    union all
+    select format(
+        'policy %s on %s.%s is %s for %s to %s using (%s) with check (%s)',
+        p.policyname, p.schemaname, p.tablename, p.permissive, p.cmd, p.roles, p.qual, p.with_check
+    )
+    from pg_policies p
+    join pg_namespace n on n.nspname = p.schemaname
+    join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+    where c.oid = any ($1)
+    order by 1";
 
 /// The journal of an open move holds these lines: to change their text is to change the journal's version.
 const SHAPE: &str = r"

@@ -3,15 +3,27 @@
 use anyhow::Result;
 use sqlx::{FromRow, PgConnection};
 
+use super::inventory::Inventory;
 use super::relations;
 use crate::database::fetch;
+use crate::manifest::Owner;
 use crate::names::{Qualified, quote_literal};
 
 /// Steps that each switch leaves out: sessions may have drawn numbers ahead that they have not used yet.
 const HEADROOM: i64 = 1000;
 
-/// The sequences that the tables' columns use, whether they belong to a column or stand alone.
+/// The sequences that the tables use: those of their columns, and those that only the bodies of functions name.
 pub async fn list(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Qualified>, sqlx::Error> {
+    let of_the_tables = Owner { tables: tables.to_vec(), ..Owner::default() };
+    let mut sequences = Inventory::read(connection, &of_the_tables).await?.sequences(connection).await?;
+    sequences.extend(list_recorded(connection, tables).await?);
+    sequences.sort();
+    sequences.dedup();
+    Ok(sequences)
+}
+
+/// The sequences that the tables' columns use, whether they belong to a column or stand alone.
+pub async fn list_recorded(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Qualified>, sqlx::Error> {
     relations::select(connection, SEQUENCES, tables).await
 }
 

@@ -1,6 +1,7 @@
 //! The move of an owner's tables, from the outside: the program, two databases, and crashes.
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
+mod along;
 mod app;
 mod compared;
 mod crashes;

@@ -1,5 +1,7 @@
 //! The plan: everything that would stop or surprise a move, all findings at once. It changes nothing.
 
+mod along;
+mod settings;
 mod target;
 
 use std::sync::LazyLock;
@@ -102,6 +104,8 @@ pub async fn make(the_move: &mut Move) -> Result<Plan> {
     run_checks(&mut plan, the_move).await?;
     measure(&mut plan, the_move).await?;
     target::check(&mut plan, the_move).await?;
+    along::check(&mut plan, the_move).await?;
+    settings::check(&mut plan, the_move).await?;
     for text in unowned::describe(the_move).await? {
         plan.add(Weight::Note, "unowned", text);
     }

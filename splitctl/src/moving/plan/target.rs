@@ -13,7 +13,6 @@ use crate::moving::{Move, relations, rights};
 pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
     check_settings(plan, the_move).await?;
     check_tables(plan, the_move).await?;
-    check_extensions(plan, the_move).await?;
     check_roles(plan, the_move).await
 }
 
@@ -22,6 +21,7 @@ struct Settings {
     encoding: String,
     collation: String,
     character_type: String,
+    version: String,
 }
 
 async fn check_settings(plan: &mut Plan, Move { source, target, .. }: &mut Move) -> Result<()> {
@@ -33,8 +33,8 @@ async fn check_settings(plan: &mut Plan, Move { source, target, .. }: &mut Move)
         plan.add(Error, "encoding", text);
     } else if here != there {
         let text = format!(
-            "target: it sorts by {} ({}), the source by {} ({}): the order of text may differ",
-            there.collation, there.character_type, here.collation, here.character_type
+            "target: it sorts by {} ({}) {}, the source by {} ({}) {}: the order of text may differ",
+            there.collation, there.character_type, there.version, here.collation, here.character_type, here.version
         );
         plan.add(Warning, "collation", text);
     }
@@ -56,24 +56,20 @@ async fn check_tables(plan: &mut Plan, Move { owner, source, target, state, .. }
     for line in relations::differences(&shape, &its_shape) {
         plan.add(Error, "target", format!("the definitions differ (- source, + target): {line}"));
     }
+    if !state.begun.made_tables {
+        let here = relations::row_security(&mut source.connection, &owner.tables).await?;
+        let there = relations::row_security(&mut target.connection, &owner.tables).await?;
+        for line in relations::differences(&here, &there) {
+            let text = format!("row security differs (- source, + target), so other rows would be seen: {line}");
+            plan.add(Error, "row security", text);
+        }
+    }
     // The copy of a move that has begun brings rows.
     for table in known.iter().map(|table| &table.name).filter(|_| !state.is_open()) {
         let some_row = format!("select true from {} limit 1", table.sql());
         if fetch_value::<bool>(&mut target.connection, some_row).await?.is_some() {
             let text = format!("{table}: the target has rows in it: delete them, or name another database");
             plan.add(Error, "target", text);
-        }
-    }
-    Ok(())
-}
-
-async fn check_extensions(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
-    for extension in relations::select_lines(&mut source.connection, EXTENSIONS, &owner.tables).await? {
-        let available = query_scalar("select exists (select from pg_available_extensions where name = $1)");
-        if !available.bind(&extension).fetch_one(&mut target.connection).await? {
-            let text =
-                format!("{extension}: a column's type needs this extension, and the target's server lacks it: install it");
-            plan.add(Error, "extensions", text);
         }
     }
     Ok(())
@@ -100,16 +96,7 @@ const SETTINGS: &str = r"
     select
         pg_encoding_to_char(encoding)::text as encoding,
         datcollate::text as collation,
-        datctype::text as character_type
+        datctype::text as character_type,
+        coalesce(datcollversion, '') as version
     from pg_database
     where datname = current_database()";
-
-const EXTENSIONS: &str = r"
-    select distinct e.extname::text
-    from pg_attribute a
-    join pg_type t on t.oid = a.atttypid
-    join pg_depend d on d.classid = 'pg_type'::regclass and d.objid in (t.oid, t.typelem) and d.deptype = 'e'
-    join pg_extension e on e.oid = d.refobjid
-    where a.attrelid = any ($1)
-      and a.attnum > 0
-      and not a.attisdropped";

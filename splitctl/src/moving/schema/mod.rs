@@ -1,62 +1,140 @@
-//! The tables' definitions, which `pg_dump` brings to the target.
+//! The tables' definitions, which `pg_dump` brings to the target, with owners and rights, in its own order.
 
 pub mod pg_dump;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use sqlx::{FromRow, PgConnection, query_scalar};
+use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
+use super::inventory::{Id, Inventory, Object};
 use super::side::Database;
-use super::{fence, relations, sequences};
+use super::{relations, sequences};
 use crate::database::execute;
 use crate::manifest::Owner;
-use crate::names::Qualified;
-use pg_dump::Object;
+use crate::names::{Qualified, quote_ident};
+use pg_dump::Entry;
 
-/// The statements that create the tables on the target.
+/// The statements that create on the target what the inventory moves.
 #[derive(Debug, Default)]
 pub struct Definitions {
-    /// Schemas, extensions, types and functions that the tables need and the target lacks.
-    pub needed: String,
-    /// Tables, sequences, keys and indexes, and the owner's views.
-    pub tables: String,
-    /// Foreign keys among the tables, and triggers. They are created when the rows are there.
-    pub rules: String,
+    /// What the target lacks: schemas, types, functions, tables, views, sequences; and the tables' keys and indexes.
+    pub before_rows: String,
+    /// Foreign keys among the tables, triggers, policies, rules, statistics, constraints that are not valid, and comments
+    /// on them.
+    pub after_rows: String,
 }
 
 /// Dumps the definitions from the source.
 pub async fn dump(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<Definitions> {
     let program = pg_dump::find(source.version).await?;
     let folder = tempfile::tempdir()?;
-    let mut definitions = Definitions::default();
-    let lacking = find_lacking(source, target, owner).await?;
-    if !lacking.is_empty() {
-        let archive = folder.path().join("needed");
-        // It dumps no table, so it locks none.
-        pg_dump::dump(&program, &source.url, &archive, &["--exclude-table=*.*".to_owned()]).await?;
-        let mut chosen = pg_dump::contents(&program, &archive).await?;
-        chosen.retain(|entry| lacking.contains(&entry.object));
-        definitions.needed = pg_dump::statements(&program, &archive, &chosen, target.version).await?;
-    }
-    let archive = folder.path().join("tables");
-    let mut choice = fence::statements(&mut source.connection, &owner.tables, "--table={}").await?;
-    let sequences = sequences::list(&mut source.connection, &owner.tables).await?;
-    choice.extend(owner.views.iter().chain(&sequences).map(|relation| format!("--table={}", relation.sql())));
+    let archive = folder.path().join("definitions");
+    let connection = &mut source.connection;
+    let inventory = Inventory::read(connection, owner).await?;
+    let lacking: BTreeSet<Id> = inventory.lacking(&mut target.connection).await?.into_iter().map(Object::id).collect();
+    // A table that is left out is not locked either.
+    let relations = inventory.moving().filter(|object| object.class == PG_CLASS);
+    let relations: Vec<i64> = relations.map(|object| object.oid).collect();
+    let stay: Vec<String> = query_scalar(STAYING).bind(relations).fetch_all(&mut *connection).await?;
+    let choice: Vec<String> = stay.iter().map(|relation| format!("--exclude-table={relation}")).collect();
     pg_dump::dump(&program, &source.url, &archive, &choice).await?;
-    let rules = list_rules(&mut source.connection, &owner.tables).await?;
-    let (mut of_tables, mut of_rules) = (Vec::new(), Vec::new());
-    for entry in pg_dump::contents(&program, &archive).await? {
-        match rules.iter().find(|rule| rule.object() == entry.object) {
-            Some(rule) if rule.moves => of_rules.push(entry),
-            // Foreign keys to other owners' tables, and splitctl's triggers, do not move.
-            Some(_) => {}
-            None => of_tables.push(entry),
+    let keys: Vec<Id> = query_as(KEYS).fetch_all(connection).await?;
+    let chosen = Chosen::of(pg_dump::contents(&program, &archive).await?, &inventory, &lacking, &keys.into_iter().collect());
+    let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
+        chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
+    before.retain(|entry| chosen.is_lacking(entry));
+    let (version, owners) = (target.version, &owner.owned_by);
+    Ok(Definitions {
+        before_rows: pg_dump::statements(&program, &archive, &before, version, owners).await?,
+        after_rows: pg_dump::statements(&program, &archive, &after, version, owners).await?,
+    })
+}
+
+/// The kinds and names of what the copy creates on the target besides tables and views.
+pub async fn list_lacking(
+    source: &mut Database,
+    target: &mut Database,
+    owner: &Owner,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let inventory = Inventory::read(&mut source.connection, owner).await?;
+    let mut lacking = inventory.lacking(&mut target.connection).await?;
+    lacking.retain(|object| !object.holds_rows);
+    Ok(lacking.into_iter().map(|object| (object.kind.clone(), object.identity.clone())).collect())
+}
+
+/// Drops what the copy created besides tables and views, unless something on the target has come to need it.
+pub async fn drop_made(target: &mut Database, made: &[(String, String)]) -> Result<()> {
+    let mut left: Vec<String> = made.iter().map(|(kind, name)| format!("drop {kind} if exists {name}")).collect();
+    // An object is dropped after those that depend on it.
+    loop {
+        let mut refused = Vec::new();
+        for statement in &left {
+            if execute(&mut target.connection, statement.clone()).await.is_err() {
+                refused.push(statement.clone());
+            }
         }
+        if refused.is_empty() || refused.len() == left.len() {
+            return Ok(());
+        }
+        left = refused;
     }
-    definitions.tables = pg_dump::statements(&program, &archive, &of_tables, target.version).await?;
-    definitions.rules = pg_dump::statements(&program, &archive, &of_rules, target.version).await?;
-    Ok(definitions)
+}
+
+/// The entries of an archive that move.
+struct Chosen {
+    entries: Vec<Entry>,
+    /// The numbers of the entries that come after the rows.
+    later: BTreeSet<i64>,
+    /// The numbers of the entries whose objects the target has.
+    present: BTreeSet<i64>,
+}
+
+impl Chosen {
+    /// An entry without an object of its own moves if all that it depends on moves. `keys` are the indexes and the
+    /// constraints that have one: the stream finds rows by them, so they come before it. Rights on relations are granted by
+    /// the switch, and those on schemas by [`grant_schemas`].
+    fn of(entries: Vec<Entry>, inventory: &Inventory, lacking: &BTreeSet<Id>, keys: &BTreeSet<Id>) -> Self {
+        let moving: BTreeSet<Id> = inventory.moving().map(|object| object.id()).collect();
+        let alone: BTreeSet<Id> = inventory.moving().filter(|object| !object.is_part).map(|object| object.id()).collect();
+        let (mut chosen, mut later, mut present) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut granted_later, mut indexed) = (BTreeSet::new(), BTreeSet::new());
+        let any = |numbers: &BTreeSet<i64>, entry: &Entry| entry.depends.iter().any(|number| numbers.contains(number));
+        let mut kept = Vec::new();
+        for entry in entries {
+            let (number, object) = (entry.number, entry.object);
+            let has_object = object.0 != 0;
+            if [PG_CLASS, PG_NAMESPACE].contains(&object.0) {
+                granted_later.insert(number);
+            }
+            let follows = || !entry.depends.is_empty() && entry.depends.iter().all(|number| chosen.contains(number));
+            let moves = if has_object { moving.contains(&object) } else { follows() };
+            if !moves || entry.is_acl() && any(&granted_later, &entry) {
+                continue;
+            }
+            if keys.contains(&object) {
+                indexed.insert(number);
+            }
+            let is_later = match entry.is_post_data {
+                true if has_object => !keys.contains(&object),
+                true => !any(&indexed, &entry),
+                false => any(&later, &entry),
+            };
+            if is_later {
+                later.insert(number);
+            }
+            if if has_object { alone.contains(&object) && !lacking.contains(&object) } else { any(&present, &entry) } {
+                present.insert(number);
+            }
+            chosen.insert(number);
+            kept.push(entry);
+        }
+        Self { entries: kept, later, present }
+    }
+
+    fn is_lacking(&self, entry: &Entry) -> bool {
+        !self.present.contains(&entry.number)
+    }
 }
 
 /// Runs one part on the target, in one transaction.
@@ -70,19 +148,43 @@ pub async fn apply(target: &Database, statements: &str) -> Result<()> {
     applied.context("the tables cannot be created on the target")
 }
 
-/// Whether a side has foreign keys among the tables, or triggers of their own.
-pub async fn has_rules(connection: &mut PgConnection, tables: &[Qualified]) -> Result<bool> {
-    Ok(list_rules(connection, tables).await?.iter().any(|rule| rule.moves))
+/// Whether the target has what comes after the rows. It is created in one transaction, so one object of it is enough.
+pub async fn is_finished(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<bool> {
+    let inventory = Inventory::read(&mut source.connection, owner).await?;
+    let later: BTreeSet<Id> = query_as::<_, Id>(LATER).fetch_all(&mut source.connection).await?.into_iter().collect();
+    for object in inventory.moving().filter(|object| later.contains(&object.id())) {
+        if object.is_in(&mut target.connection).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Builds the statements that drop the tables, the owner's views, and the sequences that stand alone and that the tables
-/// use.
-pub async fn dropping(connection: &mut PgConnection, tables: &[Qualified], views: &[Qualified]) -> Result<String> {
-    let mut statements = Vec::new();
-    if !views.is_empty() {
-        statements.push(format!("drop view if exists {}", relations::list(views)));
+/// Fills the materialised views of the target, in the order of their dependencies, as their owners. They may read the
+/// tables for the moment of one transaction.
+pub async fn refresh(target: &mut Database, owner: &Owner) -> Result<()> {
+    let relations = owner.relations();
+    for View { view, owner } in relations::select::<View>(&mut target.connection, UNFILLED, &relations).await? {
+        let (list, role) = (relations::list(&relations), quote_ident(&owner));
+        let statements = format!(
+            "begin; grant select on {list} to {role}; refresh materialized view {view}; \
+             revoke select on {list} from {role}; commit"
+        );
+        if let Err(error) = execute(&mut target.connection, statements).await {
+            execute(&mut target.connection, "rollback").await?;
+            return Err(error).with_context(|| format!("{view}: the materialised view cannot be refreshed on the target"));
+        }
     }
-    let sequences = sequences::list(connection, tables).await?;
+    Ok(())
+}
+
+/// Builds the statements that drop the tables, the owner's views, the functions that need the tables, and the sequences that
+/// stand alone and that the tables use.
+pub async fn dropping(connection: &mut PgConnection, tables: &[Qualified], views: &[Qualified]) -> Result<String> {
+    let mut statements: Vec<String> = relations::select_lines(connection, DROP_VIEWS, views).await?;
+    let relations = [tables, views].concat();
+    let sequences: Vec<Qualified> = sequences::list_recorded(connection, &relations).await?;
+    statements.extend(relations::select_lines(connection, DROP_FUNCTIONS, &relations).await?);
     statements.push(format!("drop table {}", relations::list(tables)));
     if !sequences.is_empty() {
         // A sequence of a column is gone with its table.
@@ -91,142 +193,179 @@ pub async fn dropping(connection: &mut PgConnection, tables: &[Qualified], views
     Ok(statements.join("; "))
 }
 
-#[derive(FromRow)]
-struct Needed {
-    class: i64,
-    oid: i64,
-    kind: String,
-    identity: String,
-}
-
-impl Needed {
-    /// The statement that finds an object of the kind by its identity.
-    fn lookup(&self) -> &'static str {
-        match &*self.kind {
-            "schema" => "select to_regnamespace($1) is not null",
-            "extension" => "select exists (select from pg_extension where quote_ident(extname) = $1)",
-            "type" => "select to_regtype($1) is not null",
-            "function" | "aggregate" | "procedure" => HAS_FUNCTION,
-            "collation" => "select to_regcollation($1) is not null",
-            _ => "select $1::text is null",
+/// Grants the rights on schemas as in the source, to those roles that the target has.
+pub async fn grant_schemas(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<()> {
+    let inventory = Inventory::read(&mut source.connection, owner).await?;
+    let schemas: Vec<i64> = inventory.moving().filter(|object| object.kind == "schema").map(|object| object.oid).collect();
+    let given: Vec<Given> = query_as(GIVEN).bind(schemas).fetch_all(&mut source.connection).await?;
+    for Given { schema, privilege, role } in given {
+        let grant = query_scalar::<_, String>(LACKING_GRANT).bind(schema).bind(privilege).bind(role);
+        if let Some(grant) = grant.fetch_optional(&mut target.connection).await? {
+            execute(&mut target.connection, grant).await?;
         }
     }
+    Ok(())
 }
 
-/// Schemas, extensions, types, functions and collations that the tables use and the target does not have.
-async fn find_lacking(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<BTreeSet<Object>> {
-    let mut lacking = BTreeSet::new();
-    for needed in relations::select::<Needed>(&mut source.connection, NEEDED, &owner.relations()).await? {
-        let found: bool = query_scalar(needed.lookup()).bind(&needed.identity).fetch_one(&mut target.connection).await?;
-        if !found {
-            lacking.insert((needed.class, needed.oid));
-        }
-    }
-    Ok(lacking)
-}
-
-/// A foreign key or a trigger of the tables.
 #[derive(FromRow)]
-struct Rule {
-    class: i64,
-    oid: i64,
-    moves: bool,
+struct Given {
+    schema: String,
+    privilege: String,
+    /// `None` for all roles.
+    role: Option<String>,
 }
 
-impl Rule {
-    fn object(&self) -> Object {
-        (self.class, self.oid)
-    }
+#[derive(FromRow)]
+struct View {
+    view: String,
+    owner: String,
 }
 
-async fn list_rules(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Rule>, sqlx::Error> {
-    relations::select(connection, RULES, tables).await
-}
+/// The oid of the catalog's table of relations.
+const PG_CLASS: i64 = 1259;
+/// The oid of the catalog's table of schemas.
+const PG_NAMESPACE: i64 = 2615;
 
-/// `to_regprocedure` fails if a type of the parameters is missing, so it cannot find a function.
-const HAS_FUNCTION: &str = r"
-    select exists (
-        select
-        from pg_proc p
-        cross join lateral pg_identify_object('pg_proc'::regclass, p.oid, 0) i
-        where p.oid >= 16384
-          and i.identity = $1
-    )";
-
-/// Follows dependencies from the relations to objects that are not built in and belong to no extension.
-const NEEDED: &str = r"
+/// A query over the relations `c` of `$1`, with the number of views that each view stands on.
+macro_rules! views_by_depth {
+    ($columns:literal, $rest:literal) => {
+        concat!(
+            r"
     with recursive
-    seeds (classid, objid) as (
-        select 'pg_class'::regclass::oid, m.oid from unnest($1) m (oid)
-        union
-        select 'pg_attrdef'::regclass, d.oid from pg_attrdef d where d.adrelid = any ($1)
-        union
-        select 'pg_constraint'::regclass, c.oid from pg_constraint c where c.conrelid = any ($1) and c.contype <> 'f'
-        union
-        select 'pg_class'::regclass, i.indexrelid from pg_index i where i.indrelid = any ($1)
-        union
-        select 'pg_rewrite'::regclass, r.oid from pg_rewrite r where r.ev_class = any ($1)
-        union
-        select 'pg_trigger'::regclass, t.oid
-        from pg_trigger t
-        join pg_proc p on p.oid = t.tgfoid and p.pronamespace is distinct from to_regnamespace('splitctl')
-        where t.tgrelid = any ($1)
-          and not t.tgisinternal
+    reads as (
+        select distinct r.ev_class as view, d.refobjid as read
+        from pg_rewrite r
+        join pg_depend d
+          on d.classid = 'pg_rewrite'::regclass
+         and d.objid = r.oid
+         and d.refclassid = 'pg_class'::regclass
+         and d.refobjid <> r.ev_class
     ),
-    needed (classid, objid) as (
-        select classid, objid from seeds
+    depths (view, depth) as (
+        select oid, 0 from pg_class where oid = any ($1)
         union
-        select further.classid, further.objid
-        from needed n
-        cross join lateral (
-            select d.refclassid, d.refobjid
-            from pg_depend d
-            where d.classid = n.classid
-              and d.objid = n.objid
-              and d.refclassid in (
-                  'pg_type'::regclass, 'pg_proc'::regclass, 'pg_collation'::regclass, 'pg_namespace'::regclass,
-                  'pg_extension'::regclass, 'pg_opclass'::regclass, 'pg_operator'::regclass, 'pg_ts_config'::regclass
-              )
-            union all
-            select 'pg_class'::regclass, t.typrelid
-            from pg_type t
-            join pg_class c on c.oid = t.typrelid and c.relkind = 'c'
-            where n.classid = 'pg_type'::regclass
-              and t.oid = n.objid
-            union all
-            select 'pg_constraint'::regclass, c.oid
-            from pg_constraint c
-            where n.classid = 'pg_type'::regclass
-              and c.contypid = n.objid
-        ) further (classid, objid)
+        select r.view, d.depth + 1
+        from depths d
+        join reads r on r.read = d.view
+        join pg_class c on c.oid = r.view and c.relkind in ('v', 'm')
     )
-    select n.classid::int8 as class, n.objid::int8 as oid, i.type::text as kind, i.identity::text as identity
-    from needed n
-    cross join lateral pg_identify_object(n.classid, n.objid, 0) i
-    where n.objid >= 16384
-      and not exists (
-          select
-          from pg_depend e
-          where e.classid = n.classid
-            and e.objid = n.objid
-            and e.deptype = 'e'
-      )
-      and n.classid in (
-          'pg_type'::regclass, 'pg_proc'::regclass, 'pg_collation'::regclass, 'pg_namespace'::regclass,
-          'pg_extension'::regclass, 'pg_opclass'::regclass, 'pg_operator'::regclass, 'pg_ts_config'::regclass
+    ",
+            $columns,
+            "
+    from pg_class c
+    where c.oid = any ($1)
+      ",
+            $rest
+        )
+    };
+}
+const STAYING: &str = r"
+    select format('%I.%I', n.nspname, c.relname)
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+      and c.oid >= 16384
+      and c.oid <> all ($1::int8[]::oid[])
+      and n.nspname !~ '^pg_'
+      and n.nspname not in ('information_schema', 'splitctl')";
+
+const KEYS: &str = r"
+    select 'pg_class'::regclass::oid::int8, indexrelid::int8
+    from pg_index
+    union all
+    select 'pg_constraint'::regclass::oid::int8, oid::int8
+    from pg_constraint
+    where contype in ('p', 'u', 'x')";
+
+const LATER: &str = r"
+    select 'pg_constraint'::regclass::oid::int8, oid::int8
+    from pg_constraint
+    where contype = 'f'
+       or (contype = 'c' and not convalidated)
+    union all
+    select 'pg_trigger'::regclass::oid::int8, oid::int8
+    from pg_trigger
+    where not tgisinternal
+    union all
+    select 'pg_policy'::regclass::oid::int8, oid::int8
+    from pg_policy
+    union all
+    select 'pg_statistic_ext'::regclass::oid::int8, oid::int8
+    from pg_statistic_ext
+    union all
+    select 'pg_rewrite'::regclass::oid::int8, oid::int8
+    from pg_rewrite
+    where rulename <> '_RETURN'";
+
+/// A materialised view may read another one, or a view that does.
+const UNFILLED: &str = views_by_depth!(
+    "select c.oid::regclass::text as view, pg_get_userbyid(c.relowner)::text as owner",
+    "and c.relkind = 'm' and not c.relispopulated order by (select max(d.depth) from depths d where d.view = c.oid), c.oid"
+);
+
+const DROP_VIEWS: &str = views_by_depth!(
+    "select format('drop %s %s', case c.relkind when 'm' then 'materialized view' else 'view' end, c.oid::regclass)",
+    "and c.relkind in ('v', 'm') order by (select max(d.depth) from depths d where d.view = c.oid) desc, c.oid"
+);
+
+/// Functions whose parameters or results have the type of a table, or whose bodies depend on one. If only parts of the
+/// tables use such a function, as a policy does, those go with it.
+const DROP_FUNCTIONS: &str = r"
+    select distinct format(
+        'drop routine if exists %s%s',
+        d.objid::regprocedure,
+        case
+            when exists (
+                select
+                from pg_depend u
+                where u.refclassid = 'pg_proc'::regclass
+                  and u.refobjid = d.objid
+                  and u.deptype = 'n'
+                  and not exists (
+                      select
+                      from pg_depend p
+                      where p.classid = u.classid
+                        and p.objid = u.objid
+                        and p.refclassid = 'pg_class'::regclass
+                        and p.refobjid = any ($1)
+                        and p.deptype in ('a', 'i')
+                  )
+            ) then ''
+            else ' cascade'
+        end
+    )
+    from pg_depend d
+    where d.classid = 'pg_proc'::regclass
+      and d.deptype = 'n'
+      and (
+          (d.refclassid = 'pg_class'::regclass and d.refobjid = any ($1))
+          or (
+              d.refclassid = 'pg_type'::regclass
+              and d.refobjid in (
+                  select x.oid
+                  from pg_class c
+                  join pg_type t on t.oid = c.reltype
+                  join pg_type x on x.oid in (t.oid, t.typarray)
+                  where c.oid = any ($1)
+              )
+          )
       )";
 
-const RULES: &str = r"
-    select 'pg_constraint'::regclass::oid::int8 as class, c.oid::int8 as oid, c.confrelid = any ($1) as moves
-    from pg_constraint c
-    where c.contype = 'f'
-      and c.conrelid = any ($1)
-    union all
+const GIVEN: &str = r"
     select
-        'pg_trigger'::regclass::oid::int8,
-        t.oid::int8,
-        p.pronamespace is distinct from to_regnamespace('splitctl')
-    from pg_trigger t
-    join pg_proc p on p.oid = t.tgfoid
-    where t.tgrelid = any ($1)
-      and not t.tgisinternal";
+        n.nspname::text as schema,
+        a.privilege_type as privilege,
+        case when a.grantee <> 0 then pg_get_userbyid(a.grantee)::text end as role
+    from pg_namespace n
+    cross join lateral aclexplode(n.nspacl) a
+    where (n.oid = any ($1::int8[]::oid[]) or n.nspname = 'public')
+      and a.grantee <> n.nspowner
+      and (a.grantee <> 0 or a.privilege_type = 'USAGE')
+    order by 1, 2, 3";
+
+const LACKING_GRANT: &str = r"
+    select format('grant %s on schema %I to %s', $2, n.nspname, coalesce(quote_ident($3), 'public'))
+    from pg_namespace n
+    where n.nspname = $1
+      and ($3 is null or exists (select from pg_roles r where r.rolname = $3))
+      and not has_schema_privilege(coalesce($3, 'public'), n.oid, $2)";

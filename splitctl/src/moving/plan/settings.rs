@@ -1,0 +1,217 @@
+//! What the application's sessions depend on besides the tables: settings of the database and of the role, and what the role
+//! may do.
+
+use anyhow::Result;
+use sqlx::{FromRow, PgConnection, query_as};
+
+use super::Plan;
+use super::Weight::{Error, Warning};
+use crate::moving::Move;
+use crate::names::{quote_ident, quote_literal};
+
+/// Settings whose value is a list of names, which a statement writes as it is.
+const LISTS: [&str; 6] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "unix_socket_directories",
+];
+
+/// Compares both sides.
+pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
+    check_settings(plan, the_move).await?;
+    check_role(plan, the_move).await
+}
+
+/// A setting for a database, a role, or a role in a database.
+#[derive(FromRow, PartialEq)]
+struct Setting {
+    /// Whether it is for the database.
+    database: bool,
+    /// Whether it is for the role.
+    role: bool,
+    name: String,
+    value: String,
+}
+
+impl Setting {
+    /// The subject of a statement that changes it on the target.
+    fn subject(&self, role: &str, database: &str) -> String {
+        match (self.role, self.database) {
+            (true, true) => format!("role {} in database {}", quote_ident(role), quote_ident(database)),
+            (true, false) => format!("role {}", quote_ident(role)),
+            (false, _) => format!("database {}", quote_ident(database)),
+        }
+    }
+}
+
+async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
+    let here: Vec<Setting> = query_as(SETTINGS).bind(&owner.role).fetch_all(&mut source.connection).await?;
+    let there: Vec<Setting> = query_as(SETTINGS).bind(&owner.role).fetch_all(&mut target.connection).await?;
+    let Role { database, .. } = read_role(&mut target.connection, &owner.role).await?;
+    let is_same = |a: &Setting, b: &Setting| (a.database, a.role, &a.name) == (b.database, b.role, &b.name);
+    for setting in here.iter().filter(|setting| !there.contains(setting)) {
+        let (subject, Setting { name, value, .. }) = (setting.subject(&owner.role, &database), setting);
+        let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
+        let written = if LISTS.contains(&name.as_str()) { value.clone() } else { quote_literal(value) };
+        let text = format!(
+            "{name}: the source sets it to {value}, and on the target it is {other}: run `alter {subject} set {name} = {written}` \
+             there"
+        );
+        plan.add(Warning, "settings", text);
+    }
+    for setting in there.iter().filter(|setting| !here.iter().any(|other| is_same(other, setting))) {
+        let (subject, Setting { name, value, .. }) = (setting.subject(&owner.role, &database), setting);
+        let text = format!(
+            "{name}: the target sets it to {value}, and the source does not: check that the application expects it, or run \
+             `alter {subject} reset {name}` there"
+        );
+        plan.add(Warning, "settings", text);
+    }
+    Ok(())
+}
+
+/// What a database says of the role. All is false for a role that it does not have.
+#[derive(FromRow)]
+struct Role {
+    database: String,
+    database_owner: String,
+    exists: bool,
+    logs_in: bool,
+    connects: bool,
+    creates: bool,
+    makes_temporary: bool,
+    is_superuser: bool,
+    passes_row_security: bool,
+    connections: i32,
+    expires: String,
+    member_of: Vec<String>,
+}
+
+async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
+    let here = read_role(&mut source.connection, &owner.role).await?;
+    let there = read_role(&mut target.connection, &owner.role).await?;
+    let (role, database) = (quote_ident(&owner.role), quote_ident(&there.database));
+    if here.database_owner != there.database_owner {
+        let (its, owner) = (&there.database_owner, &here.database_owner);
+        let text = format!(
+            "{database}: the target's database belongs to {its}, the source's to {owner}: `alter database {database} owner to \
+             {}` if that role creates schemas or extensions",
+            quote_ident(owner)
+        );
+        plan.add(Warning, "database", text);
+    }
+    // The absence of the role is another check's finding.
+    if !here.exists || !there.exists {
+        return Ok(());
+    }
+    for (weight, differences) in [(Error, forbidding(&role, &here, &there)), (Warning, lesser(&role, &here, &there))] {
+        for (_, what, statement) in differences.into_iter().filter(|(differs, ..)| *differs) {
+            plan.add(weight, "roles", format!("{}: {what}: run `{statement}` on the target", owner.role));
+        }
+    }
+    for group in here.member_of.iter().filter(|group| !there.member_of.contains(group)) {
+        let statement = format!("grant {} to {role}", quote_ident(group));
+        let text = format!("{}: it is not a member of {group} there: run `{statement}` on the target", owner.role);
+        plan.add(Warning, "roles", text);
+    }
+    Ok(())
+}
+
+/// Whether the role differs so, how it differs on the target, and the statement that ends it there.
+type Difference = (bool, &'static str, String);
+
+/// Differences that lock the application out, or give it more rights than it has.
+fn forbidding(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
+    let database = quote_ident(&there.database);
+    vec![
+        (here.logs_in && !there.logs_in, "it cannot log in there", format!("alter role {role} login")),
+        (
+            here.connects && !there.connects,
+            "it may not connect to the database there",
+            format!("grant connect on database {database} to {role}"),
+        ),
+        (!here.is_superuser && there.is_superuser, "it is a superuser there", format!("alter role {role} nosuperuser")),
+        (
+            !here.passes_row_security && there.passes_row_security,
+            "row security does not hold for it there (bypassrls)",
+            format!("alter role {role} nobypassrls"),
+        ),
+    ]
+}
+
+/// Differences that some applications do not notice.
+fn lesser(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
+    let database = quote_ident(&there.database);
+    vec![
+        (
+            here.passes_row_security && !there.passes_row_security,
+            "row security holds for it there (no bypassrls)",
+            format!("alter role {role} bypassrls"),
+        ),
+        (
+            here.creates && !there.creates,
+            "it may not create schemas in the database there",
+            format!("grant create on database {database} to {role}"),
+        ),
+        (
+            here.makes_temporary && !there.makes_temporary,
+            "it may not create temporary tables there",
+            format!("grant temporary on database {database} to {role}"),
+        ),
+        (
+            here.connections != there.connections,
+            "it may open another number of connections there",
+            format!("alter role {role} connection limit {}", here.connections),
+        ),
+        (
+            here.expires != there.expires,
+            "its password expires at another time there",
+            format!("alter role {role} valid until {}", quote_literal(&here.expires)),
+        ),
+    ]
+}
+
+async fn read_role(connection: &mut PgConnection, role: &str) -> Result<Role, sqlx::Error> {
+    query_as(ROLE).bind(role).fetch_one(connection).await
+}
+
+const SETTINGS: &str = r"
+    select
+        s.setdatabase <> 0 as database,
+        s.setrole <> 0 as role,
+        split_part(c.pair, '=', 1) as name,
+        substr(c.pair, strpos(c.pair, '=') + 1) as value
+    from pg_db_role_setting s
+    left join pg_database d on d.oid = s.setdatabase
+    left join pg_roles r on r.oid = s.setrole
+    cross join lateral unnest(s.setconfig) c (pair)
+    where (s.setdatabase = 0 or d.datname = current_database())
+      and (s.setrole = 0 or r.rolname = $1)
+    order by 1, 2, 3";
+
+const ROLE: &str = r"
+    select
+        d.datname::text as database,
+        pg_get_userbyid(d.datdba)::text as database_owner,
+        r.oid is not null as exists,
+        coalesce(r.rolcanlogin, false) as logs_in,
+        coalesce(has_database_privilege(r.oid, d.oid, 'connect'), false) as connects,
+        coalesce(has_database_privilege(r.oid, d.oid, 'create'), false) as creates,
+        coalesce(has_database_privilege(r.oid, d.oid, 'temporary'), false) as makes_temporary,
+        coalesce(r.rolsuper, false) as is_superuser,
+        coalesce(r.rolbypassrls, false) as passes_row_security,
+        coalesce(r.rolconnlimit, -1) as connections,
+        coalesce(r.rolvaliduntil, 'infinity')::text as expires,
+        array(
+            select g.rolname::text
+            from pg_auth_members m
+            join pg_roles g on g.oid = m.roleid
+            where m.member = r.oid
+            order by 1
+        ) as member_of
+    from pg_database d
+    left join pg_roles r on r.rolname = $1
+    where d.datname = current_database()";
