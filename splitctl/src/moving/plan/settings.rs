@@ -57,8 +57,8 @@ async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mu
         let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
         let written = if LISTS.contains(&name.as_str()) { value.clone() } else { quote_literal(value) };
         let text = format!(
-            "{name}: the source sets it to {value}, and on the target it is {other}: run `alter {subject} set {name} = {written}` \
-             there"
+            "{name}: the source sets it to {value}, and on the target it is {other}: run there \
+             `alter {subject} set {name} = {written}`"
         );
         plan.add(Warning, "settings", text);
     }
@@ -97,8 +97,8 @@ async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Mo
     if here.database_owner != there.database_owner {
         let (its, owner) = (&there.database_owner, &here.database_owner);
         let text = format!(
-            "{database}: the target's database belongs to {its}, the source's to {owner}: `alter database {database} owner to \
-             {}` if that role creates schemas or extensions",
+            "{database}: the target's database belongs to {its}, the source's to {owner}: \
+             `alter database {database} owner to {}` if that role creates schemas or extensions",
             quote_ident(owner)
         );
         plan.add(Warning, "database", text);
