@@ -66,7 +66,7 @@ fn keys_are_compared_as_their_indexes_compare_them() {
              update prices set price = case when price::text = '9.0' then 9.000 else 9.0 end where price = 9;
              update folded set name = case when name = 'NAME 8' collate \"C\" then 'name 8' else 'NAME 8' end
                  where name = 'name 8';
-             commit;
+             commit; perform pg_sleep(0.02);
          end loop; end $$",
     );
     fixture.done(&compare);
