@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use httparse::Status;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -39,7 +42,7 @@ impl Load {
             let stream = TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
             stream.set_nodelay(true)?;
             let connection = Connection { stream, buffer: vec![0; BUFFER] };
-            workers.push(Worker { connection, job, random: Random(number as u64) });
+            workers.push(Worker { connection, job, random: Rng::with_seed(number as u64) });
         }
         Ok(Self { workers })
     }
@@ -72,7 +75,7 @@ impl Load {
 struct Worker {
     connection: Connection,
     job: Job,
-    random: Random,
+    random: Rng,
 }
 
 impl Worker {
@@ -84,7 +87,7 @@ impl Worker {
         let mut now = Instant::now();
         while now < deadline {
             let sent = now;
-            let n = numbers.start() + self.random.below(numbers.end() - numbers.start() + 1);
+            let n = self.random.u64(numbers.clone());
             if self.connection.exchange(request.with(n)).await? != status {
                 failures += 1;
             }
@@ -104,65 +107,30 @@ struct Connection {
 impl Connection {
     /// Sends a request, reads the whole answer, and returns its status.
     async fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {
-        let mut sent = 0;
-        while sent < request.len() {
-            match self.stream.try_write(&request[sent..]) {
-                Ok(bytes) => sent += bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
-                Err(error) => return Err(error),
-            }
-        }
+        self.stream.write_all(request).await?;
         let mut read = 0;
         loop {
-            self.stream.readable().await?;
-            match self.stream.try_read(&mut self.buffer[read..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(bytes) => read += bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
+            match self.stream.read(&mut self.buffer[read..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => read += bytes,
             }
-            if let Some(head) = Head::read(&self.buffer[..read])?
-                && read >= head.answer_length
-            {
-                return Ok(head.status);
+            match read_head(&self.buffer[..read])? {
+                Some((status, length)) if read >= length => return Ok(status),
+                _ => {}
             }
         }
     }
 }
 
-struct Head {
-    status: u16,
-    /// Of head and body, in bytes.
-    answer_length: usize,
-}
-
-impl Head {
-    /// Reads a complete head; `None` before.
-    fn read(answer: &[u8]) -> io::Result<Option<Self>> {
-        let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
-        let head = str::from_utf8(&answer[..end]).map_err(io::Error::other)?;
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
-        let length = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .and_then(|(_, value)| value.trim().parse::<usize>().ok());
-        match (status, length) {
-            (Some(status), Some(length)) => Ok(Some(Self { status, answer_length: end + 4 + length })),
-            _ => Err(io::Error::other("the answer's head has no status or no length")),
-        }
-    }
-}
-
-/// `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % bound
+/// The status of an answer and its length, head and body; `None` before the head is complete.
+fn read_head(answer: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    let Status::Complete(end) = head.parse(answer).map_err(io::Error::other)? else { return Ok(None) };
+    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    match (head.code, length) {
+        (Some(status), Some(length)) => Ok(Some((status, end + length))),
+        _ => Err(io::Error::other("the answer's head has no status or no length")),
     }
 }

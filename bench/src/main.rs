@@ -19,50 +19,33 @@ use bench::{Format, Options};
 use clap::Parser;
 use contestants::{Contestant, Contestants, DATABASE_CONNECTIONS};
 use dev::postgres::{Cluster, Programs, connect};
+use dev::process::stop_signal;
 use figures::Figures;
 use jobs::{Job, ORDERS, USERS};
 use report::{Report, SetUp};
 use sqlx::{Executor, Row};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// All rows fit into the cache, and neither a checkpoint nor autovacuum disturbs a measurement.
 const SETTINGS: [&str; 5] =
     ["shared_buffers=512MB", "fsync=off", "autovacuum=off", "checkpoint_timeout=1d", "max_wal_size=64GB"];
 
-/// Measures the services.
-#[derive(Debug, Parser)]
-#[command(name = "bench")]
-struct Arguments {
-    #[command(flatten)]
-    options: Options,
-}
-
 // One thread: the load needs little CPU time, and the contestants need the rest.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Arguments { options } = Arguments::parse();
+    let options = Options::parse();
     // A download happens before signals are handled, so Ctrl-C ends it at once.
     let done = match Programs::find() {
         Err(error) => Err(error.into()),
         Ok(_) => tokio::select! {
             done = run(&options) => done,
             // Dropping `run` stops all that it has started.
-            stopped = stop_signal() => stopped.and(Ok(ExitCode::from(130))),
+            stopped = async { stop_signal()?.await; Ok(ExitCode::from(130)) } => stopped,
         },
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-async fn stop_signal() -> Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
 
 async fn run(options: &Options) -> Result<ExitCode> {

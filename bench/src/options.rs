@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
 
-/// How to measure.
-#[derive(Debug, Args)]
+/// Measures the services.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
 pub struct Options {
     /// A table, or one JSON object
     #[arg(long, default_value = "text")]

@@ -1,3 +1,3 @@
-select id, email, name, status, created_at, updated_at, version
+select id, email, name, status as "status: Status", created_at, updated_at, version
 from users
 where id = $1

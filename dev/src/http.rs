@@ -31,7 +31,7 @@ enum To {
     Address { base: String, pool: Box<Pool<HttpConnector, Body>> },
 }
 
-/// A call got no answer.
+/// A call got no answer, or not the expected one.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// The connection failed before the answer was complete.
@@ -40,6 +40,9 @@ pub enum Unanswered {
     /// The answer took longer than a minute.
     #[error("no answer within a minute")]
     Late,
+    /// The answer has another status, or its body is no JSON.
+    #[error("the answer has status {0}: {1}")]
+    Unexpected(u16, String),
 }
 
 impl Client {
@@ -134,19 +137,27 @@ impl Call {
         if let Some(all) = request.headers_mut() {
             *all = headers;
         }
-        let request = request.body(Body::from(body)).map_err(|error| Unanswered::Broken(error.to_string()))?;
+        let request = request.body(Body::from(body)).map_err(broken)?;
         let exchange = async {
             let response = match client.to {
                 To::Router(router) => router.oneshot(request).await.expect("infallible"),
-                To::Address { pool, .. } => {
-                    pool.request(request).await.map_err(|error| Unanswered::Broken(error.to_string()))?.map(Body::new)
-                }
+                To::Address { pool, .. } => pool.request(request).await.map_err(broken)?.map(Body::new),
             };
             let (head, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| Unanswered::Broken(error.to_string()))?.to_bytes();
+            let body = body.collect().await.map_err(broken)?.to_bytes();
             Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
         };
         tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| Unanswered::Late)?
+    }
+
+    /// Sends the request, and reads the JSON of an answer that has this status: the form for commands, which report errors.
+    ///
+    /// # Errors
+    /// If there is no such answer.
+    pub async fn answered(self, status: u16) -> Result<Value, Unanswered> {
+        let answer = self.send().await?;
+        let body = (answer.status == status).then(|| serde_json::from_slice(&answer.body).ok()).flatten();
+        body.ok_or_else(|| Unanswered::Unexpected(answer.status, answer.text()))
     }
 }
 
@@ -158,6 +169,10 @@ impl IntoFuture for Call {
         let call = format!("{} {}", self.method, self.path);
         Box::pin(async move { self.send().await.unwrap_or_else(|error| panic!("{call}: {error}")) })
     }
+}
+
+fn broken(error: impl Display) -> Unanswered {
+    Unanswered::Broken(error.to_string())
 }
 
 /// A complete answer.

@@ -10,26 +10,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The signal that ends a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// To Postgres: a fast shutdown.
-    Int,
-    /// To Postgres: an immediate shutdown, a crash.
-    Quit,
-    /// To a service: a graceful stop.
-    Term,
-}
-
-impl Signal {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Int => "INT",
-            Self::Quit => "QUIT",
-            Self::Term => "TERM",
-        }
-    }
-}
+pub use nix::sys::signal::Signal;
+use nix::sys::signal::killpg;
+use nix::unistd::{Pid, User};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The shell that holds the leash. Its standard input is a pipe that this process holds open. When the pipe closes, because
 /// this process let go or ended, the command gets its signal. When the command ends by itself, the shell ends with its exit
@@ -71,8 +55,24 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
+/// A future that resolves at SIGTERM or Ctrl-C, which do not end this process any more.
+///
+/// # Errors
+/// If the process cannot listen to signals.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
 fn on_leash(mut shell: Command, command: &Command, signal: Signal, leftover: Option<&Path>) -> Command {
-    shell.args(["-c", LEASH, "leash", signal.name()]).arg(leftover.map_or(OsStr::new(""), Path::as_os_str));
+    shell
+        .args(["-c", LEASH, "leash", signal.as_str().trim_start_matches("SIG")])
+        .arg(leftover.map_or(OsStr::new(""), Path::as_os_str));
     shell.arg(command.get_program()).args(command.get_args());
     shell
 }
@@ -116,7 +116,7 @@ impl Leashed {
 
     /// The same for a command that another user runs. `leftover` is deleted once the leash is let go of.
     pub(crate) fn start_as(
-        user: Option<&nix::unistd::User>,
+        user: Option<&User>,
         command: &Command,
         signal: Signal,
         leftover: Option<&Path>,
@@ -177,7 +177,7 @@ impl Leashed {
         }
         // The process id cannot be another's before `wait`.
         if let Ok(id) = i32::try_from(self.shell.id()) {
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
         }
         self.shell.wait().map(Ended)
     }

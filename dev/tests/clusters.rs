@@ -79,13 +79,13 @@ fn a_process_on_a_leash_ends_when_its_holder_is_killed() {
 #[ignore = "a part of another test"]
 fn holds_a_process() {
     let script = std::env::var("HELD_SCRIPT").expect("run by the other test");
-    let _held = Leashed::start(Command::new("/bin/sh").args(["-c", &script]), Signal::Term).expect("started");
+    let _held = Leashed::start(Command::new("/bin/sh").args(["-c", &script]), Signal::SIGTERM).expect("started");
     std::thread::sleep(Duration::from_secs(600));
 }
 
 #[test]
 fn a_leash_passes_on_how_its_process_ended() {
-    let run = |script: &str| Leashed::start(Command::new("/bin/sh").args(["-c", script]), Signal::Term).expect("started");
+    let run = |script: &str| Leashed::start(Command::new("/bin/sh").args(["-c", script]), Signal::SIGTERM).expect("started");
     assert_eq!(run("exit 3").wait().expect("ended").code(), 3);
     let folder = tempfile::tempdir().expect("a folder");
     let trapped = |trap: &str| {

@@ -89,7 +89,7 @@ fn is_passing(code: &str) -> bool {
         "3D000", // no such database
         "42501", // no right to the object
         "42P01", // no such table: not migrated
-        "55P03", // lock not available in time
+        "55P03", // lock not available in time: another transaction holds the row, and a retry helps
     ];
     CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
 }

@@ -19,6 +19,9 @@ pub struct Manifest {
     pub source: Url,
     /// The address by which the targets' servers reach the source, if it differs from `source`.
     pub source_from_target: Option<Url>,
+    /// Tables that no owner has, because each database keeps its own: those of migration tools. A move copies them once.
+    #[serde(default)]
+    pub unowned: Vec<Qualified>,
     /// Owners by name.
     pub owners: BTreeMap<String, Owner>,
     /// Couplings that the audit tolerates until a day.
@@ -192,6 +195,9 @@ impl Manifest {
                 }
             }
         }
+        if let Some((table, owner)) = self.unowned.iter().find_map(|table| Some((table, owners_of.get(table)?))) {
+            bail!("{table} is listed twice, by {owner} and as unowned");
+        }
         let mut compared = BTreeSet::new();
         for borrowing in &self.borrowings {
             borrowing.check(&self.owners)?;
@@ -276,6 +282,7 @@ mod tests {
         assert!(manifest.owner("billing").expect_err("unknown").to_string().contains("orders, users"));
         for (from, to, said) in [
             ("\"orders\", 'shop", "\"users\", 'shop", "users is listed twice"),
+            ("[owners.users]", "unowned = [\"orders\"]\n[owners.users]", "orders is listed twice, by orders and as unowned"),
             ("[owners.orders]", "[owners.Orders]", "the owner `Orders` needs a name"),
             ("user_events = [", "orders = [", "users has rights on orders"),
             ("role = \"orders_svc\"", "rolle = \"orders_svc\"", "unknown field `rolle`"),

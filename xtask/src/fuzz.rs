@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut running = Running::default();
     let addresses = [free_address(), free_address()];
     for (service, address) in SERVICES.into_iter().zip(addresses) {
-        running.start(service, address, &programs, &database.url_as(service.role))?;
+        running.start(service, address, &programs, &database.url_as(service.role), &[])?;
     }
     runtime.block_on(async {
         running.until_ready().await?;

@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use dev::http::Client;
 use dev::process::{Leashed, Signal};
 use dev::wait::within;
@@ -30,7 +32,6 @@ pub const SERVICES: [Service; 2] = [
         database_variable: "USERS_DATABASE_URL",
         next_variable: "USERS_DATABASE_NEXT_URL",
         next_owner_variable: "USERS_DATABASE_NEXT_OWNER_URL",
-        table: "users",
         role: dev::postgres::USERS_ROLE,
     },
     Service {
@@ -41,13 +42,12 @@ pub const SERVICES: [Service; 2] = [
         database_variable: "ORDERS_DATABASE_URL",
         next_variable: "ORDERS_DATABASE_NEXT_URL",
         next_owner_variable: "ORDERS_DATABASE_NEXT_OWNER_URL",
-        table: "orders",
         role: dev::postgres::ORDERS_ROLE,
     },
 ];
 
-/// A service, with the names of its variables.
-#[derive(Debug, Clone, Copy)]
+/// A service, with the names of its variables. It has a table of its own name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     pub name: &'static str,
     pub address_variable: &'static str,
@@ -59,9 +59,18 @@ pub struct Service {
     pub next_variable: &'static str,
     /// The same URL for the owner of the tables.
     pub next_owner_variable: &'static str,
-    /// One of its tables, which shows in which database the service lives.
-    pub table: &'static str,
     pub role: &'static str,
+}
+
+/// On the command line, a service is its name.
+impl ValueEnum for Service {
+    fn value_variants<'a>() -> &'a [Self] {
+        &SERVICES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name))
+    }
 }
 
 impl Service {
@@ -95,13 +104,8 @@ fn read_address(variable: &str, default: &str) -> Result<SocketAddr> {
 pub struct Running(Vec<(Service, SocketAddr, Leashed)>);
 
 impl Running {
-    /// Starts a service.
-    pub fn start(&mut self, service: Service, address: SocketAddr, programs: &Path, database_url: &str) -> Result<()> {
-        self.start_with(service, address, programs, database_url, &[])
-    }
-
-    /// Starts a service with more variables.
-    pub fn start_with(
+    /// Starts a service with these additional variables.
+    pub fn start(
         &mut self,
         service: Service,
         address: SocketAddr,
@@ -115,7 +119,7 @@ impl Running {
         command.env(service.database_variable, database_url).env(service.address_variable, address.to_string());
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let process =
-            Leashed::start(&command, Signal::Term).with_context(|| format!("{} cannot be run", program.display()))?;
+            Leashed::start(&command, Signal::SIGTERM).with_context(|| format!("{} cannot be run", program.display()))?;
         self.0.push((service, address, process));
         Ok(())
     }

@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("splitctl", &[]),
     ("users", &["broker", "chassis", "shared-db"]),
     // Developers' tools may use everything, and only xtask uses them.
-    ("bench", &["chassis", "dev", "orders", "shared-db", "users"]),
+    ("bench", &["broker", "chassis", "dev", "orders", "shared-db", "users"]),
     ("xtask", &["bench", "broker", "chassis", "dev", "orders", "shared-db", "splitctl", "users"]),
 ];
 
@@ -94,6 +94,9 @@ fn included(file: &Path, package: &Path) -> Vec<PathBuf> {
         let names = text.split(start).skip(1).filter_map(|rest| rest.split('"').next());
         paths.extend(names.map(|name| plain(&base.join(name))));
     }
+    // The path is the first text after `query_file!`, `query_file_as!` and `query_file_scalar!`.
+    let statements = text.split("query_file").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    paths.extend(statements.map(|name| plain(&package.join(name))));
     paths
 }
 

@@ -1,8 +1,5 @@
 //! A minimal server for the services' reads: axum, tokio-postgres and the same statements, nothing else.
 
-use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -12,10 +9,10 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use bench::statements::{ORDER_READ, POINT_READ, fill};
 use chrono::{DateTime, Utc};
+use deadpool::managed::{Manager, Metrics, RecycleResult};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls, Row, Statement};
 use uuid::Uuid;
 
@@ -26,9 +23,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<()> {
     let variable = |name: &'static str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let connections: usize = variable("DATABASE_MAX_CONNECTIONS")?.parse()?;
-    let users = Pool::open(&variable("USERS_DATABASE_URL")?, POINT_READ, connections).await?;
-    let order_read = fill(ORDER_READ, &["true", "$1"]);
-    let orders = Pool::open(&variable("ORDERS_DATABASE_URL")?, &order_read, connections).await?;
+    let users = pool(variable("USERS_DATABASE_URL")?, POINT_READ.to_owned(), connections)?;
+    let orders = pool(variable("ORDERS_DATABASE_URL")?, fill(ORDER_READ, &["true", "$1"]), connections)?;
     let router = Router::new()
         .route("/users/{id}", get(get_user).with_state(users))
         .route("/orders/{id}", get(get_order).with_state(orders))
@@ -43,61 +39,37 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Connections that serve one request at a time, each with its statement prepared.
-struct Pool {
-    idle: Mutex<Vec<Prepared>>,
-    free: Semaphore,
+type Pool = deadpool::managed::Pool<Connector>;
+
+/// Opens connections, and prepares a statement on each.
+struct Connector {
+    url: String,
+    statement: String,
 }
 
-struct Prepared {
-    client: Client,
-    statement: Statement,
-}
+impl Manager for Connector {
+    type Type = (Client, Statement);
+    type Error = tokio_postgres::Error;
 
-impl Pool {
-    async fn open(url: &str, statement: &str, connections: usize) -> Result<Arc<Self>> {
-        let mut idle = Vec::new();
-        for _ in 0..connections {
-            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-            tokio::spawn(connection);
-            let statement = client.prepare(statement).await?;
-            idle.push(Prepared { client, statement });
-        }
-        Ok(Arc::new(Self { idle: Mutex::new(idle), free: Semaphore::new(connections) }))
+    async fn create(&self) -> Result<(Client, Statement), tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+        tokio::spawn(connection);
+        let statement = client.prepare(&self.statement).await?;
+        Ok((client, statement))
     }
 
-    async fn find(&self, id: Uuid) -> Result<Option<Row>> {
-        let prepared = self.lease().await?;
-        Ok(prepared.client.query_opt(&prepared.statement, &[&id]).await?)
-    }
-
-    async fn lease(&self) -> Result<Lease<'_>> {
-        let permit = self.free.acquire().await?;
-        let prepared = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Ok(Lease { prepared, pool: self, _permit: permit })
+    async fn recycle(&self, _: &mut (Client, Statement), _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+        Ok(())
     }
 }
 
-/// A connection that returns to the pool before the next request gets a permit.
-struct Lease<'a> {
-    prepared: Option<Prepared>,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
+fn pool(url: String, statement: String, connections: usize) -> Result<Pool> {
+    Ok(Pool::builder(Connector { url, statement }).max_size(connections).build()?)
 }
 
-impl Deref for Lease<'_> {
-    type Target = Prepared;
-
-    fn deref(&self) -> &Prepared {
-        self.prepared.as_ref().expect("there are as many permits as connections")
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.extend(self.prepared.take());
-    }
+async fn find(pool: &Pool, id: Uuid) -> Result<Option<Row>> {
+    let (client, statement) = &*pool.get().await?;
+    Ok(client.query_opt(statement, &[&id]).await?)
 }
 
 #[derive(Serialize)]
@@ -111,8 +83,8 @@ struct User<'a> {
     version: i64,
 }
 
-async fn get_user(State(pool): State<Arc<Pool>>, Path(id): Path<Uuid>) -> Response {
-    answer(pool.find(id).await, |row| {
+async fn get_user(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Response {
+    answer(find(&pool, id).await, |row| {
         json(&User {
             id: row.get(0),
             email: row.get(1),
@@ -154,8 +126,8 @@ struct Line<'a> {
     unit_price_minor: i64,
 }
 
-async fn get_order(State(pool): State<Arc<Pool>>, Path(id): Path<Uuid>) -> Response {
-    answer(pool.find(id).await, |row| {
+async fn get_order(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Response {
+    answer(find(&pool, id).await, |row| {
         let (skus, quantities, unit_prices): (Vec<&str>, Vec<i32>, Vec<i64>) = (row.get(8), row.get(9), row.get(10));
         let items = skus.into_iter().zip(quantities).zip(unit_prices);
         let lines = (1..).zip(items).map(|(line_no, ((sku, quantity), unit_price_minor))| Line {

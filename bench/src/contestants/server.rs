@@ -44,7 +44,7 @@ impl Server {
         let mut command = Command::new(program);
         // The working folder may have a file `.env`.
         command.current_dir("/").env(address_variable, address.to_string()).envs(variables);
-        let leash = Leashed::start(&command, Signal::Term).with_context(|| format!("{name} cannot be run"))?;
+        let leash = Leashed::start(&command, Signal::SIGTERM).with_context(|| format!("{name} cannot be run"))?;
         let mut server = Self { name, address, process_id: 0, leash: Some(leash) };
         server.until_ready().await?;
         server.process_id = cpu::find_leashed(name)?;
@@ -71,9 +71,7 @@ impl Server {
             Job::OrderCreate => client.post(job.path(n)).body("application/json", job.body(n)),
             _ => client.get(job.path(n)),
         };
-        let answer = call.send().await?;
-        ensure!(answer.status == job.status(), "{} answers {}: {}", self.name, answer.status, answer.text());
-        Ok(serde_json::from_slice(&answer.body)?)
+        call.answered(job.status()).await.context(self.name)
     }
 
     /// The address of its HTTP interface.

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::User;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::owner::{PASSWORD, command, make_folder, password, server_user};
-use super::programs::{MissingClient, Programs, ProgramsError};
-use crate::process::{Leashed, Signal, free_address, is_free};
+use super::programs::{MissingClient, Programs};
+use crate::process::{Leashed, free_address, is_free};
 use crate::wait::block_on;
 
 /// How long a server may take to start, recovery after a crash included.
@@ -21,37 +23,6 @@ const START: Duration = Duration::from_secs(60);
 const PORTS: usize = 5;
 /// The superuser of a private cluster.
 const SUPERUSER: &str = "postgres";
-
-/// Why there is no private cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// There are no server programs.
-    #[error(transparent)]
-    Programs(#[from] ProgramsError),
-    /// A file or a process could not be used.
-    #[error("{doing}")]
-    Io {
-        /// The attempt, such as `starting initdb`.
-        doing: String,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// `initdb` failed.
-    #[error("initdb failed: {0}")]
-    Init(String),
-    /// The server ended, or did not answer in time.
-    #[error("Postgres did not start. The end of {log}:\n{tail}")]
-    Start {
-        /// The path of its log.
-        log: String,
-        /// The last lines of the log.
-        tail: String,
-    },
-}
-
-fn failed<T: Into<String>>(doing: T) -> impl FnOnce(io::Error) -> ClusterError {
-    move |source| ClusterError::Io { doing: doing.into(), source }
-}
 
 /// A private cluster. Its server ends when this value is dropped or this process ends, even by `kill -9`.
 pub struct Cluster {
@@ -72,19 +43,18 @@ impl Cluster {
     /// machine.
     ///
     /// # Errors
-    /// [`ClusterError`]
-    pub fn temporary() -> Result<Self, ClusterError> {
+    /// If there are no programs, or the server does not start.
+    pub fn temporary() -> Result<Self> {
         Self::temporary_with(&[])
     }
 
     /// The same with settings such as `shared_buffers=512MB`, which override the defaults.
     ///
     /// # Errors
-    /// [`ClusterError`]
-    pub fn temporary_with(settings: &[&str]) -> Result<Self, ClusterError> {
-        let user = server_user().map_err(failed("choosing the user that runs Postgres"))?;
-        let folder =
-            tempfile::Builder::new().prefix("dev-postgres-").tempdir().map_err(failed("making a temporary folder"))?;
+    /// If there are no programs, or the server does not start.
+    pub fn temporary_with(settings: &[&str]) -> Result<Self> {
+        let user = server_user().context("choosing the user that runs Postgres")?;
+        let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir().context("making a temporary folder")?;
         let path = folder.path().to_owned();
         Self::start_new(&path, user, Some(folder), None, settings)
     }
@@ -92,13 +62,13 @@ impl Cluster {
     /// The cluster in `folder`, made now if there is none.
     ///
     /// # Errors
-    /// [`ClusterError`]
-    pub fn persistent(folder: &Path) -> Result<Self, ClusterError> {
-        let user = server_user().map_err(failed("choosing the user that runs Postgres"))?;
+    /// If there are no programs, or the server does not start.
+    pub fn persistent(folder: &Path) -> Result<Self> {
+        let user = server_user().context("choosing the user that runs Postgres")?;
         let port = fs::read_to_string(folder.join("port")).ok().and_then(|port| port.trim().parse().ok());
         let cluster = Self::start_new(folder, user, None, port, &[])?;
         // The next start takes the same port if it can, so a psql line in a shell's history stays valid.
-        fs::write(folder.join("port"), format!("{}\n", cluster.port)).map_err(failed("writing the port to a file"))?;
+        fs::write(folder.join("port"), format!("{}\n", cluster.port)).context("writing the port to a file")?;
         Ok(cluster)
     }
 
@@ -108,12 +78,12 @@ impl Cluster {
         temporary: Option<TempDir>,
         port: Option<u16>,
         settings: &[&str],
-    ) -> Result<Self, ClusterError> {
+    ) -> Result<Self> {
         let programs = Programs::find()?;
-        make_folder(folder, user.as_ref()).map_err(failed(format!("making {}", folder.display())))?;
+        make_folder(folder, user.as_ref()).with_context(|| format!("making {}", folder.display()))?;
         // The server reports its data directory in this form.
-        let folder = folder.canonicalize().map_err(failed(format!("finding {}", folder.display())))?;
-        let password = password(&folder, user.as_ref()).map_err(failed("writing the server's password to a file"))?;
+        let folder = folder.canonicalize().with_context(|| format!("finding {}", folder.display()))?;
+        let password = password(&folder, user.as_ref()).context("writing the server's password to a file")?;
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut cluster = Self { programs, user, folder, temporary, password, port: 0, settings, server: None };
         cluster.init()?;
@@ -130,13 +100,13 @@ impl Cluster {
     }
 
     /// Makes the data folder under another name and renames it: a crash leaves nothing that looks complete.
-    fn init(&self) -> Result<(), ClusterError> {
+    fn init(&self) -> Result<()> {
         if self.data().join("PG_VERSION").exists() {
             return self.check_version();
         }
         let unfinished = self.folder.join("postgres.unfinished");
         if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(failed(format!("deleting {}", unfinished.display())))?;
+            fs::remove_dir_all(&unfinished).with_context(|| format!("deleting {}", unfinished.display()))?;
         }
         let mut initdb = command(&self.programs.path("initdb"), self.user.as_ref());
         initdb.arg("--pgdata").arg(&unfinished);
@@ -148,43 +118,42 @@ impl Cluster {
         let output = initdb
             .stdin(Stdio::null())
             .output()
-            .map_err(failed(format!("starting {}", self.programs.path("initdb").display())))?;
+            .with_context(|| format!("starting {}", self.programs.path("initdb").display()))?;
         if !output.status.success() {
-            return Err(ClusterError::Init(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        fs::rename(&unfinished, self.data()).map_err(failed("naming the new data folder"))
+        fs::rename(&unfinished, self.data()).context("naming the new data folder")
     }
 
     /// Postgres reads a data folder of its own major version only.
-    fn check_version(&self) -> Result<(), ClusterError> {
-        let made_by = fs::read_to_string(self.data().join("PG_VERSION")).map_err(failed("reading PG_VERSION"))?;
+    fn check_version(&self) -> Result<()> {
+        let made_by = fs::read_to_string(self.data().join("PG_VERSION")).context("reading PG_VERSION")?;
         let (made_by, have) = (made_by.trim(), self.programs.major());
-        if made_by == have.to_string() {
-            return Ok(());
-        }
-        Err(ClusterError::Init(format!(
+        ensure!(
+            made_by == have.to_string(),
             "{} was made by Postgres {made_by}, but the programs in use have version {have}: \
              set POSTGRES_VERSION={made_by}, or delete the folder",
             self.folder.display(),
-        )))
+        );
+        Ok(())
     }
 
     /// Starts the server, on `port` if that is free.
-    fn start(&mut self, port: Option<u16>) -> Result<(), ClusterError> {
+    fn start(&mut self, port: Option<u16>) -> Result<()> {
         for attempt in 1.. {
             let wanted = port.filter(|&port| attempt == 1 && is_free(port));
             self.port = wanted.unwrap_or_else(|| free_address().port());
             self.server = Some(self.spawn()?);
             match self.wait() {
                 Ok(()) => return Ok(()),
-                Err(ClusterError::Start { tail, .. }) if attempt < PORTS && tail.contains("could not bind") => {}
+                Err(_) if attempt < PORTS && self.end_of_log().contains("could not bind") => {}
                 Err(error) => return Err(error),
             }
         }
         unreachable!("the last attempt returns")
     }
 
-    fn spawn(&self) -> Result<Leashed, ClusterError> {
+    fn spawn(&self) -> Result<Leashed> {
         let mut postgres = Command::new(self.programs.path("postgres"));
         postgres.arg("-D").arg(self.data());
         let port = format!("port={}", self.port);
@@ -208,15 +177,15 @@ impl Cluster {
         for setting in settings {
             postgres.args(["-c", setting]);
         }
-        let log = File::create(self.log()).map_err(failed("making the server's log"))?;
+        let log = File::create(self.log()).context("making the server's log")?;
         let leftover = self.temporary.as_ref().map(TempDir::path);
-        let signal = if leftover.is_some() { Signal::Quit } else { Signal::Int };
+        let signal = if leftover.is_some() { Signal::SIGQUIT } else { Signal::SIGINT };
         Leashed::start_as(self.user.as_ref(), &postgres, signal, leftover, log)
-            .map_err(failed(format!("starting {}", self.programs.path("postgres").display())))
+            .with_context(|| format!("starting {}", self.programs.path("postgres").display()))
     }
 
     /// Waits until a server answers on the port and reports our data folder: another server may use the port.
-    fn wait(&mut self) -> Result<(), ClusterError> {
+    fn wait(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
         let url = self.url("postgres");
         loop {
@@ -230,17 +199,20 @@ impl Cluster {
                 return Ok(());
             }
             let ended = match &mut self.server {
-                Some(server) => server.ended().map_err(failed("watching the server"))?.is_some(),
+                Some(server) => server.ended().context("watching the server")?.is_some(),
                 None => true,
             };
             if ended || Instant::now() > deadline {
-                let log = fs::read_to_string(self.log()).unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-                return Err(ClusterError::Start { log: self.log().display().to_string(), tail });
+                bail!("Postgres did not start. The end of {}:\n{}", self.log().display(), self.end_of_log());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
     }
 
     /// The URL of a database for the superuser.
@@ -280,8 +252,7 @@ impl Cluster {
         let Some(server) = self.server.take() else { return Ok(()) };
         // Letting go of its leash would delete a temporary cluster.
         if let Some(id) = self.process_id().and_then(|id| i32::try_from(id).ok()) {
-            let signal = if crash { nix::sys::signal::SIGQUIT } else { nix::sys::signal::SIGINT };
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal)?;
+            kill(Pid::from_raw(id), if crash { Signal::SIGQUIT } else { Signal::SIGINT })?;
         }
         server.wait().map(drop)
     }
@@ -289,8 +260,8 @@ impl Cluster {
     /// Starts the server again, on the same port, after [`Cluster::stop`].
     ///
     /// # Errors
-    /// [`ClusterError`]
-    pub fn start_again(&mut self) -> Result<(), ClusterError> {
+    /// If there are no programs, or the server does not start.
+    pub fn start_again(&mut self) -> Result<()> {
         self.start(Some(self.port))
     }
 }

@@ -40,9 +40,8 @@ impl Server {
         SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => Self::Named(url),
             Err(_) => Self::Private(Box::new(Cluster::temporary().unwrap_or_else(|error| {
-                let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
                 // A panic would bury this sentence, and the harness would keep back what a test prints.
-                let _ = writeln!(std::io::stderr(), "error: {error}{source}\n{HOW_TO_GET_ONE}");
+                let _ = writeln!(std::io::stderr(), "error: {error:#}\n{HOW_TO_GET_ONE}");
                 std::process::exit(1)
             }))),
         })

@@ -39,8 +39,8 @@ pub enum Error {
     #[error("other requests are changing the order now")]
     Contended,
     /// The request is malformed.
-    #[error("the request is malformed")]
-    Request(Problem),
+    #[error(transparent)]
+    Request(#[from] Problem),
     /// The log contains an unreadable event.
     #[error("an event of the log cannot be read")]
     Unreadable(#[from] Unreadable),
@@ -63,12 +63,6 @@ impl From<DatabaseError> for Error {
             Some("orders_user_known") => Self::CustomerNotKnownYet,
             _ => Self::Database(error),
         }
-    }
-}
-
-impl From<Problem> for Error {
-    fn from(problem: Problem) -> Self {
-        Self::Request(problem)
     }
 }
 

@@ -1,4 +1,5 @@
 //! `orders rebuild`: compares the orders' rows with their events, and reports and repairs the differences.
+//! A restored row has no idempotency key, because the log does not hold it.
 
 use std::collections::HashMap;
 use std::process::ExitCode;

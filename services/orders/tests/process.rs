@@ -25,7 +25,7 @@ async fn start(url: &str) -> (Leashed, Client) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.current_dir(folder);
     command.env("ORDERS_DATABASE_URL", with_role(url, ORDERS_ROLE)).env("ORDERS_ADDR", &address).env("RUST_LOG", "error");
-    let mut process = Leashed::start(&command, Signal::Term).expect("orders runs");
+    let mut process = Leashed::start(&command, Signal::SIGTERM).expect("orders runs");
     let client = Client::at(address);
     until("orders answers", async || {
         assert_eq!(process.ended().expect("known"), None, "orders ended");

@@ -312,7 +312,11 @@ async fn no_request_fails_while_replicas_are_put_behind_the_views_and_taken_back
 
 /// No order is open, and can be cancelled, whose user is deactivated.
 const SETTLED: &str = "select not exists (
-    select from orders o join users u on u.id = o.user_id where u.status = 'deactivated' and o.status in ('placed', 'paid'))";
+    select
+    from orders o
+    join users u on u.id = o.user_id
+    where u.status = 'deactivated'
+      and o.status in ('placed', 'paid'))";
 
 /// What people do. A user who has just registered can order, and no answer is a failure of the services.
 async fn round(users: &Client, orders: &Client, name: &str) {

@@ -77,7 +77,8 @@ pub struct Changes {
 }
 
 /// The error of a change: a deactivated user cannot be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the user is deactivated: reactivate it first")]
 pub struct Deactivated;
 
 impl User {

@@ -5,7 +5,7 @@ use chassis::http::problem::Problem;
 use chassis::remote::RemoteError;
 use shared_db::{DatabaseError, SchemaError};
 
-use crate::domain;
+use crate::domain::Deactivated;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +20,8 @@ pub enum Error {
     #[error("another user has this email address")]
     EmailTaken,
     /// The user is deactivated.
-    #[error("the user is deactivated: reactivate it first")]
-    Deactivated,
+    #[error(transparent)]
+    Deactivated(#[from] Deactivated),
     /// The user has open orders.
     #[error("the user has open orders: they must be delivered or cancelled first")]
     OpenOrders,
@@ -32,8 +32,8 @@ pub enum Error {
     #[error("other requests are changing the user now")]
     Contended,
     /// The request is malformed.
-    #[error("the request is malformed")]
-    Request(Problem),
+    #[error(transparent)]
+    Request(#[from] Problem),
     /// The database lacks a migration, or did not answer when asked.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -52,18 +52,6 @@ impl From<DatabaseError> for Error {
     }
 }
 
-impl From<Problem> for Error {
-    fn from(problem: Problem) -> Self {
-        Self::Request(problem)
-    }
-}
-
-impl From<domain::Deactivated> for Error {
-    fn from(_: domain::Deactivated) -> Self {
-        Self::Deactivated
-    }
-}
-
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
@@ -71,7 +59,7 @@ impl From<Error> for Problem {
             Error::NotFound => Self::not_found(detail),
             Error::PreconditionFailed => Self::precondition_failed(),
             Error::EmailTaken => Self::conflict(detail).typed("email-taken", "Email address taken"),
-            Error::Deactivated => Self::conflict(detail).typed("user-deactivated", "User deactivated"),
+            Error::Deactivated(_) => Self::conflict(detail).typed("user-deactivated", "User deactivated"),
             Error::OpenOrders => Self::conflict(detail).typed("open-orders", "Open orders"),
             Error::Contended => Self::unavailable(detail),
             Error::OrdersUnavailable(error) => Self::unavailable(detail).caused_by(error),

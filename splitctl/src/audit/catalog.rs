@@ -1,23 +1,14 @@
-//! The relations that an owner can list, as the catalog has them. System schemas, members of extensions, bookkeeping of
-//! migration tools and the schema `splitctl` are left out.
+//! The relations that an owner can list, as the catalog has them. System schemas, members of extensions, the schema
+//! `splitctl` and tables that no owner has are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use sqlx::{PgConnection, query_as};
 
+use super::unowned;
+use crate::manifest::Manifest;
 use crate::names::Qualified;
-
-/// Tables of migration tools. Each database has its own, so no owner lists them.
-pub const BOOKKEEPING: [&str; 7] = [
-    "_sqlx_migrations",
-    "schema_migrations",
-    "flyway_schema_history",
-    "__diesel_schema_migrations",
-    "alembic_version",
-    "ar_internal_metadata",
-    "goose_db_version",
-];
 
 /// A statement, then the condition that its schema `n` is a user's, then its end.
 macro_rules! in_user_schemas {
@@ -90,25 +81,45 @@ pub struct Catalog {
     pub sequence_defaults: Vec<SequenceDefault>,
     /// The table that each sequence is dropped with.
     pub sequence_tables: BTreeMap<i64, i64>,
+    /// The tables that no owner has. They are not among the relations.
+    pub unowned: BTreeSet<Qualified>,
 }
 
 impl Catalog {
-    /// Reads the catalog.
-    pub async fn read(connection: &mut PgConnection) -> Result<Self> {
-        let relations: Vec<Relation> = query_as(RELATIONS).bind(&BOOKKEEPING[..]).fetch_all(&mut *connection).await?;
+    /// Reads the catalog. A table that looks like a migration tool's has no owner, unless the manifest lists one.
+    pub async fn read(connection: &mut PgConnection, manifest: Option<&Manifest>) -> Result<Self> {
+        let relations: Vec<Relation> = query_as(RELATIONS).fetch_all(&mut *connection).await?;
         let relations = relations.into_iter().map(|relation| (relation.oid, relation)).collect();
         let mut catalog = Self { relations, ..Self::default() };
+        catalog.sequence_tables =
+            query_as::<_, (i64, i64)>(SEQUENCE_TABLES).fetch_all(&mut *connection).await?.into_iter().collect();
+        let recognised = unowned::recognise(connection).await?;
+        catalog.leave_out(|table| match manifest {
+            Some(manifest) if manifest.unowned.contains(&table.name) => true,
+            Some(manifest) if manifest.owner_of(&table.name).is_some() => false,
+            _ => recognised.contains(&table.oid),
+        });
         let known = |oid: &i64| catalog.relations.contains_key(oid);
         for (reader, read) in query_as::<_, (i64, i64)>(READS).fetch_all(&mut *connection).await? {
             if known(&reader) && known(&read) {
                 catalog.reads.entry(reader).or_default().insert(read);
             }
         }
-        catalog.sequence_defaults = query_as(SEQUENCE_DEFAULTS).fetch_all(&mut *connection).await?;
+        catalog.sequence_defaults = query_as(SEQUENCE_DEFAULTS).fetch_all(connection).await?;
         catalog.sequence_defaults.retain(|default| known(&default.table) && known(&default.sequence));
-        catalog.sequence_tables =
-            query_as::<_, (i64, i64)>(SEQUENCE_TABLES).fetch_all(connection).await?.into_iter().collect();
         Ok(catalog)
+    }
+
+    /// Leaves tables out, with their partitions and sequences.
+    fn leave_out(&mut self, is_unowned: impl Fn(&Relation) -> bool) {
+        let left: Vec<(i64, Qualified)> =
+            self.tables().filter(|(_, table)| is_unowned(table)).map(|(oid, table)| (oid, table.name.clone())).collect();
+        let roots: BTreeSet<i64> = left.iter().map(|(oid, _)| *oid).collect();
+        let of = |oid: i64, relation: &Relation| {
+            roots.contains(&relation.root) || self.sequence_tables.get(&oid).is_some_and(|table| roots.contains(table))
+        };
+        self.relations.retain(|oid, relation| !of(*oid, relation));
+        self.unowned = left.into_iter().map(|(_, name)| name).collect();
     }
 
     /// The relation of this name.
@@ -172,7 +183,6 @@ const RELATIONS: &str = in_user_schemas!(
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm', 'S')
       and c.relpersistence <> 't'
-      and c.relname <> all ($1)
       and not exists (
           select
           from pg_depend d

@@ -24,6 +24,9 @@ pub struct Finding {
     pub detail: String,
     /// What can replace the coupling, or what to do.
     pub replace_by: &'static str,
+    /// The oid of the trigger, function or view, if the coupling is in its code.
+    #[serde(skip)]
+    pub oid: Option<i64>,
     /// The columns that are used, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<BTreeSet<String>>,
@@ -118,7 +121,7 @@ impl Kind {
                 "Nothing now. When an owner moves, each database gets a copy, and the copies change independently."
             }
             Self::SharedFunction => "Nothing now. Each database needs a copy of the function when an owner moves.",
-            Self::UnlistedTable => "List it in the manifest under the owner that changes it.",
+            Self::UnlistedTable => "List it in the manifest under the owner that changes it, or as `unowned`.",
             Self::Missing => "Delete it from the manifest, or create it.",
             Self::Statement => "Call the owner, or read a replica that is filled from its events.",
             Self::Transaction => {
@@ -142,9 +145,15 @@ impl Finding {
             severity: Severity::Error,
             detail: detail.into(),
             replace_by: kind.replace_by(),
+            oid: None,
             columns: None,
             rights: None,
         }
+    }
+
+    /// Names the object whose code couples the owners.
+    pub fn of(self, oid: i64) -> Self {
+        Self { oid: Some(oid), ..self }
     }
 
     /// Adds the owner to the id, for kinds where several owners can have a finding on one object.

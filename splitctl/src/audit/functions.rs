@@ -33,9 +33,10 @@ struct Row {
 struct Use {
     function: i64,
     table: i64,
+    /// The oid of the trigger; 0 for other parts.
+    trigger: i64,
     /// The trigger, column, constraint or other part of the table that calls it.
     name: String,
-    is_trigger: bool,
 }
 
 /// All couplings by functions. `roles` holds owners by role.
@@ -52,19 +53,25 @@ pub async fn findings(
     let mut findings = Vec::new();
     let mut called_by_triggers = BTreeSet::new();
     let mut tables_of: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
-    for Use { function, table, name, is_trigger } in &uses {
+    for Use { function, table, trigger, name } in &uses {
+        let is_trigger = *trigger != 0;
         let (Some(touched), Some(owner)) = (touched.get(function), owners.get(*table)) else { continue };
         tables_of.entry(*function).or_default().insert(*table);
-        if *is_trigger {
+        if is_trigger {
             called_by_triggers.insert(*function);
         }
         if let Some(to) = owners.others(owner, touched.iter().copied()) {
-            let kind = if *is_trigger { Kind::Trigger } else { Kind::Default };
+            let kind = if is_trigger { Kind::Trigger } else { Kind::Default };
             let used = foreign(catalog, owners, owner, touched);
             let function = functions.iter().find(|row| row.oid == *function).map(shown).unwrap_or_default();
             let is_view = catalog.relations[table].kind == RelationKind::View;
             let object = if is_view { catalog.shown(*table) } else { part(catalog, *table, name) };
-            findings.push(Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}")));
+            let finding = Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}"));
+            findings.push(match (is_trigger, is_view) {
+                (true, _) => finding.of(*trigger),
+                (false, true) => finding.of(*table),
+                (false, false) => finding,
+            });
         }
     }
     for function in &functions {
@@ -188,7 +195,7 @@ fn across(
     let from = only.or(all.first().map(String::as_str))?;
     let to = owners.others(from, touched.iter().copied())?;
     let used = touched.iter().map(|&relation| catalog.shown(relation)).collect::<Vec<_>>().join(", ");
-    Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")))
+    Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")).of(function.oid))
 }
 
 /// A function that runs with its owner's rights, so that other owners' roles use tables without rights of their own.
@@ -253,12 +260,12 @@ const FUNCTIONS: &str = in_user_schemas!(
 
 /// The parts of tables that call functions. Partitions repeat the parts of their root, so they are left out.
 const USES: &str = r#"
-    select t.tgfoid::int8 as function, t.tgrelid::int8 as "table", t.tgname::text as name, true as is_trigger
+    select t.tgfoid::int8 as function, t.tgrelid::int8 as "table", t.oid::int8 as trigger, t.tgname::text as name
     from pg_trigger t
     where not t.tgisinternal
       and t.tgparentid = 0
     union
-    select d.refobjid::int8, p.relid::int8, p.name, false
+    select d.refobjid::int8, p.relid::int8, 0, p.name
     from pg_depend d
     join (
         select 'pg_attrdef'::regclass as class, f.oid, f.adrelid as relid, a.attname::text as name
@@ -281,4 +288,4 @@ const USES: &str = r#"
     ) p on p.class = d.classid and p.oid = d.objid
     join pg_class c on c.oid = p.relid and not c.relispartition
     where d.refclassid = 'pg_proc'::regclass
-    order by 2, 3, 1"#;
+    order by 2, 4, 1"#;

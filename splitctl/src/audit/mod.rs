@@ -13,6 +13,7 @@ mod references;
 pub mod rights;
 mod statements;
 mod transactions;
+mod unowned;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -76,7 +77,7 @@ struct Survey {
 
 impl Survey {
     async fn of(connection: &mut PgConnection, manifest: &Manifest, notes: &mut Vec<String>) -> Result<Self> {
-        let catalog = Catalog::read(connection).await?;
+        let catalog = Catalog::read(connection, Some(manifest)).await?;
         let owners = Ownership::of(manifest, &catalog);
         // Either owner will do where two have one role, which `lists` refuses.
         let roles: BTreeMap<&str, &str> =
@@ -102,6 +103,10 @@ fn lists(manifest: &Manifest, catalog: &Catalog, owners: &Ownership) -> Vec<Find
             let detail = "no owner lists this table";
             findings.push(Finding::new(Kind::UnlistedTable, table.name.to_string(), "", "", detail));
         }
+    }
+    for table in manifest.unowned.iter().filter(|table| !catalog.unowned.contains(table)) {
+        let detail = format!("the manifest lists the table {table} as unowned, which does not exist");
+        findings.push(Finding::new(Kind::Missing, table.to_string(), "", "", detail));
     }
     for (name, owner) in &manifest.owners {
         let same = |(other, candidate): &(&String, &Owner)| *other < name && candidate.role == owner.role;

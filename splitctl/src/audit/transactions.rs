@@ -41,7 +41,7 @@ pub async fn findings(
     let (transactions, count) = watched?;
     notes.push(format!("{count} transactions wrote in the {} s of the watch", duration.as_secs_f32().round()));
     // Tables may have been created meanwhile.
-    let catalog = Catalog::read(connection).await?;
+    let catalog = Catalog::read(connection, Some(manifest)).await?;
     let owners = Ownership::of(manifest, &catalog);
     let mut crossings: BTreeMap<BTreeSet<i64>, u64> = BTreeMap::new();
     for (tables, times) in transactions {

@@ -28,10 +28,14 @@ pub async fn run(Abort { act, without_target }: Abort, manifest: &Path) -> Resul
     };
     act.output.print(&aborted, || {
         format!(
-            "{}: the move is aborted; the target's tables are {}, {} foreign keys are there again{}",
+            "{}: the move is aborted; the target's tables are {}, {} foreign keys are there again{}{}",
             aborted.owner,
             aborted.target,
             aborted.attached,
+            match aborted.attached_others {
+                0 => String::new(),
+                others => format!(", and {others} other objects that crossed"),
+            },
             aborted.not_attached.as_ref().map(|why| format!("\nwarning: {why}")).unwrap_or_default()
         )
     });

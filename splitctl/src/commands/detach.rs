@@ -8,14 +8,13 @@ use super::arguments::Act;
 use crate::exit;
 use crate::moving::{Move, crossings};
 
-/// Drops the foreign keys that cross.
+/// Drops what crosses.
 pub async fn run(command: Act, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::open(manifest, &command.owner).await?;
-    let keys = crossings::detach(&mut the_move, command.locking).await?;
-    command.output.print(&keys, || {
-        let lines = keys.iter().map(|key| format!("{}: the foreign key {} is dropped\n", key.table, key.name));
-        let lines: String = lines.collect();
-        if lines.is_empty() { "no foreign key crosses".to_owned() } else { lines }
+    let dropped = crossings::detach(&mut the_move, command.locking).await?;
+    command.output.print(&dropped, || {
+        let lines: String = dropped.iter().map(|crossing| format!("{crossing} is dropped\n")).collect();
+        if lines.is_empty() { "nothing that detach can drop crosses".to_owned() } else { lines }
     });
     Ok(exit::DONE)
 }

@@ -46,7 +46,7 @@ impl Drift {
 
 /// Compares the manifest with a database. `only` names the owner whose own database it is.
 pub async fn compare(connection: &mut PgConnection, manifest: &Manifest, only: Option<&str>) -> Result<Drift> {
-    let catalog = Catalog::read(connection).await?;
+    let catalog = Catalog::read(connection, Some(manifest)).await?;
     let owners = Ownership::of(manifest, &catalog);
     let implied = implied::of(manifest, &catalog, &owners, only);
     let actual = actual::Actual::read(connection, manifest).await?;

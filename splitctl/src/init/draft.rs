@@ -12,6 +12,10 @@ const HEAD: &str = "\
 # `splitctl audit` compares this file with the database, `splitctl grants` with the roles' rights.
 ";
 
+const UNOWNED_HEAD: &str = "
+# Tables of migration tools: each database has its own. A move copies them once, and never drops them.
+";
+
 const UNASSIGNED_HEAD: &str = "
 # No grant, foreign key or name shows an owner of these tables. Move each table to the owner that changes it, and delete
 # this entry.
@@ -25,6 +29,10 @@ const BORROWINGS_HEAD: &str = "
 pub fn text(manifest: &Manifest, reasons: &BTreeMap<Qualified, Reason>) -> String {
     let mut text = HEAD.to_owned();
     let _ = writeln!(text, "source = {}", quoted(&manifest.source.0));
+    if !manifest.unowned.is_empty() {
+        let unowned: Vec<String> = manifest.unowned.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "{UNOWNED_HEAD}unowned = {}", array(&unowned));
+    }
     for (name, owner) in &manifest.owners {
         draft_owner(&mut text, name, owner, reasons);
     }

@@ -22,7 +22,7 @@ const OWN_TABLE: [&str; 4] = ["select", "insert", "update", "delete"];
 
 /// The text of a manifest. `source` names the variable that holds the URL.
 pub async fn draft(connection: &mut PgConnection, source: &str) -> Result<String> {
-    let catalog = Catalog::read(connection).await?;
+    let catalog = Catalog::read(connection, None).await?;
     ensure!(catalog.tables().next().is_some(), "the database has no tables that an owner could list: check its URL");
     let guesses = owners::guess(connection, &catalog).await?;
     let roles: Vec<&str> = guesses.owners.values().map(String::as_str).collect();
@@ -30,6 +30,7 @@ pub async fn draft(connection: &mut PgConnection, source: &str) -> Result<String
     let mut manifest = Manifest {
         source: Url(source.to_owned()),
         source_from_target: None,
+        unowned: catalog.unowned.iter().cloned().collect(),
         owners: guesses
             .owners
             .iter()

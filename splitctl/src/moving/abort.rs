@@ -10,7 +10,7 @@ use super::fence::Locking;
 use super::journal::{Journal, State, Step};
 use super::side::{Database, Side};
 use super::switches::Switch;
-use super::{Move, cleanup, crash_point, crossings, relations, schema, slot, stream, versions};
+use super::{Move, cleanup, crash_point, crossings, relations, schema, slot, stream, unowned, versions};
 use crate::database::execute;
 use crate::exit::require;
 use crate::manifest::Manifest;
@@ -25,7 +25,9 @@ pub struct Aborted {
     pub target: &'static str,
     /// The number of foreign keys that were created again.
     pub attached: usize,
-    /// Why the foreign keys could not be created again.
+    /// The number of views, functions and triggers that were created again.
+    pub attached_others: usize,
+    /// Why not all of them could be created again.
     pub not_attached: Option<String>,
 }
 
@@ -85,6 +87,7 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     let connection = &mut target.connection;
     let known = relations::tables(connection, &state.begun.tables).await?;
     let tables: Vec<Qualified> = known.into_iter().map(|table| table.name).collect();
+    execute(connection, unowned::dropping(&state.begun.unowned)).await.context("the target's tables cannot be removed")?;
     if tables.is_empty() {
         return schema::drop_made(target, &state.begun.made).await;
     }
@@ -99,7 +102,7 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     schema::drop_made(target, &state.begun.made).await
 }
 
-/// Creates the foreign keys again, and writes where the tables live.
+/// Creates again what `detach` dropped, and writes where the tables live.
 async fn end(
     source: &mut Database,
     journal: &mut Journal,
@@ -108,16 +111,18 @@ async fn end(
     locking: Locking,
     target: &'static str,
 ) -> Result<Aborted> {
-    // An abort goes on although rows break a key: an open move would make the source keep its WAL.
-    let (attached, not_attached) = match crossings::attach_all(source, journal, state, locking).await {
-        Ok(keys) => (keys.len(), None),
-        Err(error) => (0, Some(format!("{error:#}"))),
+    // An abort goes on although an object does not come back: an open move would make the source keep its WAL.
+    let (restored, not_attached) = match crossings::attach_all(source, journal, state, locking).await {
+        Ok(restored) => (restored, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
+    let attached = restored.iter().filter(|crossing| crossing.kind == crossings::Kind::ForeignKey).count();
+    let attached_others = restored.len() - attached;
     if state.switch.generation > 0 {
         // A service that starts later must not go by an old switch.
         let here = Switch { generation: state.switch.generation + 1, lives: Side::Source, way_back: None };
         execute(&mut source.connection, here.statement(owner_name)).await?;
     }
     journal.record(Step::Abort, json!({ "not attached": not_attached })).await?;
-    Ok(Aborted { owner: owner_name.to_owned(), target, attached, not_attached })
+    Ok(Aborted { owner: owner_name.to_owned(), target, attached, attached_others, not_attached })
 }

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::relations::{self, Table};
 use super::side::Side;
 use super::switches::{self, Switch};
-use super::{Move, crash_point, definitions, marker, plan, rights, schema, slot, stream};
+use super::{Move, crash_point, definitions, marker, plan, rights, schema, slot, stream, unowned};
 use crate::database::execute;
 use crate::exit::{Refused, require};
 use crate::names::Qualified;
@@ -54,6 +54,7 @@ pub async fn run(the_move: &mut Move, locking: Locking) -> Result<Copied> {
     let known = relations::tables(&mut the_move.source.connection, &owner.tables).await?;
     wait_for_rows(&mut target.connection, &state.stream(), &known).await?;
     crash_point("rows copied");
+    unowned::copy(the_move).await?;
     finish(the_move).await?;
     let Move { owner, owner_name, target, .. } = the_move;
     let copied = relations::tables(&mut target.connection, &owner.tables).await?;
@@ -79,7 +80,7 @@ async fn check(the_move: &mut Move) -> Result<()> {
 
 /// Creates the journal and the switches, and writes the first row of the move.
 async fn begin(the_move: &mut Move) -> Result<()> {
-    let Move { owner, owner_name, source, target, journal, state, .. } = the_move;
+    let Move { manifest, owner, owner_name, source, target, journal, state, .. } = the_move;
     switches::install(&mut source.connection, &owner.role).await?;
     switches::install(&mut target.connection, &owner.role).await?;
     journal.install().await?;
@@ -104,6 +105,7 @@ async fn begin(the_move: &mut Move) -> Result<()> {
             shape: relations::shape(&mut source.connection, &owner.tables).await?,
             full: relations::full_identities(&mut source.connection, &keyless).await?,
             keyless,
+            unowned: unowned::choose(source, target, &manifest.unowned).await?,
         };
         journal.begin(&begun).await?;
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::crossings::ForeignKey;
+use super::crossings::Crossing;
 use super::side::{Database, Identity, Side};
 use super::stream::Names;
 use super::switches::{self, Switch};
@@ -29,9 +29,9 @@ pub enum Step {
     Copy,
     /// A comparison that found both sides equal.
     Verify,
-    /// Foreign keys are dropped.
+    /// Crossings are dropped.
     Detach,
-    /// Foreign keys are created again.
+    /// Crossings are created again.
     Attach,
     /// The switch to the target.
     Cutover,
@@ -81,6 +81,9 @@ pub struct Begun {
     /// Those of them, and of their partitions, whose replica identity was `full` before.
     #[serde(default)]
     pub full: Vec<Qualified>,
+    /// The tables without an owner that the copy brings to the target, which had none.
+    #[serde(default)]
+    pub unowned: Vec<Qualified>,
 }
 
 /// The state of a move. The default is the state before one begins.
@@ -100,8 +103,8 @@ pub struct State {
     pub verified: Option<i64>,
     /// The step that was begun and is not recorded as done.
     pub pending: Option<Step>,
-    /// Foreign keys that are dropped.
-    pub detached: Vec<ForeignKey>,
+    /// Crossings that are dropped, in the order in which they were.
+    pub detached: Vec<Crossing>,
 }
 
 impl State {

@@ -25,6 +25,7 @@ mod slot;
 pub mod status;
 mod stream;
 mod switches;
+mod unowned;
 pub mod verify;
 mod versions;
 

@@ -17,8 +17,19 @@ pub struct Table {
     pub key: Vec<String>,
     /// The types of those columns.
     pub key_types: Vec<String>,
+    /// Those columns of a row `t`, each with the collation of the key's index.
+    pub key_columns: Vec<String>,
+    /// The operators of the key's index for lesser keys, one for each column, with their schemas.
+    pub key_less: Vec<String>,
+    /// The operators for keys that are at most another.
+    pub key_at_most: Vec<String>,
+    /// The operators for equal keys.
+    pub key_equal: Vec<String>,
+    /// The operators for greater keys.
+    pub key_greater: Vec<String>,
     /// All columns of a row `t`, in order, as they are hashed. A column is hashed by the hash of its type if equal values
-    /// are equal to the bit, else by the hash of its text.
+    /// are equal to the bit, else by the hash of its text. In a table without a key, replication finds a row by the types'
+    /// own equality (`1.0 = 1.00`), so there every column whose type can be hashed is hashed by its type.
     pub hashed: Vec<String>,
     /// The number of rows, as the statistics estimate it.
     pub estimate: i64,
@@ -120,6 +131,11 @@ const TABLES: &str = r#"
         c.relname::text as name,
         k.key,
         k.key_types,
+        k.key_columns,
+        k.key_less,
+        k.key_at_most,
+        k.key_equal,
+        k.key_greater,
         h.hashed,
         s.estimate,
         s.bytes
@@ -127,7 +143,11 @@ const TABLES: &str = r#"
     join pg_namespace n on n.nspname = listed.schema
     join pg_class c on c.relnamespace = n.oid and c.relname = listed.name and c.relkind in ('r', 'p')
     left join lateral (
-        select x.indkey::int2[] as columns, x.indnkeyatts as length
+        select
+            x.indkey::int2[] as columns,
+            x.indclass::oid[] as classes,
+            x.indcollation::oid[] as collations,
+            x.indnkeyatts as length
         from pg_index x
         where x.indrelid = c.oid
           and x.indisvalid
@@ -139,9 +159,38 @@ const TABLES: &str = r#"
     cross join lateral (
         select
             coalesce(array_agg(a.attname::text order by u.nth), '{}') as key,
-            coalesce(array_agg(format_type(a.atttypid, a.atttypmod) order by u.nth), '{}') as key_types
+            coalesce(array_agg(format_type(a.atttypid, a.atttypmod) order by u.nth), '{}') as key_types,
+            coalesce(array_agg(format('t.%I', a.attname) || coalesce(l.collated, '') order by u.nth), '{}') as key_columns,
+            coalesce(array_agg(o.less order by u.nth), '{}') as key_less,
+            coalesce(array_agg(o.at_most order by u.nth), '{}') as key_at_most,
+            coalesce(array_agg(o.equal order by u.nth), '{}') as key_equal,
+            coalesce(array_agg(o.greater order by u.nth), '{}') as key_greater
         from unnest(i.columns) with ordinality u (attnum, nth)
         join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum
+        left join lateral (
+            select format(' collate %I.%I', ln.nspname, co.collname) as collated
+            from pg_collation co
+            join pg_namespace ln on ln.oid = co.collnamespace
+            where co.oid = (i.collations)[u.nth - 1 + array_lower(i.collations, 1)]
+        ) l on true
+        cross join lateral (
+            select
+                max(q.operator) filter (where q.strategy = 1) as less,
+                max(q.operator) filter (where q.strategy = 2) as at_most,
+                max(q.operator) filter (where q.strategy = 3) as equal,
+                max(q.operator) filter (where q.strategy = 5) as greater
+            from (
+                select format('operator(%I.%s)', pn.nspname, p.oprname) as operator, m.amopstrategy as strategy
+                from pg_opclass oc
+                join pg_amop m
+                  on m.amopfamily = oc.opcfamily
+                 and m.amoplefttype = oc.opcintype
+                 and m.amoprighttype = oc.opcintype
+                join pg_operator p on p.oid = m.amopopr
+                join pg_namespace pn on pn.oid = p.oprnamespace
+                where oc.oid = (i.classes)[u.nth - 1 + array_lower(i.classes, 1)]
+            ) q
+        ) o
         where u.nth <= i.length
     ) k
     cross join lateral (
@@ -153,11 +202,25 @@ const TABLES: &str = r#"
                     'bytea'::regtype, 'xid8'::regtype
                 ) then format('t.%I', a.attname)
                 when a.atttypid in ('text'::regtype, 'varchar'::regtype) then format('t.%I collate "C"', a.attname)
+                when k.key = '{}' and y.is_hashed then format('t.%I', a.attname)
                 else format('t.%I::text collate "C"', a.attname)
             end
             order by a.attnum
         ), '{}') as hashed
         from pg_attribute a
+        cross join lateral (
+            select exists (
+                select
+                from pg_opclass oc
+                join pg_am am on am.oid = oc.opcmethod and am.amname = 'hash'
+                join pg_amproc f
+                  on f.amprocfamily = oc.opcfamily
+                 and f.amproclefttype = oc.opcintype
+                 and f.amprocnum = 2
+                where oc.opcintype = a.atttypid
+                  and oc.opcdefault
+            ) as is_hashed
+        ) y
         where a.attrelid = c.oid
           and a.attnum > 0
           and not a.attisdropped

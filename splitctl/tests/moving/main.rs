@@ -3,10 +3,13 @@
 
 mod along;
 mod app;
+mod compared;
 mod crashes;
+mod detached;
 mod fixture;
 mod hardships;
 mod losses;
 mod not_ours;
 mod plans;
 mod releases;
+mod unowned;

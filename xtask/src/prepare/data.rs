@@ -10,11 +10,10 @@ use serde::Deserialize;
 
 use super::shown;
 
-/// All files of one service.
+/// All files of one service, by name.
 pub struct QueryData {
     folder: PathBuf,
     files: BTreeMap<String, String>,
-    statements: BTreeMap<String, Statement>,
 }
 
 /// The used fields of one file.
@@ -48,7 +47,7 @@ impl Statement {
 impl QueryData {
     /// Reads a folder. A missing folder counts as empty.
     pub fn read(folder: &Path) -> Result<Self> {
-        let (mut files, mut statements) = (BTreeMap::new(), BTreeMap::new());
+        let mut files = BTreeMap::new();
         let entries = match fs::read_dir(folder) {
             Ok(entries) => Some(entries),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -57,61 +56,62 @@ impl QueryData {
         for entry in entries.into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = fs::read_to_string(&path).with_context(|| shown(&path))?;
-            if let Ok(statement) = serde_json::from_str(&text) {
-                statements.insert(name.clone(), statement);
-            }
-            files.insert(name, text);
+            files.insert(name, fs::read_to_string(&path).with_context(|| shown(&path))?);
         }
-        Ok(Self { folder: folder.to_owned(), files, statements })
+        Ok(Self { folder: folder.to_owned(), files })
     }
 
-    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
-        self.statements.values()
+    pub fn statements(&self) -> impl Iterator<Item = Statement> {
+        self.files.values().filter_map(|text| serde_json::from_str(text).ok())
+    }
+
+    /// The files that differ, or are missing in one of the two: the name, the text here, and the text there.
+    fn changes<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
+        let names: BTreeSet<&String> = self.files.keys().chain(others.files.keys()).collect();
+        let text = |data: &'a Self, name| data.files.get(name).map(String::as_str);
+        let texts = names.into_iter().map(move |name| (name.as_str(), text(self, name), text(others, name)));
+        texts.filter(|(_, here, there)| here != there)
     }
 
     /// The statements whose files differ from `others`, or are missing in one of the two.
     pub fn unlike(&self, others: &Self) -> Vec<String> {
-        let names: BTreeSet<&String> = self.files.keys().chain(others.files.keys()).collect();
-        let unlike = names.into_iter().filter(|name| self.files.get(*name) != others.files.get(*name));
-        let statement = |name: &String| self.statements.get(name).or(others.statements.get(name));
-        unlike.map(|name| statement(name).map_or_else(|| name.clone(), |found| summary(&found.query))).collect()
+        self.changes(others).map(|(name, here, there)| statement_of(name, here.or(there))).collect()
     }
 
     /// A message for each file that differs from `fresh`.
     pub fn differences(&self, fresh: &Self) -> Vec<String> {
-        let place = |name: &str| shown(&self.folder.join(name));
-        let mut differences = Vec::new();
-        for (name, text) in &fresh.files {
-            let fault = match self.files.get(name) {
-                None => "is missing",
-                Some(committed) if committed != text => "is stale",
-                Some(_) => continue,
+        let differences = self.changes(fresh).map(|(name, committed, fresh)| {
+            let fault = match (committed, fresh) {
+                (None, _) => "is missing",
+                (_, None) => "is left over",
+                _ => "is stale",
             };
-            let statement = fresh.statements.get(name).map(|statement| summary(&statement.query)).unwrap_or_default();
-            differences.push(format!("{} {fault} ({statement}): run `cargo xtask prepare`", place(name)));
-        }
-        for name in self.files.keys().filter(|name| !fresh.files.contains_key(*name)) {
-            differences.push(format!("{} is left over (no statement needs it): run `cargo xtask prepare`", place(name)));
-        }
-        differences
+            let (place, statement) = (shown(&self.folder.join(name)), statement_of(name, fresh.or(committed)));
+            format!("{place} {fault} ({statement}): run `cargo xtask prepare`")
+        });
+        differences.collect()
     }
 
     /// Writes the files of `fresh` into `folder`, and deletes all others.
     pub fn replace(&self, fresh: &Self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| shown(folder))?;
-        for (name, text) in &fresh.files {
-            if self.files.get(name) != Some(text) {
-                fs::write(folder.join(name), text).with_context(|| shown(&folder.join(name)))?;
-                println!("wrote {}", shown(&folder.join(name)));
-            }
-        }
-        for name in self.files.keys().filter(|name| !fresh.files.contains_key(*name)) {
-            fs::remove_file(folder.join(name)).with_context(|| shown(&folder.join(name)))?;
-            println!("removed {}", shown(&folder.join(name)));
+        for (name, _, fresh) in self.changes(fresh) {
+            let path = folder.join(name);
+            let (done, what) = match fresh {
+                Some(text) => (fs::write(&path, text), "wrote"),
+                None => (fs::remove_file(&path), "removed"),
+            };
+            done.with_context(|| shown(&path))?;
+            println!("{what} {}", shown(&path));
         }
         Ok(())
     }
+}
+
+/// The summary of the statement in a file; the file's name if there is none.
+fn statement_of(name: &str, text: Option<&str>) -> String {
+    let statement = text.and_then(|text| serde_json::from_str::<Statement>(text).ok());
+    statement.map_or_else(|| name.to_owned(), |statement| summary(&statement.query))
 }
 
 /// The first part of a statement, on one line.

@@ -16,7 +16,6 @@ use cargo_metadata::MetadataCommand;
 use clap::Args;
 use dev::postgres::{TestDatabase, connect};
 use dev::wait::block_on;
-use serde::Deserialize;
 
 use crate::workspace::{cargo, root};
 use data::QueryData;
@@ -58,9 +57,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let Some(fresh) = check(&service, &shared, "the shared database", &mut faults)? else { continue };
         let committed = QueryData::read(&service.data_folder())?;
         if options.check {
-            faults.extend(
-                committed.differences(&fresh).into_iter().map(|difference| format!("{}: {difference}", service.name)),
-            );
+            let differences = committed.differences(&fresh).into_iter();
+            faults.extend(differences.map(|difference| format!("{}: {difference}", service.name)));
         } else {
             committed.replace(&fresh, &service.data_folder())?;
         }
@@ -95,22 +93,12 @@ fn check(service: &Service, database: &TestDatabase, what: &str, faults: &mut Ve
         ));
         return Ok(None);
     };
-    let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, fresh.statements()).await)?;
-    let all = fresh.statements().count();
-    println!("{name}: {role} may run {} of {all} statements in {what}", all - denied.len());
+    let statements: Vec<_> = fresh.statements().collect();
+    let denied = block_on(async || rights::denied(&mut connect(&url).await?, &role, statements.iter()).await)?;
+    let (all, allowed) = (statements.len(), statements.len() - denied.len());
+    println!("{name}: {role} may run {allowed} of {all} statements in {what}");
     faults.extend(denied.into_iter().map(|denied| format!("{name}, {what}: {denied}")));
     Ok(Some(fresh))
-}
-
-#[derive(Deserialize)]
-struct SqlxConfig {
-    common: CommonConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct CommonConfig {
-    database_url_var: String,
 }
 
 fn services() -> Result<Vec<Service>> {
@@ -119,8 +107,11 @@ fn services() -> Result<Vec<Service>> {
     for package in metadata.workspace_packages() {
         let folder = package.manifest_path.parent().context("a manifest lies in a folder")?.as_std_path().to_owned();
         let Ok(config) = std::fs::read_to_string(folder.join("sqlx.toml")) else { continue };
-        let config: SqlxConfig = toml::from_str(&config).with_context(|| format!("sqlx.toml of {}", package.name))?;
-        services.push(Service { name: package.name.to_string(), folder, variable: config.common.database_url_var });
+        let config: toml::Table = config.parse().with_context(|| format!("sqlx.toml of {}", package.name))?;
+        let variable = config.get("common").and_then(|common| common.get("database-url-var")?.as_str());
+        let variable =
+            variable.with_context(|| format!("sqlx.toml of {} has no database-url-var", package.name))?.to_owned();
+        services.push(Service { name: package.name.to_string(), folder, variable });
     }
     Ok(services)
 }

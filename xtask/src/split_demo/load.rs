@@ -2,19 +2,22 @@
 //! the request was due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use dev::http::{Answer, Client};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use dev::http::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// People who act at the same time.
 const WORKERS: usize = 16;
 /// How many faults the report shows.
 const SHOWN: usize = 5;
+/// After so many failures a worker gives up.
+const MOST_FAILURES: u64 = 200;
 
 /// The last acknowledged state of a user or an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,67 +63,62 @@ impl Seen {
     }
 }
 
-#[derive(Debug)]
-struct Shared {
-    begun: Instant,
-    over: AtomicBool,
-    /// Whether requests are sent at all.
-    running: AtomicBool,
-    /// Nanoseconds between a worker's requests; 0: no pause.
-    interval: AtomicU64,
+/// How fast the workers send requests.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// Not at all.
+    Pause,
+    /// As fast as they are answered.
+    Unpaced,
+    /// One for each worker in this time.
+    Every(Duration),
+    /// The workers end.
+    Over,
+}
+
+/// What the workers have done so far.
+#[derive(Debug, Default)]
+struct Done {
     orders: AtomicUsize,
     requests: AtomicUsize,
-    fault: Mutex<Option<String>>,
 }
 
 /// Workers that send requests until they are stopped.
 pub struct Load {
-    shared: Arc<Shared>,
+    begun: Instant,
+    pace: watch::Sender<Pace>,
+    done: Arc<Done>,
     workers: Vec<JoinHandle<Result<Seen>>>,
 }
 
 impl Load {
     /// Starts the workers, which wait for `fill` or `pace`.
     pub fn start(users: &Client, orders: &Client) -> Self {
-        let shared = Arc::new(Shared {
-            begun: Instant::now(),
-            over: AtomicBool::new(false),
-            running: AtomicBool::new(false),
-            interval: AtomicU64::new(0),
-            orders: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
-            fault: Mutex::new(None),
-        });
+        let (begun, pace, done) = (Instant::now(), watch::Sender::new(Pace::Pause), Arc::<Done>::default());
         let workers = (0..WORKERS).map(|number| {
-            let worker = Worker {
-                number,
-                users: users.clone(),
-                orders: orders.clone(),
-                shared: shared.clone(),
-                seen: Seen::default(),
-            };
-            tokio::spawn(worker.run())
+            let (users, orders, done) = (users.clone(), orders.clone(), done.clone());
+            let worker = Worker { number, users, orders, begun, done, person: None, seen: Seen::default() };
+            tokio::spawn(worker.run(pace.subscribe()))
         });
-        Self { workers: workers.collect(), shared }
+        Self { workers: workers.collect(), begun, pace, done }
     }
 
     /// The time since the start.
     pub fn elapsed(&self) -> Duration {
-        self.shared.begun.elapsed()
+        self.begun.elapsed()
     }
 
     /// Runs without pauses until there are `orders` orders, then stops. Returns the requests per second.
     pub async fn fill(&self, orders: usize) -> Result<f64> {
-        let (begun, before) = (Instant::now(), self.shared.requests.load(Ordering::Relaxed));
-        self.shared.interval.store(0, Ordering::Relaxed);
-        self.shared.running.store(true, Ordering::Relaxed);
-        while self.shared.orders.load(Ordering::Relaxed) < orders {
+        let (begun, before) = (Instant::now(), self.done.requests.load(Ordering::Relaxed));
+        self.pace.send_replace(Pace::Unpaced);
+        while self.done.orders.load(Ordering::Relaxed) < orders {
             self.check()?;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let requests = self.shared.requests.load(Ordering::Relaxed) - before;
+        let requests = self.done.requests.load(Ordering::Relaxed) - before;
         let rate = requests as f64 / begun.elapsed().as_secs_f64();
-        self.shared.running.store(false, Ordering::Relaxed);
+        self.pace.send_replace(Pace::Pause);
         // The caller may stop the services next, so requests in flight get time to end.
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(rate)
@@ -128,22 +126,19 @@ impl Load {
 
     /// Continues at this rate, in requests per second.
     pub fn pace(&self, rate: f64) {
-        let interval = Duration::from_secs_f64(WORKERS as f64 / rate.max(1.0));
-        self.shared.interval.store(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.shared.running.store(true, Ordering::Relaxed);
+        self.pace.send_replace(Pace::Every(Duration::from_secs_f64(WORKERS as f64 / rate.max(1.0))));
     }
 
     /// Fails if a worker has given up.
     pub fn check(&self) -> Result<()> {
-        match &*self.shared.fault.lock().expect("no thread has panicked") {
-            Some(fault) => bail!("the load has given up: {fault}"),
-            None => Ok(()),
-        }
+        let gave_up = self.workers.iter().any(JoinHandle::is_finished);
+        ensure!(!gave_up, "the load has given up; the reason is above");
+        Ok(())
     }
 
     /// Stops the workers, and returns all that they have seen.
     pub async fn stop(self) -> Result<Seen> {
-        self.shared.over.store(true, Ordering::Relaxed);
+        self.pace.send_replace(Pace::Over);
         let mut all = Seen::default();
         for worker in self.workers {
             all.merge(worker.await??);
@@ -157,138 +152,119 @@ struct Worker {
     number: usize,
     users: Client,
     orders: Client,
-    shared: Arc<Shared>,
+    begun: Instant,
+    done: Arc<Done>,
+    person: Option<Person>,
     seen: Seen,
 }
 
 /// A person, and an order to pay.
+#[derive(Clone)]
 struct Person {
     user: String,
     order: Option<String>,
 }
 
 impl Worker {
-    async fn run(mut self) -> Result<Seen> {
-        let (mut person, mut turn, mut due) = (None, 0_usize, Instant::now());
-        while !self.shared.over.load(Ordering::Relaxed) {
-            if !self.shared.running.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                due = Instant::now();
-                continue;
-            }
-            let interval = Duration::from_nanos(self.shared.interval.load(Ordering::Relaxed));
-            if interval.is_zero() {
-                due = Instant::now();
-            } else {
-                tokio::time::sleep_until(due.into()).await;
-            }
-            let outcome = self.turn(&mut person, turn).await;
-            match outcome {
-                Ok(write) => {
-                    self.shared.requests.fetch_add(1, Ordering::Relaxed);
-                    if !interval.is_zero() {
-                        let at = due.saturating_duration_since(self.shared.begun);
-                        self.seen.samples.push(Sample { at, latency: due.elapsed(), write });
-                    }
+    async fn run(mut self, mut pace: watch::Receiver<Pace>) -> Result<Seen> {
+        let (mut turn, mut due) = (0, Instant::now());
+        loop {
+            let now = *pace.borrow_and_update();
+            match now {
+                Pace::Over => return Ok(self.seen),
+                Pace::Pause => {
+                    pace.changed().await?;
+                    due = Instant::now();
+                    continue;
                 }
-                Err(error) => {
-                    self.seen.failed += 1;
-                    if self.seen.faults.len() < SHOWN {
-                        self.seen
-                            .faults
-                            .push(format!("after {:.2} s: {error:#}", self.shared.begun.elapsed().as_secs_f64()));
-                    }
-                    // The request may have been committed, so the next one uses a new person.
-                    person = None;
-                    if self.seen.failed > 200 {
-                        let fault = self.seen.faults.first().cloned().unwrap_or_default();
-                        *self.shared.fault.lock().expect("no thread has panicked") = Some(fault);
-                        return Ok(self.seen);
-                    }
-                }
+                Pace::Unpaced => due = Instant::now(),
+                Pace::Every(_) => tokio::time::sleep_until(due.into()).await,
             }
+            let outcome = self.turn(turn).await;
+            self.note(&outcome, matches!(now, Pace::Every(_)).then_some(due));
+            ensure!(self.seen.failed <= MOST_FAILURES, "a worker has given up");
             turn += 1;
-            due += interval;
+            if let Pace::Every(interval) = now {
+                due += interval;
+            }
         }
-        Ok(self.seen)
+    }
+
+    /// Notes the outcome of a request, and its latency if it was `due` at a certain moment.
+    fn note(&mut self, outcome: &Result<bool>, due: Option<Instant>) {
+        match outcome {
+            Ok(write) => {
+                self.done.requests.fetch_add(1, Ordering::Relaxed);
+                self.seen.samples.extend(due.map(|due| {
+                    let at = due.saturating_duration_since(self.begun);
+                    Sample { at, latency: due.elapsed(), write: *write }
+                }));
+            }
+            Err(error) => {
+                self.seen.failed += 1;
+                let fault = format!("after {:.2} s: {error:#}", self.begun.elapsed().as_secs_f64());
+                if self.seen.failed > MOST_FAILURES {
+                    eprintln!("the load gives up: {fault}");
+                }
+                self.seen.faults.push(fault);
+                self.seen.faults.truncate(SHOWN);
+                // The request may have been committed, so the next one uses a new person.
+                self.person = None;
+            }
+        }
     }
 
     /// Sends the person's next request, and returns whether it was a write.
-    async fn turn(&mut self, person: &mut Option<Person>, turn: usize) -> Result<bool> {
-        let Some(known) = person else {
-            *person = Some(Person { user: self.register(turn).await?, order: None });
+    async fn turn(&mut self, turn: usize) -> Result<bool> {
+        let Some(Person { user, order }) = self.person.clone() else {
+            let email = format!("person.{}.{turn}.{}@example.org", self.number, self.begun.elapsed().as_nanos());
+            let registration = self.users.post("/users").json(&json!({ "email": email, "name": "Person" }));
+            let user = note(&mut self.seen.users, &registration.answered(201).await?, "name")?;
+            self.person = Some(Person { user, order: None });
             return Ok(true);
         };
-        let user = known.user.clone();
-        match (turn % 10, known.order.clone()) {
+        match (turn % 10, order) {
             (0, _) => {
-                *person = None;
-                let name = format!("Person {turn}");
-                let changed =
-                    answered(self.users.patch(format!("/users/{user}")).json(&json!({ "name": name })).send().await?, 200)?;
-                self.note_user(&changed)?;
+                let change = self.users.patch(format!("/users/{user}")).json(&json!({ "name": format!("Person {turn}") }));
+                note(&mut self.seen.users, &change.answered(200).await?, "name")?;
+                self.person = None;
                 Ok(true)
             }
             (1 | 6, _) => {
-                answered(self.users.get(format!("/users/{user}")).send().await?, 200)?;
+                self.users.get(format!("/users/{user}")).answered(200).await?;
                 Ok(false)
             }
             (2 | 4 | 7, Some(order)) => {
-                let read = answered(self.orders.get(format!("/orders/{order}")).send().await?, 200)?;
-                let version = read.json()["version"].as_i64();
-                let expected = self.seen.orders.get(&order).map(|known| known.version);
-                anyhow::ensure!(
-                    version == expected,
-                    "order {order} has version {version:?} instead of the acknowledged {expected:?}"
-                );
+                let read = self.orders.get(format!("/orders/{order}")).answered(200).await?;
+                let (version, known) = (read["version"].as_i64(), self.seen.orders.get(&order).map(|known| known.version));
+                ensure!(version == known, "order {order} has version {version:?} instead of the acknowledged {known:?}");
                 Ok(false)
             }
             (5, Some(order)) => {
-                let paid = answered(self.orders.post(format!("/orders/{order}/pay")).send().await?, 200)?;
-                self.note_order(&paid)?;
-                known.order = None;
+                let paid = self.orders.post(format!("/orders/{order}/pay")).answered(200).await?;
+                note(&mut self.seen.orders, &paid, "status")?;
+                self.person = Some(Person { user, order: None });
                 Ok(true)
             }
             _ => {
-                let order = json!({ "user_id": user, "currency": "EUR",
-                    "items": [
-                        { "sku": "tea", "quantity": 1 + turn % 9, "unit_price_minor": 350 },
-                        { "sku": "cup", "quantity": 1, "unit_price_minor": 1200 },
-                    ] });
-                let placed = answered(self.orders.post("/orders").json(&order).send().await?, 201)?;
-                known.order = Some(self.note_order(&placed)?);
-                self.shared.orders.fetch_add(1, Ordering::Relaxed);
+                let tea = json!({ "sku": "tea", "quantity": 1 + turn % 9, "unit_price_minor": 350 });
+                let cup = json!({ "sku": "cup", "quantity": 1, "unit_price_minor": 1200 });
+                let order = json!({ "user_id": user, "currency": "EUR", "items": [tea, cup] });
+                let placed = self.orders.post("/orders").json(&order).answered(201).await?;
+                let order = note(&mut self.seen.orders, &placed, "status")?;
+                self.person = Some(Person { user, order: Some(order) });
+                self.done.orders.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }
         }
     }
-
-    async fn register(&mut self, turn: usize) -> Result<String> {
-        let email = format!("person.{}.{turn}.{}@example.org", self.number, self.shared.begun.elapsed().as_nanos());
-        let person = json!({ "email": email, "name": "Person" });
-        let registered = answered(self.users.post("/users").json(&person).send().await?, 201)?;
-        self.note_user(&registered)
-    }
-
-    fn note_user(&mut self, answer: &Answer) -> Result<String> {
-        let (id, known) = read(answer, "name")?;
-        self.seen.users.insert(id.clone(), known);
-        Ok(id)
-    }
-
-    fn note_order(&mut self, answer: &Answer) -> Result<String> {
-        let (id, known) = read(answer, "status")?;
-        self.seen.orders.insert(id.clone(), known);
-        Ok(id)
-    }
 }
 
-fn read(answer: &Answer, state: &str) -> Result<(String, Known)> {
-    let body = answer.json();
-    let text = |field: &str| body[field].as_str().map(str::to_owned).with_context(|| format!("{field} in {body}"));
-    Ok((text("id")?, Known { version: body["version"].as_i64().context("a version")?, state: text(state)? }))
-}
-
-fn answered(answer: Answer, status: u16) -> Result<Answer> {
-    if answer.status == status { Ok(answer) } else { bail!("{} instead of {status}: {}", answer.status, answer.text()) }
+/// Notes the acknowledged state of a user or an order, and returns its id.
+fn note(all: &mut HashMap<String, Known>, entity: &Value, state: &str) -> Result<String> {
+    let text = |field: &str| entity[field].as_str().map(str::to_owned).with_context(|| format!("{field} in {entity}"));
+    let version = entity["version"].as_i64().with_context(|| format!("version in {entity}"))?;
+    let id = text("id")?;
+    all.insert(id.clone(), Known { version, state: text(state)? });
+    Ok(id)
 }

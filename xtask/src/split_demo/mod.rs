@@ -12,9 +12,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use bench::Format;
+use clap::Args;
 use serde_json::Value;
 
+use crate::services::Service;
 use crate::workspace::build;
 use load::Load;
 use report::{Mark, Report};
@@ -25,7 +27,7 @@ use scene::Scene;
 pub struct Options {
     /// The owner whose tables move
     #[arg(long, default_value = "orders")]
-    owner: Moving,
+    owner: Service,
     /// The number of switches: cutover, rollback, cutover …; odd, since the last one is a cutover
     #[arg(long, default_value_t = 3, value_parser = odd)]
     switches: u32,
@@ -47,27 +49,6 @@ pub struct Options {
     /// Text, or one JSON document
     #[arg(long, default_value = "text")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Moving {
-    Users,
-    Orders,
-}
-
-impl Moving {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Orders => "orders",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 fn odd(text: &str) -> Result<u32, String> {
@@ -101,7 +82,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
-    let owner = options.owner.name();
+    let owner = options.owner.name;
     eprintln!("starting two clusters: the shared database, and an empty one for {owner}");
     let mut scene = Scene::prepare(programs, owner).await?;
     let audit = scene.splitctl(&["audit"]).await?;

@@ -100,30 +100,22 @@ impl Report {
 
     /// The report as text.
     pub fn text(&self) -> String {
+        let Self { owner, requests, failed, p50_ms, p99_ms, worst_ms, pauses_ms, .. } = self;
         let Verdict { acknowledged, lost, doubled, invented, stale } = &self.verdict;
         let slowest = self.verified_per_second.iter().copied().fold(f64::INFINITY, f64::min);
-        let mut lines = vec![
-            format!(
-                "{} requests at a steady pace, {} failed; {acknowledged} writes acknowledged, {lost} lost, \
-                 {doubled} doubled, {invented} invented; {stale} rows of replicas stale",
-                self.requests, self.failed
-            ),
-            format!(
-                "latency, from the moment a request was due: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
-                self.p50_ms, self.p99_ms, self.worst_ms
-            ),
-            format!(
-                "{} switches of {}: writes paused p50 {:.1} ms, worst {:.1} ms; rows compared: {slowest:.0}/s at least",
-                self.pauses_ms.len(),
-                self.owner,
-                part(&self.pauses_ms, 0.5),
-                part(&self.pauses_ms, 1.0),
-            ),
-        ];
         let felt: Vec<String> = self.felt_ms.iter().map(|felt| format!("{felt:.0}")).collect();
-        lines.push(format!("the slowest write around each switch, in ms: {}", felt.join(", ")));
-        lines.extend(self.faults.iter().map(|fault| format!("failed: {fault}")));
-        lines.join("\n")
+        let faults: String = self.faults.iter().map(|fault| format!("\nfailed: {fault}")).collect();
+        format!(
+            "{requests} requests at a steady pace, {failed} failed; {acknowledged} writes acknowledged, {lost} lost, \
+             {doubled} doubled, {invented} invented; {stale} rows of replicas stale\n\
+             latency, from the moment a request was due: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, worst {worst_ms:.1} ms\n\
+             {} switches of {owner}: writes paused p50 {:.1} ms, worst {:.1} ms; rows compared: {slowest:.0}/s at least\n\
+             the slowest write around each switch, in ms: {}{faults}",
+            pauses_ms.len(),
+            part(pauses_ms, 0.5),
+            part(pauses_ms, 1.0),
+            felt.join(", "),
+        )
     }
 }
 

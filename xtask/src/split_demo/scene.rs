@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +15,7 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 use tokio::process::Command;
 
-use crate::services::{Running, SERVICES, Service};
+use crate::services::{Running, SERVICES};
 use crate::workspace::root;
 
 /// How long each service may take to read the other's snapshot.
@@ -28,7 +27,7 @@ const SHARED: &str = "shop";
 pub struct Scene {
     programs: PathBuf,
     owner: &'static str,
-    running: Mutex<Option<Running>>,
+    running: Running,
     addresses: [SocketAddr; 2],
     grpc: SocketAddr,
     source: Cluster,
@@ -47,7 +46,8 @@ impl Scene {
             let mut operator = connect(&cluster.url(database)).await?;
             migrations.run(&mut operator).await.context("the migrations cannot be applied")?;
             for service in SERVICES {
-                if cluster_has_role(&mut operator, service).await? {
+                // The owner's migrations create its own role alone.
+                if database == SHARED || service.name == owner {
                     allow_login(&mut operator, service.role, cluster.password()).await?;
                 }
             }
@@ -55,7 +55,7 @@ impl Scene {
         Ok(Self {
             programs: programs.to_owned(),
             owner,
-            running: Mutex::new(None),
+            running: Running::default(),
             addresses: [free_address(), free_address()],
             grpc: free_address(),
             source,
@@ -66,7 +66,6 @@ impl Scene {
     /// Starts both services with these additional variables.
     pub async fn start(&mut self, more: &[(&str, &str)]) -> Result<()> {
         let [users, orders] = self.addresses;
-        let mut running = Running::default();
         for (service, address) in SERVICES.into_iter().zip(self.addresses) {
             let mut variables = vec![
                 ("EVENTS_VIA", "feed".to_owned()),
@@ -80,16 +79,15 @@ impl Scene {
             if service.name == self.owner {
                 variables.push((service.next_variable, self.target.url_as(service.role, self.owner)));
             }
-            running.start_with(service, address, &self.programs, &self.source.url_as(service.role, SHARED), &variables)?;
+            let url = self.source.url_as(service.role, SHARED);
+            self.running.start(service, address, &self.programs, &url, &variables)?;
         }
-        running.until_ready().await?;
-        *self.running.lock().expect("no thread has panicked") = Some(running);
-        Ok(())
+        self.running.until_ready().await
     }
 
     /// Stops both services after the requests that they have accepted.
-    pub fn stop(&self) {
-        drop(self.running.lock().expect("no thread has panicked").take());
+    pub fn stop(&mut self) {
+        self.running = Running::default();
     }
 
     pub fn users(&self) -> Client {
@@ -106,15 +104,6 @@ impl Scene {
         Ok(connect(&url).await?)
     }
 
-    fn variables(&self) -> [(&'static str, String); 3] {
-        let target = self.target.url(self.owner);
-        [
-            ("DATABASE_URL", self.source.url(SHARED)),
-            ("USERS_DATABASE_NEXT_OWNER_URL", target.clone()),
-            ("ORDERS_DATABASE_NEXT_OWNER_URL", target),
-        ]
-    }
-
     /// Runs `splitctl` with the project's manifest, and returns the document that it prints. Another exit code is an error.
     pub async fn splitctl(&self, arguments: &[&str]) -> Result<Value> {
         let (code, document) = self.ask_splitctl(arguments).await?;
@@ -125,7 +114,9 @@ impl Scene {
     async fn ask_splitctl(&self, arguments: &[&str]) -> Result<(Option<i32>, Value)> {
         let mut command = Command::new(self.programs.join("splitctl"));
         command.arg("--manifest").arg(root().join("split.toml")).args(arguments).args(["--format", "json"]);
-        let output = command.envs(self.variables()).kill_on_drop(true).output().await?;
+        command.env("DATABASE_URL", self.source.url(SHARED));
+        command.envs(SERVICES.map(|service| (service.next_owner_variable, self.target.url(self.owner))));
+        let output = command.kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
         let document = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("splitctl {}: {}", arguments.join(" "), said.trim()))?;
@@ -136,12 +127,9 @@ impl Scene {
     pub async fn nothing_crosses(&self) -> Result<()> {
         let (_, audit) = self.ask_splitctl(&["audit"]).await?;
         let findings = audit["findings"].as_array().context("the audit's findings")?;
-        let crossing =
-            findings.iter().find(|finding| finding["kind"] != "unused-borrowing" && finding["severity"] != "warning");
-        match crossing {
-            Some(crossing) => bail!("something still crosses: {crossing}"),
-            None => Ok(()),
-        }
+        let harmless = |finding: &&Value| finding["kind"] == "unused-borrowing" || finding["severity"] == "warning";
+        let crossing = findings.iter().find(|finding| !harmless(finding));
+        crossing.map_or(Ok(()), |crossing| bail!("something still crosses: {crossing}"))
     }
 
     /// Waits until each service has read the other's snapshot, and follows its events.
@@ -166,9 +154,4 @@ impl Scene {
         }
         Ok(())
     }
-}
-
-async fn cluster_has_role(connection: &mut PgConnection, service: Service) -> Result<bool> {
-    let known = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)");
-    Ok(known.bind(service.role).fetch_one(connection).await?)
 }

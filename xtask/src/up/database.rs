@@ -1,5 +1,6 @@
 //! The shared database: a private one, or the one that `DATABASE_URL` names.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -8,32 +9,31 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dev::postgres::{Cluster, ClusterError, MissingClient, Programs, allow_login, connect, create_database};
+use dev::postgres::{Cluster, MissingClient, Programs, ProgramsError, allow_login, connect, create_database};
 use dev::wait::block_on;
 use shared_db::MIGRATOR;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
-use super::folder::{CLUSTER, DataFolder, PASSWORD};
+use super::folder::{CLUSTER, PASSWORD};
 use crate::services::{SERVICES, Service};
 
 /// The private shared database.
 pub const DATABASE: &str = "shop";
 
 /// A migrated database whose roles can log in.
-pub enum SharedDatabase {
-    /// A server that this process runs.
-    Private(Box<Cluster>),
-    /// The server of `DATABASE_URL`.
-    Named {
-        /// The owner's URL, with a password that must not be shown.
-        url: String,
-        /// By the services' names.
-        urls: Vec<(&'static str, String)>,
-        /// Host, port and database.
-        place: String,
-    },
+pub struct SharedDatabase {
+    /// The server that this process runs, if `DATABASE_URL` names none.
+    pub cluster: Option<Cluster>,
+    /// The owner's URL. That of a named server must not be shown.
+    pub owner_url: String,
+    /// The URLs that the services connect with, by their names.
+    pub urls: BTreeMap<&'static str, String>,
+    /// The place of the data, for people.
+    pub place: String,
+    /// The argument for psql. The password of a named server must not appear on the terminal.
+    pub psql_argument: String,
 }
 
 impl SharedDatabase {
@@ -48,7 +48,7 @@ impl SharedDatabase {
     /// Starts or connects to the server, applies the migrations, and lets the roles log in.
     pub async fn prepare(folder: &Path) -> Result<Self> {
         match named_url() {
-            Some(url) => Self::named(&url, folder).await,
+            Some(url) => Self::named(url, folder).await,
             None => Self::private(folder).await,
         }
     }
@@ -62,64 +62,35 @@ impl SharedDatabase {
         for service in SERVICES {
             allow_login(&mut owner, service.role, cluster.password()).await?;
         }
-        Ok(Self::Private(Box::new(cluster)))
+        Ok(Self {
+            urls: SERVICES.map(|service| (service.name, cluster.url_as(service.role, DATABASE))).into(),
+            cluster: Some(cluster),
+            psql_argument: url.clone(),
+            owner_url: url,
+            place: folder.display().to_string(),
+        })
     }
 
-    async fn named(url: &str, folder: &Path) -> Result<Self> {
-        let place = place(url, "DATABASE_URL")?;
+    async fn named(owner_url: String, folder: &Path) -> Result<Self> {
+        let place = place(&owner_url, "DATABASE_URL")?;
         println!("using {place} (DATABASE_URL, from the environment or .env)");
-        let mut owner = connect(url).await.map_err(|error| anyhow!("DATABASE_URL: {place}: {error}"))?;
+        let mut owner = connect(&owner_url).await.map_err(|error| anyhow!("DATABASE_URL: {place}: {error}"))?;
         check_is_for_us(&mut owner, &place, "DATABASE_URL").await?;
-        migrate(url)?;
-        let mut urls = Vec::new();
+        migrate(&owner_url)?;
+        let mut urls = BTreeMap::new();
         for service in SERVICES {
-            urls.push((service.name, service_url(&mut owner, url, service, folder).await?));
+            urls.insert(service.name, service_url(&mut owner, &owner_url, service, folder).await?);
         }
-        Ok(Self::Named { url: url.to_owned(), urls, place })
-    }
-
-    /// The URL that a service connects with.
-    pub fn url_as(&self, service: Service) -> Result<String> {
-        match self {
-            Self::Private(cluster) => Ok(cluster.url_as(service.role, DATABASE)),
-            Self::Named { urls, .. } => {
-                let url = urls.iter().find(|(name, _)| *name == service.name);
-                url.map(|(_, url)| url.clone()).ok_or_else(|| anyhow!("no URL for {}", service.name))
-            }
-        }
-    }
-
-    /// The owner's URL, which must not be shown.
-    pub fn owner_url(&self) -> String {
-        match self {
-            Self::Private(cluster) => cluster.url(DATABASE),
-            Self::Named { url, .. } => url.clone(),
-        }
-    }
-
-    /// The place of the data, for people.
-    pub fn place(&self, folder: &DataFolder) -> String {
-        match self {
-            Self::Private(_) => folder.path().display().to_string(),
-            Self::Named { place, .. } => place.clone(),
-        }
+        Ok(Self { cluster: None, owner_url, urls, place, psql_argument: "\"$DATABASE_URL\"".to_owned() })
     }
 
     /// psql's name if `PATH` has it, else its path.
     pub fn psql(&self) -> Result<String, MissingClient> {
-        match self {
-            Self::Private(cluster) if Command::new("psql").arg("--version").output().is_err() => {
+        match &self.cluster {
+            Some(cluster) if Command::new("psql").arg("--version").output().is_err() => {
                 cluster.client("psql").map(|path| path.display().to_string())
             }
             _ => Ok("psql".to_owned()),
-        }
-    }
-
-    /// The argument for psql. The password of a named server must not appear on the terminal.
-    pub fn psql_argument(&self) -> String {
-        match self {
-            Self::Private(cluster) => cluster.url(DATABASE),
-            Self::Named { .. } => "\"$DATABASE_URL\"".to_owned(),
         }
     }
 }
@@ -154,17 +125,17 @@ fn migrate(url: &str) -> Result<()> {
 }
 
 /// Adds all ways to get a Postgres to the message.
-fn explain(error: ClusterError) -> anyhow::Error {
-    match error {
-        ClusterError::Programs(_) => anyhow!(
-            "{error}.\nGet a Postgres in one of these ways:\n  \
-             apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
-             brew install postgresql@18 (macOS)\n  \
-             with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
-             a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
-        ),
-        error => error.into(),
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    if !error.is::<ProgramsError>() {
+        return error;
     }
+    anyhow!(
+        "{error}.\nGet a Postgres in one of these ways:\n  \
+         apt install postgresql (Debian, Ubuntu), dnf install postgresql-server (Fedora), \
+         brew install postgresql@18 (macOS)\n  \
+         with Docker: docker compose -f docker-compose.postgres.yml up -d && cp .env.example .env\n  \
+         a server you have: DATABASE_URL=postgres://owner:password@host/database cargo xtask up"
+    )
 }
 
 /// A role that can log in already keeps its password, so a variable must contain its URL. Another role gets a new password,

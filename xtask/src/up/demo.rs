@@ -1,18 +1,18 @@
 //! Adds demo data through the services' own interface.
 
-use anyhow::{Context, Result, bail};
-use dev::http::{Answer, Call, Client};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use dev::http::Client;
+use serde_json::json;
 
 /// Adds three users and their orders, unless there are users already.
 pub async fn add_once(users: &Client, orders: &Client) -> Result<()> {
-    let known = created(users.get("/users?limit=1"), 200).await?;
+    let known = users.get("/users?limit=1").answered(200).await?;
     if known["items"].as_array().is_none_or(|items| !items.is_empty()) {
         return Ok(());
     }
     let mut ids = Vec::new();
     for (name, email) in [("Ada", "ada@example.org"), ("Grace", "grace@example.org"), ("Linus", "linus@example.org")] {
-        let user = created(users.post("/users").json(&json!({ "email": email, "name": name })), 201).await?;
+        let user = users.post("/users").json(&json!({ "email": email, "name": name })).answered(201).await?;
         ids.push(user["id"].clone());
     }
     let carts = [
@@ -23,21 +23,13 @@ pub async fn add_once(users: &Client, orders: &Client) -> Result<()> {
     let mut placed = Vec::new();
     for (user, currency, items) in carts {
         let order = json!({ "user_id": user, "currency": currency, "items": items });
-        placed.push(created(orders.post("/orders").json(&order), 201).await?["id"].clone());
+        placed.push(orders.post("/orders").json(&order).answered(201).await?["id"].clone());
     }
     for (order, steps) in [(&placed[1], &["pay"][..]), (&placed[2], &["pay", "ship", "deliver"])] {
         let id = order.as_str().context("an order has an id")?;
         for step in steps {
-            created(orders.post(format!("/orders/{id}/{step}")), 200).await?;
+            orders.post(format!("/orders/{id}/{step}")).answered(200).await?;
         }
     }
     Ok(())
-}
-
-async fn created(call: Call, status: u16) -> Result<Value> {
-    let answer: Answer = call.send().await?;
-    if answer.status != status {
-        bail!("a service refused the demo data: {}", answer.text());
-    }
-    Ok(serde_json::from_slice(&answer.body)?)
 }

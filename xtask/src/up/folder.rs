@@ -6,9 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use dev::postgres::server_user_can_enter;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
@@ -27,7 +26,7 @@ const STOP: Duration = Duration::from_secs(90);
 /// The folder, locked by this process.
 pub struct DataFolder {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl DataFolder {
@@ -41,15 +40,15 @@ impl DataFolder {
         }
         check_is_ours(&path)?;
         let open = || File::options().create(true).read(true).write(true).truncate(false).open(path.join(LOCK));
-        let file = open().with_context(|| format!("the folder {} cannot be used", path.display()))?;
-        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
-            let holder = holder(&mut file).map(|id| format!(" (process {id})")).unwrap_or_default();
-            anyhow!(
+        let mut lock = open().with_context(|| format!("the folder {} cannot be used", path.display()))?;
+        if lock.try_lock().is_err() {
+            let holder = holder(&mut lock).map(|id| format!(" (process {id})")).unwrap_or_default();
+            bail!(
                 "{} is in use by another `cargo xtask up`{holder}: stop it with `cargo xtask down`, or choose another \
                  --data-dir and other ports",
                 path.display()
-            )
-        })?;
+            );
+        }
         lock.set_len(0)?;
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())?;
@@ -114,11 +113,10 @@ pub fn stop_holder(path: &Path) -> Result<()> {
     let deadline = Instant::now() + STOP;
     let mut asked = false;
     loop {
-        let file = File::options().read(true).write(true).open(path.join(LOCK))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(_free) => return Ok(()),
-            Err((file, _)) => file,
-        };
+        let mut file = File::options().read(true).write(true).open(path.join(LOCK))?;
+        if file.try_lock().is_ok() {
+            return Ok(());
+        }
         if !asked && let Some(id) = holder(&mut file) {
             kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("process {id} cannot be stopped"))?;
             println!("stopping the `cargo xtask up` with process id {id}");

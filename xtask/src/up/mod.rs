@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dev::http::Client;
-use tokio::signal::unix::{SignalKind, signal};
+use dev::process::stop_signal;
 
 use crate::services::{PROGRAMS, Running, SERVICES, Service};
 use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
-use own::{Home, Next};
+use own::Home;
 
 /// Flags of `up`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct UpOptions {
     /// Prepare a database of its own for this service, which follows its tables there when `cargo splitctl` moves them; may
     /// be repeated. With `DATABASE_URL`, set `…_DATABASE_NEXT_OWNER_URL` to that database
     #[arg(long, value_name = "SERVICE")]
-    next: Vec<Next>,
+    next: Vec<Service>,
     /// The folder of the private Postgres [default: .data; a folder in /var/tmp if root runs this and Postgres' user cannot
     /// enter .data]
     #[arg(long)]
@@ -76,15 +76,9 @@ pub fn load_variables() -> Result<()> {
     }
 }
 
-async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> {
+async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<()> {
     // From here on, a signal starts the clean-up.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stop = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    let stop = stop_signal()?;
     let work = async {
         let database = SharedDatabase::prepare(folder.path()).await?;
         let mut running = Running::default();
@@ -92,12 +86,12 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> 
         for service in SERVICES {
             let home = own::home(&database, service, next, folder.path()).await?;
             let variables: Vec<_> = home.next_url.iter().map(|url| (service.next_variable, url.clone())).collect();
-            running.start_with(service, service.address()?, programs, &home.url, &variables)?;
+            running.start(service, service.address()?, programs, &home.url, &variables)?;
             homes.push((service, home));
         }
         running.until_ready().await?;
         demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
-        describe(&database, folder, &homes)?;
+        describe(&database, &homes)?;
         Ok::<_, anyhow::Error>((running, database))
     };
     tokio::pin!(stop, work);
@@ -119,12 +113,12 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Next]) -> Result<()> 
 }
 
 /// Prints the addresses and the first commands to try.
-fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, Home)]) -> Result<()> {
+fn describe(database: &SharedDatabase, homes: &[(Service, Home)]) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
     println!("users   http://{users}   API page: http://{users}/docs/");
     println!("orders  http://{orders}   API page: http://{orders}/docs/");
-    println!("data    {}", database.place(folder));
+    println!("data    {}", database.place);
     for (service, home) in homes {
         match (&home.moved_to, &home.next_url) {
             (Some(place), _) => println!("        {} has moved to {place}", service.name),
@@ -134,9 +128,9 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
     }
     println!();
     println!("  curl 'http://{orders}/orders?limit=1'");
-    let users_at = match homes.iter().find(|(service, home)| service.table == "users" && home.moved_to.is_some()) {
+    let users_at = match homes.iter().find(|(service, home)| service.name == "users" && home.moved_to.is_some()) {
         Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
-        None => database.psql_argument(),
+        None => database.psql_argument.clone(),
     };
     let (psql, missing) = match database.psql() {
         Ok(psql) => (psql, String::new()),
@@ -148,7 +142,7 @@ fn describe(database: &SharedDatabase, folder: &DataFolder, homes: &[(Service, H
         .filter_map(|(service, home)| home.owner_url.as_ref().map(|url| format!(" {}={url}", service.next_owner_variable)));
     let owners: String = owners.collect();
     if !owners.is_empty() {
-        println!("  export DATABASE_URL={}{owners}", database.psql_argument());
+        println!("  export DATABASE_URL={}{owners}", database.psql_argument);
     }
     println!();
     println!("Ctrl-C stops everything; the data stays. `cargo xtask down --wipe` removes it.");

@@ -5,7 +5,6 @@ use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::ValueEnum;
 use dev::postgres::{Cluster, connect, create_database};
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
@@ -13,19 +12,6 @@ use sqlx::migrate::Migrator;
 use super::database::{Login, SharedDatabase, check_is_for_us, kept_password, place, with_login};
 use crate::services::Service;
 use crate::workspace::root;
-
-/// A service that gets a database of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Next {
-    Users,
-    Orders,
-}
-
-impl Next {
-    fn is(self, service: Service) -> bool {
-        service.name == if self == Self::Users { "users" } else { "orders" }
-    }
-}
 
 /// Where a service finds its tables.
 pub struct Home {
@@ -45,21 +31,20 @@ struct Own {
     url: String,
 }
 
-/// Finds the tables of a service. It first prepares the service's own database, if `next` contains the service.
+/// Finds the tables of a service. While both databases have them, the service gets both URLs and decides itself. It first prepares the service's own database, if `next` contains the service.
 ///
 /// # Errors
 /// A variable that is missing; an error of a database.
-pub async fn home(shared: &SharedDatabase, service: Service, next: &[Next], folder: &Path) -> Result<Home> {
-    let wanted = next.iter().any(|next| next.is(service));
-    let own = match shared {
-        SharedDatabase::Private(cluster) => private(cluster, service, wanted).await?,
-        SharedDatabase::Named { .. } => named(service, wanted, folder).await?,
+pub async fn home(shared: &SharedDatabase, service: Service, next: &[Service], folder: &Path) -> Result<Home> {
+    let wanted = next.contains(&service);
+    let own = match &shared.cluster {
+        Some(cluster) => private(cluster, service, wanted).await?,
+        None => named(service, wanted, folder).await?,
     };
-    let is_private = matches!(shared, SharedDatabase::Private(_));
-    let shown = |own: &Own| is_private.then(|| own.owner_url.clone());
-    if has_table(&mut connect(&shared.owner_url()).await?, service).await? {
+    let shown = |own: &Own| shared.cluster.as_ref().map(|_| own.owner_url.clone());
+    if has_table(&mut connect(&shared.owner_url).await?, service).await? {
         let (owner_url, next_url) = (own.as_ref().and_then(shown), own.map(|own| own.url));
-        return Ok(Home { url: shared.url_as(service)?, next_url, owner_url, moved_to: None });
+        return Ok(Home { url: shared.urls[service.name].clone(), next_url, owner_url, moved_to: None });
     }
     // `splitctl complete` has dropped the tables here.
     let Some(own) = own else {
@@ -135,7 +120,7 @@ async fn migrate(owner: &mut PgConnection, service: Service) -> Result<()> {
 }
 
 async fn has_table(owner: &mut PgConnection, service: Service) -> Result<bool> {
-    Ok(sqlx::query_scalar("select to_regclass('public.' || $1) is not null").bind(service.table).fetch_one(owner).await?)
+    Ok(sqlx::query_scalar("select to_regclass('public.' || $1) is not null").bind(service.name).fetch_one(owner).await?)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -58,15 +58,9 @@ pub(super) struct Client<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Client<T> {
-    /// A client whose drop does not wait.
-    pub(super) fn new(client: T) -> Self {
-        Self { client: Some(client), patience: Duration::ZERO }
-    }
-
-    /// Lets the drop wait up to `patience` for the client's end.
-    pub(super) fn leaving_within(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
+    /// A client whose drop waits up to `patience` for the client's end.
+    pub(super) fn new(client: T, patience: Duration) -> Self {
+        Self { client: Some(client), patience }
     }
 }
 

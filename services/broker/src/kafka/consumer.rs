@@ -99,7 +99,7 @@ fn join(
         .set("queued.min.messages", (BATCH * 5).to_string())
         .create_with_context(Listener(trouble.clone()))?;
     consumer.subscribe(&[topic])?;
-    Ok(Client::new(consumer).leaving_within(LEAVE))
+    Ok(Client::new(consumer, LEAVE))
 }
 
 struct Member<'a> {

@@ -194,7 +194,7 @@ impl<O: Outbox> Relay<'_, O> {
             // The relay creates the topic, with its own number of partitions.
             .set("allow.auto.create.topics", "false")
             .create_with_context(Listener(self.trouble.clone()))
-            .map(Client::new)
+            .map(|producer| Client::new(producer, Duration::ZERO))
             .map_err(RelayError::Client)
     }
 
@@ -214,7 +214,7 @@ impl<O: Outbox> Relay<'_, O> {
     async fn create_topic(&self) -> Result<(), RelayError<O::Error>> {
         let admin: AdminClient<Listener> =
             config(self.brokers).create_with_context(Listener(self.trouble.clone())).map_err(RelayError::Client)?;
-        let admin = Client::new(admin);
+        let admin = Client::new(admin, Duration::ZERO);
         let topic = NewTopic::new(self.topic, PARTITIONS, DEFAULT_REPLICATION);
         let options = AdminOptions::new().request_timeout(Some(CONFIRMATION)).operation_timeout(Some(CONFIRMATION));
         let results = admin.create_topics([&topic], &options).await.map_err(RelayError::Topic)?;

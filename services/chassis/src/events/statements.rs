@@ -45,6 +45,7 @@ macro_rules! event_store {
                 limit: i64,
             ) -> Result<Vec<($crate::events::Position, $crate::events::LoggedEvent)>, $error> {
                 let $crate::events::Position { epoch, xid, position } = after;
+                // The column `xid` is read and compared as text, since sqlx has no type for `xid8`.
                 Ok($run!(self.database, connection => sqlx::query!(
                     "select " + $noun + r#"_id as subject, version, type, occurred_at,
                         data as "data: Box<serde_json::value::RawValue>", epoch, xid::text::bigint as "xid!", position

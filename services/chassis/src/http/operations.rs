@@ -13,9 +13,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::metrics::recorder;
 use crate::remote::{Remote, gauge_breaker};
+use crate::responses;
 
 /// Checks whether the service can do its work now. The problem says what is missing.
 pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>> + Send + Sync>;
@@ -44,6 +45,14 @@ struct Health {
     circuit_breakers: BTreeMap<&'static str, &'static str>,
 }
 
+responses! {
+    /// The service is ready, or is not.
+    Ready {
+        200: "The database answers and has the schema that this version needs." => Health [],
+        503: "The database does not answer or lacks a migration. `detail` says which.",
+    }
+}
+
 impl Health {
     fn ok(remotes: &[Remote]) -> axum::Json<Self> {
         let circuit_breakers = remotes.iter().map(|remote| (remote.name(), remote.breaker().as_str())).collect();
@@ -58,9 +67,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(operations: Operations) -> OpenA
 
 /// Is the process serving?
 #[utoipa::path(
-    get,
-    path = "/health/live",
-    tag = "operations",
+    get, path = "/health/live", tag = "operations",
     responses((status = 200, body = Health, description = "The process serves."))
 )]
 async fn live() -> axum::Json<Health> {
@@ -68,20 +75,7 @@ async fn live() -> axum::Json<Health> {
 }
 
 /// Whether the service can do its work: the database answers, and has the schema that this version needs.
-#[utoipa::path(
-    get,
-    path = "/health/ready",
-    tag = "operations",
-    responses(
-        (status = 200, body = Health, description = "The database answers and has the schema that this version needs."),
-        (
-            status = 503,
-            body = ProblemBody<'_>,
-            content_type = "application/problem+json",
-            description = "The database does not answer or lacks a migration. `detail` says which."
-        ),
-    )
-)]
+#[utoipa::path(get, path = "/health/ready", tag = "operations", responses(Ready))]
 async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health>, Problem> {
     (operations.ready)().await?;
     Ok(Health::ok(&operations.remotes))
@@ -89,9 +83,7 @@ async fn ready(State(operations): State<Operations>) -> Result<axum::Json<Health
 
 /// Metrics in Prometheus' text format.
 #[utoipa::path(
-    get,
-    path = "/metrics",
-    tag = "operations",
+    get, path = "/metrics", tag = "operations",
     responses((status = 200, body = String, content_type = "text/plain", description = "The metrics."))
 )]
 async fn metrics(State(operations): State<Operations>) -> Response {

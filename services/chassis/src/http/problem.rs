@@ -44,10 +44,11 @@ pub struct ProblemBody<'a> {
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// An error for the client. [`crate::http::request`] knows the request: it writes the body and logs the cause.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .0.detail)]
 pub struct Problem(Box<Parts>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Parts {
     status: StatusCode,
     name: Option<&'static str>,
@@ -61,15 +62,7 @@ struct Parts {
 impl Problem {
     /// A problem without a type of its own: its status says enough.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts {
-            status,
-            name: None,
-            title: None,
-            detail: detail.into(),
-            errors: Vec::new(),
-            headers: Vec::new(),
-            cause: None,
-        }))
+        Self(Box::new(Parts { status, detail: detail.into(), ..Parts::default() }))
     }
 
     /// Sets the type `urn:problem-type:<name>` and its title.

@@ -24,6 +24,7 @@ pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, stat
     router
         .with_state(state)
         .route("/openapi.json", get(async move || (content_type, document)))
+        // The page is in the binary and loads nothing from elsewhere.
         .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json").validator_url("none")))
         .fallback(async || StatusCode::NOT_FOUND.into_response())
         .layer(RequestLayer::default())

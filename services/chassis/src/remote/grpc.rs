@@ -92,15 +92,7 @@ impl Grpc {
             | Code::Unknown
             | Code::Internal
             | Code::DataLoss => Err(RemoteError::Status(name, describe(&status))),
-            Code::Ok
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::InvalidArgument
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::Unimplemented => Ok(Err(Box::new(status))),
+            _ => Ok(Err(Box::new(status))),
         }
     }
 }

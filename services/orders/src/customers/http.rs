@@ -7,31 +7,16 @@ use uuid::Uuid;
 
 use crate::domain::Customer;
 
-/// The fields that orders reads of a user. Unknown fields are ignored.
 #[derive(Deserialize)]
-pub(super) struct User {
-    id: Uuid,
-    name: String,
-    status: String,
-    version: i64,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Page {
-    pub(super) items: Vec<User>,
-}
-
-impl From<User> for Customer {
-    fn from(User { id, name, status, version }: User) -> Self {
-        Self { id, name, status, version }
-    }
+struct Page {
+    items: Vec<Customer>,
 }
 
 /// The user with this id.
 pub(super) async fn find_one(users: &Http, id: Uuid) -> Result<Option<Customer>, RemoteError> {
     let answer = users.get(&format!("/users/{id}")).await?;
     match answer.status {
-        StatusCode::OK => Ok(Some(answer.json::<User>()?.into())),
+        StatusCode::OK => Ok(Some(answer.json()?)),
         StatusCode::NOT_FOUND => Ok(None),
         _ => Err(answer.unexpected()),
     }
@@ -42,7 +27,7 @@ pub(super) async fn find_batch(users: &Http, ids: &[Uuid]) -> Result<Vec<Custome
     let ids: Vec<String> = ids.iter().map(|id| format!("id={id}")).collect();
     let answer = users.get(&format!("/users?{}", ids.join("&"))).await?;
     match answer.status {
-        StatusCode::OK => Ok(answer.json::<Page>()?.items.into_iter().map(Customer::from).collect()),
+        StatusCode::OK => Ok(answer.json::<Page>()?.items),
         _ => Err(answer.unexpected()),
     }
 }

@@ -187,7 +187,7 @@ impl Customers {
             Some(customer) => customer,
             None => self.ask(user_id).await?,
         }];
-        Ok(run!(database, connection => store_customers(connection, &customers)).await?)
+        Ok(run!(database, connection => store_customers(connection, &customers, None)).await?)
     }
 
     async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {

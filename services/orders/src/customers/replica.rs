@@ -89,7 +89,7 @@ impl Replica for CustomersReplica {
     }
 
     async fn store_newer(&self, customers: &[Customer]) -> Result<(), Error> {
-        run!(self.0.database, connection => db::store_customers(connection, customers)).await?;
+        run!(self.0.database, connection => db::store_customers(connection, customers, None)).await?;
         // After the row has changed: an order that is being placed holds its customer's row. So either it was committed
         // before and is found here, or it sees the new status and is refused.
         let deactivated = customers.iter().filter(|customer| customer.status == "deactivated");
@@ -98,7 +98,7 @@ impl Replica for CustomersReplica {
     }
 
     async fn store_snapshot(&self, page: &[Customer], begun: DateTime<Utc>) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::refresh_customers(connection, page, begun)).await?)
+        Ok(run!(self.0.database, connection => db::store_customers(connection, page, Some(begun))).await?)
     }
 
     async fn finish_snapshot(&self, begun: DateTime<Utc>) -> Result<(), Error> {

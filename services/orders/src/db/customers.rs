@@ -16,67 +16,20 @@ pub async fn find_customer(connection: &mut PgConnection, id: Uuid) -> Result<Op
     row.fetch_optional(connection).await
 }
 
-/// Customers as arrays of columns, for `unnest`.
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    names: Vec<&'a str>,
-    statuses: Vec<&'a str>,
-    versions: Vec<i64>,
-}
-
-impl<'a> Columns<'a> {
-    fn new(customers: &'a [Customer]) -> Self {
-        Self {
-            ids: customers.iter().map(|customer| customer.id).collect(),
-            names: customers.iter().map(|customer| customer.name.as_str()).collect(),
-            statuses: customers.iter().map(|customer| customer.status.as_str()).collect(),
-            versions: customers.iter().map(|customer| customer.version).collect(),
-        }
-    }
-}
-
 /// Stores the customers that are newer than the replica's. Each customer may be there once only.
-pub async fn store_customers(connection: &mut PgConnection, customers: &[Customer]) -> Result<(), sqlx::Error> {
-    let columns = Columns::new(customers);
-    sqlx::query!(
-        r#"
-        insert into customers_replica as known (id, name, status, version)
-        select id, name, status, version
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) as news (id, name, status, version)
-        on conflict (id) do update
-        set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
-        where excluded.version > known.version
-        "#,
-        &columns.ids,
-        &columns.names as _,
-        &columns.statuses as _,
-        &columns.versions,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Stores customers of a snapshot that began at `begun`, unless an event has brought a newer version since.
-pub async fn refresh_customers(
+///
+/// `begun` is the begin of the snapshot that they come from. A row that no event has changed since then is replaced, too.
+pub async fn store_customers(
     connection: &mut PgConnection,
     customers: &[Customer],
-    begun: DateTime<Utc>,
+    begun: Option<DateTime<Utc>>,
 ) -> Result<(), sqlx::Error> {
-    let columns = Columns::new(customers);
-    sqlx::query!(
-        r#"
-        insert into customers_replica as known (id, name, status, version)
-        select id, name, status, version
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) as news (id, name, status, version)
-        on conflict (id) do update
-        set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
-        where excluded.version >= known.version or known.refreshed_at < $5
-        "#,
-        &columns.ids,
-        &columns.names as _,
-        &columns.statuses as _,
-        &columns.versions,
+    sqlx::query_file!(
+        "src/db/customers/store.sql",
+        &customers.iter().map(|customer| customer.id).collect::<Vec<_>>(),
+        &customers.iter().map(|customer| &*customer.name).collect::<Vec<_>>() as _,
+        &customers.iter().map(|customer| &*customer.status).collect::<Vec<_>>() as _,
+        &customers.iter().map(|customer| customer.version).collect::<Vec<_>>(),
         begun,
     )
     .execute(connection)
@@ -100,20 +53,7 @@ pub struct Stranded {
 
 /// The open orders of these customers, where the replica has the customer as deactivated.
 pub async fn stranded_orders(connection: &mut PgConnection, customers: &[Uuid]) -> Result<Vec<Stranded>, sqlx::Error> {
-    sqlx::query_as!(
-        Stranded,
-        r#"
-        select o.id, o.status = 'shipped' as "shipped!"
-        from orders o
-        join customers_replica c on c.id = o.user_id
-        where o.user_id = any($1)
-          and o.status in ('placed', 'paid', 'shipped')
-          and c.status = 'deactivated'
-        "#,
-        customers,
-    )
-    .fetch_all(connection)
-    .await
+    sqlx::query_file_as!(Stranded, "src/db/customers/stranded_orders.sql", customers,).fetch_all(connection).await
 }
 
 /// All customers with open orders whom the replica has as deactivated.

@@ -1,4 +1,5 @@
-//! The log `order_events`, and the tables `orders_cursors` and `orders_parked_events`.
+//! The log `order_events`, and the tables `orders_cursors` and `orders_parked_events`. The log has no foreign key to
+//! `orders`, because the rows of `orders` are made from it.
 
 use chassis::events::LoggedEvent;
 use chrono::{DateTime, Utc};
@@ -21,22 +22,7 @@ pub async fn events_until(
     until: DateTime<Utc>,
     in_view: bool,
 ) -> Result<(Vec<LoggedEvent>, Option<Customer>), sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"
-        select
-            e.version, e.type, e.data as "data: Box<RawValue>", e.occurred_at,
-            o.user_id, c.name as "name?", c.status as "status?", c.version as "customer_version?"
-        from order_events e
-        join orders o on o.id = e.order_id
-        left join customers c on c.id = o.user_id and $3::boolean
-        where e.order_id = $1
-          and e.occurred_at <= $2
-        order by e.version
-        "#,
-        order_id,
-        until,
-        in_view,
-    );
+    let rows = sqlx::query_file!("src/db/events/until.sql", order_id, until, in_view,);
     let mut found = None;
     let mut events = Vec::new();
     for row in rows.fetch_all(connection).await? {

@@ -1,5 +1,5 @@
-//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and Postgres
-//! commits both or neither.
+//! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and
+//! Postgres commits both or neither.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -80,7 +80,8 @@ pub struct Filter {
     pub status: Option<Status>,
 }
 
-/// The newest `limit` orders that are older than `before`.
+/// The newest `limit` orders that are older than `before`. Each filter has a statement of its own: with `$1 is null or …` a
+/// prepared plan uses no index.
 pub async fn list_orders(
     connection: &mut PgConnection,
     filter: Filter,
@@ -91,7 +92,6 @@ pub async fn list_orders(
     // This id is above every UUIDv7, so the first page needs no statement of its own.
     let before = before.unwrap_or(Uuid::max());
     let status = filter.status.map(Status::as_str);
-    // Each set of filters has its own statement: the prepared plan of `$1 is null or …` could not use an index.
     macro_rules! newest {
         ($filter:literal $(, $parameter:expr)*) => {
             select_orders!(in_view, $filter "o.id < $2 order by o.id desc limit $3", before, limit $(, $parameter)*)
@@ -151,34 +151,8 @@ pub async fn insert_order(
     let Lines { skus, quantities, unit_prices } = Lines::new(&order.items);
     // `where not exists` finds a used key before the trigger checks the rules for a new order, which do not apply to a
     // repeat. `on conflict` waits for a request with the same key that has not committed yet.
-    let row = sqlx::query!(
-        r#"
-        with placed as (
-            insert into orders (
-                id, user_id, status, currency, total_minor, placed_at, updated_at, version,
-                idempotency_key, idempotency_hash
-            )
-            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
-            where not exists (select from orders where idempotency_key = $9)
-            on conflict (idempotency_key) where idempotency_key is not null do nothing
-            returning id, user_id, version, updated_at
-        ),
-        items as (
-            insert into order_items (order_id, line_no, sku, quantity, unit_price_minor)
-            select p.id, i.line_no, i.sku, i.quantity, i.unit_price_minor
-            from placed p
-            cross join unnest($11::text[], $12::integer[], $13::bigint[])
-                with ordinality as i (sku, quantity, unit_price_minor, line_no)
-        ),
-        event as (
-            insert into order_events (order_id, version, type, data, occurred_at)
-            select id, version, $14, $15, updated_at
-            from placed
-        )
-        select c.name as "name?", c.status as "status?", c.version as "version?"
-        from placed p
-        left join customers c on c.id = p.user_id and $16::boolean
-        "#,
+    let row = sqlx::query_file!(
+        "src/db/orders/insert.sql",
         order.id,
         order.user_id,
         order.status.as_str(),
@@ -213,19 +187,8 @@ pub async fn update_order(
     order: &Order,
     announcement: &Announcement,
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        r#"
-        with changed as (
-            update orders
-            set status = $2, updated_at = $3, version = $4
-            where id = $1
-              and version = $4::bigint - 1
-            returning id, version, updated_at
-        )
-        insert into order_events (order_id, version, type, data, occurred_at)
-        select id, version, $5, $6, updated_at
-        from changed
-        "#,
+    let done = sqlx::query_file!(
+        "src/db/orders/update.sql",
         order.id,
         order.status.as_str(),
         order.updated_at,

@@ -22,22 +22,7 @@ pub async fn estimate_orders(connection: &mut PgConnection) -> Result<u64, sqlx:
 
 /// The ids, in order, of at most `limit` orders above `after` that have a row or an event.
 pub async fn next_ids(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"
-        select id as "id!"
-        from (
-            (select id from orders where id > $1 order by id limit $2)
-            union
-            (select distinct order_id from order_events where order_id > $1 order by order_id limit $2)
-        ) ids
-        order by id
-        limit $2
-        "#,
-        after,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
+    sqlx::query_file_scalar!("src/db/rebuild/next_ids.sql", after, limit,).fetch_all(connection).await
 }
 
 /// The orders among these whose lines are not numbered 1, 2, 3 …
@@ -81,18 +66,8 @@ pub async fn lock_order(connection: &mut PgConnection, id: Uuid) -> Result<(), s
 /// Writes the order, as its events say it, over its rows. Run it in a transaction.
 pub async fn replace_order(connection: &mut PgConnection, order: &Order) -> Result<(), sqlx::Error> {
     // An insert `on conflict` would fire the trigger for a new row even if the row exists.
-    sqlx::query!(
-        r#"
-        with updated as (
-            update orders
-            set user_id = $2, status = $3, currency = $4, total_minor = $5, placed_at = $6, updated_at = $7, version = $8
-            where id = $1
-            returning id
-        )
-        insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
-        select $1, $2, $3, $4, $5, $6, $7, $8
-        where not exists (select from updated)
-        "#,
+    sqlx::query_file!(
+        "src/db/rebuild/replace.sql",
         order.id,
         order.user_id,
         order.status.as_str(),

@@ -1,9 +1,11 @@
 //! A customer: a user, as orders sees it.
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// The user who placed an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An order's customer, as users gives it and as clients of orders see it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Customer {
     /// The user's id.
     pub id: Uuid,
@@ -11,7 +13,9 @@ pub struct Customer {
     pub name: String,
     /// `active` or `deactivated`.
     pub status: String,
-    /// The user's version.
+    /// The user's version. Clients see it in the entity tag alone.
+    #[serde(skip_serializing)]
+    #[schema(ignore)]
     pub version: i64,
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::{self, Lookup, Status};
+use crate::domain::{self, Customer, Lookup, Status};
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,20 +45,9 @@ pub struct Order {
     /// Counts the changes.
     #[schema(minimum = 1)]
     pub version: i64,
-    /// The customer's version, for the entity tag.
+    /// Whether the response has an entity tag.
     #[serde(skip)]
-    customer_version: Option<i64>,
-}
-
-/// An order's customer.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Customer {
-    /// The user's id.
-    pub id: Uuid,
-    /// The user's name.
-    pub name: String,
-    /// `active` or `deactivated`.
-    pub status: String,
+    tagged: bool,
 }
 
 /// A line of an order.
@@ -169,8 +158,6 @@ impl Order {
             Lookup::Found(customer) => Some(customer),
             Lookup::Unknown | Lookup::Unavailable => None,
         };
-        let customer_version = customer.as_ref().map(|customer| customer.version);
-        let customer = customer.map(|domain::Customer { id, name, status, .. }| Customer { id, name, status });
         let lines = (1..).zip(items).map(|(line_no, domain::Item { sku, quantity, unit_price_minor })| Line {
             line_no,
             sku,
@@ -189,19 +176,20 @@ impl Order {
             placed_at,
             updated_at,
             version,
-            customer_version,
+            tagged: true,
         }
     }
 
     /// The order without an entity tag.
     #[must_use]
     pub fn untagged(self) -> Self {
-        Self { customer_version: None, ..self }
+        Self { tagged: false, ..self }
     }
 
     /// The tag of this representation: it changes with the order and with the customer. `None` without a customer.
     pub fn tag(&self) -> Option<HeaderValue> {
-        self.customer_version.map(|customer_version| etag(format_args!("{}-{customer_version}", self.version)))
+        let customer = self.customer.as_ref().filter(|_| self.tagged)?;
+        Some(etag(format_args!("{}-{}", self.version, customer.version)))
     }
 }
 

@@ -1,5 +1,5 @@
-//! `CUSTOMERS_VIA=local` in a database of its own: the view stands before the replica, there is no table `users`, and the users
-//! service has a database of its own, too. Tests write to the replica what events would.
+//! `CUSTOMERS_VIA=local` in a database of its own: the view stands before the replica, there is no table `users`, and the
+//! users service has a database of its own, too. Tests write to the replica what events would.
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The suite of `tests/http` on a database that holds nothing but what is orders'. But for `rule`: that it is exact is what the
-//! shared database gives; that it settles without, `replicas.rs` shows.
+//! The suite of `tests/http` on a database that holds nothing but what is orders'. But for `rule`: the shared database alone
+//! keeps the rule exactly. `replicas.rs` shows that the rule holds in the end without it.
 
 #[path = "../http/any_input.rs"]
 mod any_input;

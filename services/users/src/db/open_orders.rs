@@ -12,69 +12,20 @@ pub async fn count_open_orders(connection: &mut PgConnection, user_id: Uuid) -> 
     Ok(count.fetch_optional(connection).await?.unwrap_or(0))
 }
 
-/// Orders as arrays of columns, for `unnest`.
-struct Columns {
-    ids: Vec<Uuid>,
-    user_ids: Vec<Uuid>,
-    open: Vec<bool>,
-    versions: Vec<i64>,
-}
-
-impl Columns {
-    fn new(orders: &[Order]) -> Self {
-        Self {
-            ids: orders.iter().map(|order| order.id).collect(),
-            user_ids: orders.iter().map(|order| order.user_id).collect(),
-            open: orders.iter().map(|order| order.is_open).collect(),
-            versions: orders.iter().map(|order| order.version).collect(),
-        }
-    }
-}
-
 /// Stores the orders that are newer than the replica's. Each order may be there once only.
-pub async fn store_orders(connection: &mut PgConnection, orders: &[Order]) -> Result<(), sqlx::Error> {
-    let columns = Columns::new(orders);
-    sqlx::query!(
-        r#"
-        insert into open_orders_replica as known (order_id, user_id, is_open, version)
-        select order_id, user_id, is_open, version
-        from unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::bigint[]) as news (order_id, user_id, is_open, version)
-        on conflict (order_id) do update
-        set user_id = excluded.user_id, is_open = excluded.is_open, version = excluded.version,
-            refreshed_at = clock_timestamp()
-        where excluded.version > known.version
-        "#,
-        &columns.ids,
-        &columns.user_ids,
-        &columns.open,
-        &columns.versions,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Stores orders of a snapshot that began at `begun`, unless an event has brought a newer version since.
-pub async fn refresh_orders(
+///
+/// `begun` is the begin of the snapshot that they come from. A row that no event has changed since then is replaced, too.
+pub async fn store_orders(
     connection: &mut PgConnection,
     orders: &[Order],
-    begun: DateTime<Utc>,
+    begun: Option<DateTime<Utc>>,
 ) -> Result<(), sqlx::Error> {
-    let columns = Columns::new(orders);
-    sqlx::query!(
-        r#"
-        insert into open_orders_replica as known (order_id, user_id, is_open, version)
-        select order_id, user_id, is_open, version
-        from unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::bigint[]) as news (order_id, user_id, is_open, version)
-        on conflict (order_id) do update
-        set user_id = excluded.user_id, is_open = excluded.is_open, version = excluded.version,
-            refreshed_at = clock_timestamp()
-        where excluded.version >= known.version or known.refreshed_at < $5
-        "#,
-        &columns.ids,
-        &columns.user_ids,
-        &columns.open,
-        &columns.versions,
+    sqlx::query_file!(
+        "src/db/open_orders/store.sql",
+        &orders.iter().map(|order| order.id).collect::<Vec<_>>(),
+        &orders.iter().map(|order| order.user_id).collect::<Vec<_>>(),
+        &orders.iter().map(|order| order.is_open).collect::<Vec<_>>(),
+        &orders.iter().map(|order| order.version).collect::<Vec<_>>(),
         begun,
     )
     .execute(connection)

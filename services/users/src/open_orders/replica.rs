@@ -89,11 +89,11 @@ impl Replica for OpenOrdersReplica {
     }
 
     async fn store_newer(&self, orders: &[Order]) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::store_orders(connection, orders)).await?)
+        Ok(run!(self.0.database, connection => db::store_orders(connection, orders, None)).await?)
     }
 
     async fn store_snapshot(&self, page: &[Order], begun: DateTime<Utc>) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::refresh_orders(connection, page, begun)).await?)
+        Ok(run!(self.0.database, connection => db::store_orders(connection, page, Some(begun))).await?)
     }
 
     async fn finish_snapshot(&self, begun: DateTime<Utc>) -> Result<(), Error> {

@@ -271,7 +271,8 @@ async fn events_of_an_epoch_that_is_over_are_shown_first_whatever_is_open() {
     assert_eq!(service.batch("/events").await, [] as [Value; 0]);
     service
         .execute(
-            "create or replace function user_event_epoch() returns bigint language sql stable parallel safe as 'select 2::bigint'",
+            "create or replace function user_event_epoch() returns bigint
+             language sql stable parallel safe as 'select 2::bigint'",
         )
         .await;
     let bob = service.register("bob").await;

@@ -1,5 +1,5 @@
-//! The suite of `tests/http` on a database that holds nothing but what is users'. But for `rule`: that it is exact is what the
-//! shared database gives; and for what concerns no tables.
+//! The suite of `tests/http` on a database that holds nothing but what is users'. But for `rule`, which the shared database
+//! alone keeps exactly, and for what concerns no tables.
 
 #[path = "../http/any_input.rs"]
 mod any_input;

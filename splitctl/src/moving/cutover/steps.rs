@@ -15,7 +15,7 @@ use crate::moving::fence::{self, Locking};
 use crate::moving::journal::Step;
 use crate::moving::side::Side;
 use crate::moving::slot::{self, Slot};
-use crate::moving::{Database, Move, crash_point, crossings, marker, relations, rights, sequences, stream};
+use crate::moving::{Database, Move, crash_point, crossings, marker, relations, rights, sequences, stream, unowned};
 
 /// How long the stream may take for a marker before the switch.
 const LAG: Duration = Duration::from_secs(30);
@@ -173,6 +173,7 @@ async fn check_ready(the_move: &mut Move) -> Result<()> {
             state.is_verified(),
             "{owner_name}: the rows have not been compared since the last step: `splitctl verify {owner_name}`"
         );
+        unowned::check(the_move).await?;
         let standing = crossings::list(the_move).await?;
         require!(standing.is_empty(), "crossings still stand:\n  {}", standing.join("\n  "));
     }

@@ -13,7 +13,7 @@ use sqlx::{FromRow, query_as};
 
 use super::schema::pg_dump;
 use super::side::Side;
-use super::{Move, crossings, relations, slot};
+use super::{Move, crossings, relations, slot, unowned};
 use crate::names::Qualified;
 
 /// The weight of a finding.
@@ -106,6 +106,9 @@ pub async fn make(the_move: &mut Move) -> Result<Plan> {
     target::check(&mut plan, the_move).await?;
     along::check(&mut plan, the_move).await?;
     settings::check(&mut plan, the_move).await?;
+    for text in unowned::describe(the_move).await? {
+        plan.add(Weight::Note, "unowned", text);
+    }
     for database in [&mut the_move.source, &mut the_move.target] {
         for transaction in slot::long_transactions(&mut database.connection, Duration::from_secs(5)).await? {
             let text = format!("{}: {transaction}; a new replication slot waits for its end", database.address());

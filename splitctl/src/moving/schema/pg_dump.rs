@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use percent_encoding::percent_decode_str;
 use tokio::process::Command;
 
-use crate::names::{parse_identifiers, quote_ident};
+use crate::names::{Qualified, parse_identifiers, quote_ident};
 
 /// Where Linux packages install the client programs.
 const PACKAGES: &str = "/usr/lib/postgresql";
@@ -75,6 +75,21 @@ pub async fn dump(pg_dump: &Path, url: &str, archive: &Path, choice: &[String]) 
     command.args(["--schema-only", "--format=custom", "--exclude-schema=splitctl", "--no-publications"]);
     command.args(["--no-subscriptions", "--no-security-labels", "--no-tablespaces", "--lock-wait-timeout=10s"]);
     command.arg("--file").arg(archive).args(choice);
+    run(command, url).await.map(drop)
+}
+
+/// The statements that create one relation, with its comments, indexes, rules and triggers, without its owner and rights.
+pub async fn definition(pg_dump: &Path, url: &str, relation: &Qualified, version: i32) -> Result<String> {
+    let mut command = Command::new(pg_dump);
+    command.args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-security-labels"]);
+    command.args(["--lock-wait-timeout=10s", &format!("--table={}", relation.sql())]);
+    let text = String::from_utf8(run(command, url).await?).context("pg_dump: a definition is not UTF-8")?;
+    let kept = text.split_inclusive('\n').filter(|line| is_for_server(line, version));
+    Ok(kept.collect())
+}
+
+/// Runs `pg_dump` on a database.
+async fn run(mut command: Command, url: &str) -> Result<Vec<u8>> {
     // Everybody on the machine can read arguments, so the password is passed by the environment.
     let mut url = url::Url::parse(url)?;
     if let Some(password) = url.password() {
@@ -87,7 +102,7 @@ pub async fn dump(pg_dump: &Path, url: &str, archive: &Path, choice: &[String]) 
         url.query_pairs_mut().clear().extend_pairs(parameters.iter().filter(|(name, _)| name != "password"));
     }
     command.arg("--dbname").arg(url.as_str());
-    succeed(command.stdin(Stdio::null()).output().await?, "pg_dump").map(drop)
+    succeed(command.stdin(Stdio::null()).output().await?, "pg_dump")
 }
 
 /// Reads an archive's table of contents, in the order of the archive. `215; 1259 16390 TABLE public users postgres` is the
@@ -132,12 +147,7 @@ pub async fn statements(
     let text = succeed(command.output().await?, "pg_restore")?;
     let text = String::from_utf8(text).context("pg_restore: a definition is not UTF-8")?;
     // A literal may hold any line end, so lines keep theirs.
-    let kept = text.split_inclusive('\n').filter(|line| {
-        // Commands of psql, and a setting that older servers do not know.
-        let of_psql = line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
-        let unknown = version < 17 && line.starts_with("SET transaction_timeout");
-        !(of_psql || unknown)
-    });
+    let kept = text.split_inclusive('\n').filter(|line| is_for_server(line, version));
     Ok(kept.map(|line| replace_role(line, owners)).collect())
 }
 
@@ -150,6 +160,13 @@ fn replace_role<'a>(line: &'a str, owners: &BTreeMap<String, String>) -> Cow<'a,
         Some(format!("{head}{before}{};\n", quote_ident(owners.get(&role)?)))
     });
     found.map_or(Cow::Borrowed(line), Cow::Owned)
+}
+
+/// Leaves out commands of psql, and a setting that older servers do not know.
+fn is_for_server(line: &str, version: i32) -> bool {
+    let of_psql = line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
+    let unknown = version < 17 && line.starts_with("SET transaction_timeout");
+    !(of_psql || unknown)
 }
 
 fn restore(pg_dump: &Path) -> Command {

@@ -3,9 +3,11 @@
 //! Rows are compared in chunks, by a hash that does not depend on their order. Chunks that differ are compared row by row:
 //! read the side where the tables live, wait for a marker in the stream, read the other side, and read the first side
 //! again. A row that was the same in both reads of the first side has arrived, or it never will: its difference is proven.
-//! A row that changed meanwhile is compared again.
+//! A row that changed meanwhile is compared again. A table without a key has no chunks; [`parts`] compares it.
 
 mod chunk;
+mod keys;
+mod parts;
 mod rows;
 
 use std::time::{Duration, Instant};
@@ -14,21 +16,22 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 
 use super::journal::Step;
 use super::progress::Progress;
 use super::relations::{self, Table};
 use super::side::Side;
-use super::{Database, Move, crash_point, stream};
-use crate::database::fetch_value;
+use super::{Database, Move, crash_point, marker, stream};
 use crate::exit::require;
 use crate::names::Qualified;
-use chunk::{Chunk, Chunks};
+use chunk::{Chunk, Chunks, Sum};
 use rows::Suspects;
 
 /// How many differences the report lists. It counts the rest.
 const LISTED: usize = 20;
+/// How long the stream may take for the marker.
+const LAG: Duration = Duration::from_secs(60);
 
 /// Flags of `verify`.
 #[derive(Debug, Clone, Args)]
@@ -50,13 +53,13 @@ pub struct Report {
     pub lives: Side,
     /// The number of rows.
     pub rows: u64,
-    /// The number of chunks that were compared row by row.
+    /// The number of chunks that were compared row by row, and of parts of tables without a key that were compared again.
     pub looked_again: u64,
     /// Rows a second.
     pub rate: f64,
-    /// The number of rows whose difference is proven.
+    /// The number of rows whose difference is proven; in a table without a key, at least that many.
     pub different: u64,
-    /// The number of rows that changed too often to compare.
+    /// The number of rows that changed too often to compare; in a table without a key, the number of parts.
     pub unproven: u64,
     /// The first differences.
     pub differences: Vec<Difference>,
@@ -135,17 +138,21 @@ async fn compare_rows(report: &mut Report, the_move: &mut Move, options: &Option
     let progress = Progress::new("comparing", known.iter().map(|table| table.estimate).sum());
     let begun = Instant::now();
     let mut suspects = Vec::new();
-    for table in &known {
+    for table in known.iter().filter(|table| !table.key.is_empty()) {
         compare_chunks(report, (&mut *from, &mut *to), table, options.chunk, &mut suspects, &progress).await?;
     }
-    report.rate = report.rows as f64 / begun.elapsed().as_secs_f64().max(0.000_001);
     report.looked_again = suspects.len() as u64;
+    for table in known.iter().filter(|table| table.key.is_empty()) {
+        let deadline = Instant::now() + options.patience;
+        parts::compare(report, (&mut *from, &mut *to), owner_name, table, deadline, &progress).await?;
+    }
+    report.rate = report.rows as f64 / begun.elapsed().as_secs_f64().max(0.000_001);
     crash_point("chunks compared");
     let deadline = Instant::now() + options.patience;
     for (table, chunk) in suspects {
         compare_again(report, (&mut *from, &mut *to), owner_name, table, chunk, deadline).await?;
     }
-    report.broken_keys = list_broken_keys(&mut to.connection, &owner.tables).await?;
+    report.broken_keys = keys::list_broken(&mut to.connection, &owner.tables).await?;
     Ok(())
 }
 
@@ -198,59 +205,17 @@ async fn compare_again(
     }
 }
 
-#[derive(FromRow)]
-struct Key {
-    name: String,
-    table: String,
-    columns: Vec<String>,
-    referred: String,
-    referred_columns: Vec<String>,
+/// The count and the hash of all rows of a table.
+pub(super) async fn hash_rows(connection: &mut PgConnection, table: &Table) -> Result<Sum> {
+    Chunk { condition: "true".to_owned() }.sum(connection, table).await
 }
 
-impl Key {
-    /// The statement that finds a row which breaks the key.
-    fn broken(&self) -> String {
-        let Self { table, columns, referred, referred_columns, .. } = self;
-        let present: Vec<String> = columns.iter().map(|column| format!("t.{column} is not null")).collect();
-        let pairs = columns.iter().zip(referred_columns);
-        let join: Vec<String> = pairs.map(|(column, other)| format!("r.{other} = t.{column}")).collect();
-        let (present, join) = (present.join(" and "), join.join(" and "));
-        format!("select true from {table} t where {present} and not exists (select from {referred} r where {join}) limit 1")
-    }
+/// Waits until everything that is committed on one side has arrived on the other.
+async fn wait_for_marker(from: &mut PgConnection, to: &mut PgConnection, owner_name: &str) -> Result<()> {
+    let token = marker::set(from, owner_name).await?;
+    require!(
+        marker::wait(to, owner_name, token, LAG).await?,
+        "{owner_name}: the stream is more than {LAG:?} behind: wait, and repeat the command"
+    );
+    Ok(())
 }
-
-/// The stream does not check foreign keys, so rows may break them.
-async fn list_broken_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>> {
-    let mut broken = Vec::new();
-    for key in relations::select::<Key>(connection, KEYS, tables).await? {
-        if fetch_value::<bool>(connection, key.broken()).await?.is_some() {
-            broken.push(format!("{} on {}", key.name, key.table));
-        }
-    }
-    Ok(broken)
-}
-
-const KEYS: &str = r"
-    select
-        c.conname::text as name,
-        c.conrelid::regclass::text as table,
-        array(
-            select quote_ident(a.attname)
-            from unnest(c.conkey) with ordinality k (attnum, nth)
-            join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum
-            order by k.nth
-        ) as columns,
-        c.confrelid::regclass::text as referred,
-        array(
-            select quote_ident(a.attname)
-            from unnest(c.confkey) with ordinality k (attnum, nth)
-            join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum
-            order by k.nth
-        ) as referred_columns
-    from pg_constraint c
-    where c.contype = 'f'
-      and c.convalidated
-      and c.conparentid = 0
-      and c.conrelid = any ($1)
-      and c.confrelid = any ($1)
-    order by 1";
