@@ -29,7 +29,8 @@ async fn execute(connection: &mut PgConnection, statement: String) {
     connection.execute(AssertSqlSafe(statement.clone())).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// What is left of the shared schema when both replicas are behind the views, and all that is the `other` service's has gone.
+/// What is left of the shared schema when both replicas are behind the views, and all that is the `other` service's has
+/// gone.
 async fn part_without(other: &str, role: &str) -> Vec<String> {
     let shared = TestDatabase::create();
     let mut owner = shared.owner().await;

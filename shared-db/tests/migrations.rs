@@ -43,7 +43,8 @@ async fn each_log_goes_on_from_the_epoch_of_before_and_back_to_the_greater_of_bo
     let undo = || block_on(async || MIGRATOR.undo(&mut connect(database.url()).await?, COMMON_EPOCH).await);
     let raise = |function: &str, epoch: i64| {
         AssertSqlSafe(format!(
-            "create or replace function {function}() returns bigint language sql stable parallel safe as 'select {epoch}::bigint'"
+            "create or replace function {function}() returns bigint
+             language sql stable parallel safe as 'select {epoch}::bigint'"
         ))
     };
     let mut owner = database.owner().await;

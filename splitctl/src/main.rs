@@ -1,5 +1,5 @@
-//! `splitctl`: the way out of a shared Postgres. It reads a manifest of owners, shows what couples them, ends borrowings, and
-//! moves one owner's tables to a database of their own: online, verified, and with a way back.
+//! `splitctl`: the way out of a shared Postgres. It reads a manifest of owners, shows what couples them, ends
+//! borrowings, and moves one owner's tables to a database of their own: online, verified, and with a way back.
 
 #![allow(clippy::disallowed_methods, reason = "it works on any schema, so no statement can be checked at compile time")]
 

@@ -53,6 +53,9 @@ pub struct Owner {
     /// Roles of the source, and those that take their place on the target as owners.
     #[serde(default)]
     pub owned_by: BTreeMap<String, String>,
+    /// Errors of the plan that are known and accepted, as the plan names them: "roles: reporting".
+    #[serde(default)]
+    pub accept: Vec<String>,
     /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
     pub statements: Option<PathBuf>,
     /// The database that its tables will move to, as an operator.

@@ -1,8 +1,8 @@
 //! The shell commands of README.md and docs/*.md work as written.
 //!
-//! A comment above a block says where the block runs. `<!-- run with: cargo xtask up -->` holds until the next such comment of
-//! the document. `<!-- not run: needs Docker -->` holds for the next block alone. A line `#= text` in a block promises a text:
-//! the commands since the last promise print it.
+//! A comment above a block says where the block runs. `<!-- run with: cargo xtask up -->` holds until the next such
+//! comment of the document. `<!-- not run: needs Docker -->` holds for the next block alone. A line `#= text` in a
+//! block promises a text: the commands since the last promise print it.
 
 mod documents;
 mod running;

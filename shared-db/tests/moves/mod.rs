@@ -68,8 +68,8 @@ impl Move {
         open(&mut self.owner(side).await).await;
     }
 
-    /// Switches to the other side: copies all rows under a lock, runs `prepare` there, opens that side, and closes the old side
-    /// with the row of the switch.
+    /// Switches to the other side: copies all rows under a lock, runs `prepare` there, opens that side, and closes the
+    /// old side with the row of the switch.
     pub async fn switch(&mut self, prepare: &str) {
         let to = match self.side {
             Side::Source => Side::Target,

@@ -61,17 +61,15 @@ pub async fn findings(
             called_by_triggers.insert(*function);
         }
         if let Some(to) = owners.others(owner, touched.iter().copied()) {
-            let kind = if is_trigger { Kind::Trigger } else { Kind::Default };
             let used = foreign(catalog, owners, owner, touched);
             let function = functions.iter().find(|row| row.oid == *function).map(shown).unwrap_or_default();
             let is_view = catalog.relations[table].kind == RelationKind::View;
             let object = if is_view { catalog.shown(*table) } else { part(catalog, *table, name) };
+            let kind = if is_trigger { Kind::Trigger } else { Kind::Default };
             let finding = Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}"));
-            findings.push(match (is_trigger, is_view) {
-                (true, _) => finding.of(*trigger),
-                (false, true) => finding.of(*table),
-                (false, false) => finding,
-            });
+            // The object whose code couples the owners: the trigger, or the view.
+            let named = if is_trigger { *trigger } else { *table };
+            findings.push(if is_trigger || is_view { finding.of(named) } else { finding });
         }
     }
     for function in &functions {

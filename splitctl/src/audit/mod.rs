@@ -52,8 +52,8 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     Ok(Report::new(findings, notes))
 }
 
-/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or without
-/// a borrowing. Foreign keys and views are left out.
+/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or
+/// without a borrowing. Foreign keys and views are left out.
 pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
     let mut findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
     let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];

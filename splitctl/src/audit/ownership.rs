@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::catalog::{Catalog, RelationKind};
 use crate::manifest::Manifest;
 
-/// Owners by the oid of a relation. An owner has its listed tables, with their partitions and sequences, and its listed views.
-/// A view that no owner lists belongs to an owner of the tables that it reads.
+/// Owners by the oid of a relation. An owner has its listed tables, with their partitions and sequences, and its listed
+/// views. A view that no owner lists belongs to an owner of the tables that it reads.
 #[derive(Debug)]
 pub struct Ownership {
     owners: BTreeMap<i64, String>,

@@ -29,7 +29,13 @@ pub async fn run(command: Switch, manifest: &Path, to: Side) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn text(Switched { owner, lives, pause, .. }: &Switched) -> String {
+fn text(Switched { owner, lives, pause, followed, unfinished, .. }: &Switched) -> String {
+    let step = if *lives == Side::Target { "cutover" } else { "rollback" };
+    if let Some(reason) = unfinished {
+        return format!(
+            "switched: the tables of {owner} live in the {lives}, and `splitctl {step} {owner}` does the rest\n{reason}"
+        );
+    }
     let pause = match pause {
         None => "an earlier run had switched, this run did the rest".to_owned(),
         Some(Pause { total, lock, stream, sequences, way_back, opening, commit }) => format!(
@@ -37,12 +43,18 @@ fn text(Switched { owner, lives, pause, .. }: &Switched) -> String {
              {way_back:.1}, opening {opening:.1}, commit {commit:.1}"
         ),
     };
-    let next = match lives {
-        Side::Target => {
+    let next = match (lives, followed) {
+        (Side::Target, true) => {
             format!("next: `splitctl verify {owner}`, `splitctl complete {owner}`; back: `splitctl rollback {owner}`")
         }
-        Side::Source => {
+        (Side::Source, true) => {
             format!("next: `splitctl verify {owner}`, `splitctl cutover {owner}`; back: `splitctl abort {owner}`")
+        }
+        (Side::Target, false) => {
+            format!("the slot of the way back is gone; next: `splitctl complete {owner} --give-up-way-back`")
+        }
+        (Side::Source, false) => {
+            format!("the slot of the stream to the target is gone; next: `splitctl abort {owner}`, and copy again")
         }
     };
     format!("the tables of {owner} live in the {lives}; {pause}\n{next}")

@@ -37,6 +37,11 @@ fn text(status: &status::Status) -> String {
     ];
     lines.extend(status.pending.iter().map(|step| format!("begun and not done: {step}")));
     lines.extend(status.crossings.iter().map(|crossing| format!("crossing: {crossing}")));
+    lines.extend(status.reopened.iter().map(|role| {
+        format!(
+            "open: the role {role} has rights on the old tables in the source again, and would see stale data: revoke them"
+        )
+    }));
     lines.push(format!("next: {}", status.next));
     lines.extend(status.back.iter().map(|back| format!("back: {back}")));
     lines.join("\n")

@@ -96,9 +96,15 @@ async fn empty_target(Move { owner, target, state, .. }: &mut Move) -> Result<()
     } else {
         format!("truncate {}", relations::list(&tables))
     };
-    execute(connection, format!("set lock_timeout = '10s'; {statement}"))
+    execute(&mut *connection, format!("set lock_timeout = '10s'; {statement}"))
         .await
         .context("the target's tables cannot be removed")?;
+    if !state.begun.made_tables && !state.begun.by_hand.is_empty() {
+        let grants = state.begun.by_hand.join("; ");
+        execute(&mut *connection, format!("begin; {grants}; commit"))
+            .await
+            .context("the target's rights cannot be given back")?;
+    }
     schema::drop_made(target, &state.begun.made).await
 }
 

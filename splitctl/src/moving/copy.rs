@@ -97,15 +97,17 @@ async fn begin(the_move: &mut Move) -> Result<()> {
         let keyless: Vec<Qualified> =
             known.into_iter().filter(|table| table.key.is_empty()).map(|table| table.name).collect();
         let made_tables = relations::tables(&mut target.connection, &owner.tables).await?.is_empty();
+        let by_hand = if made_tables { Vec::new() } else { rights::read(&mut target.connection, owner).await?.grants };
         let begun = Begun {
             tables: owner.tables.clone(),
             target: target.identity.clone(),
             made_tables,
             made: if made_tables { schema::list_lacking(source, target, owner).await? } else { Vec::new() },
+            by_hand,
             shape: relations::shape(&mut source.connection, &owner.tables).await?,
+            unowned: unowned::choose(source, target, &manifest.unowned).await?,
             full: relations::full_identities(&mut source.connection, &keyless).await?,
             keyless,
-            unowned: unowned::choose(source, target, &manifest.unowned).await?,
         };
         journal.begin(&begun).await?;
     }

@@ -1,37 +1,35 @@
--- The event trigger {name}, for the tables and partitions with the oids {oids}.
+-- The body of the event trigger's function: it refuses what changes the definitions, and lets every other command pass.
 
-begin;
-create or replace function splitctl.{name}()
-returns event_trigger
-language plpgsql
-set search_path = pg_catalog
-as $$
+#variable_conflict use_column
 declare
-    command record;
+    known constant text[] := {known};
+    moving oid[];
+    found_now text[];
+    difference text;
 begin
     if coalesce(current_setting('splitctl.at_work', true), '') = 'yes' then
         return;
     end if;
-    for command in
-        select c.objid, c.object_identity
-        from pg_event_trigger_ddl_commands() c
-        where c.command_tag in ('ALTER TABLE', 'CREATE INDEX', 'CREATE TABLE', 'CREATE RULE')
-    loop
-        if command.objid in ({oids})
-            or exists (
-                select from pg_index i
-                where i.indexrelid = command.objid and i.indrelid in ({oids}) and i.indisunique
-            )
-            or exists (
-                select from pg_inherits i
-                where i.inhrelid = command.objid and i.inhparent in ({oids})
-            )
-        then
-            raise exception '%: it is moving to another database, so its definition cannot change', command.object_identity
-                using errcode = 'object_not_in_prerequisite_state', hint = 'wait for splitctl complete, or splitctl abort';
-        end if;
-    end loop;
-end $$;
-drop event trigger if exists {name};
-create event trigger {name} on ddl_command_end execute function splitctl.{name}();
-commit;
+    -- Temporary tables are many, and none of them moves.
+    if (select bool_and(c.schema_name = 'pg_temp') from pg_event_trigger_ddl_commands() c) then
+        return;
+    end if;
+    moving := array({oids});
+    found_now := array({definitions});
+    select d.entry
+    into difference
+    from (
+        select 1 as rank, '- ' || k.entry as entry
+        from unnest(known) k (entry)
+        where k.entry <> all (found_now)
+          and not starts_with(k.entry, 'fault: ')
+        union all
+        select 2, '+ ' || f.entry from unnest(found_now) f (entry) where f.entry <> all (known)
+    ) d
+    order by d.rank, d.entry
+    limit 1;
+    if difference is not null then
+        raise exception '% changes a table that is moving to another database: %', tg_tag, difference
+            using errcode = 'object_not_in_prerequisite_state', hint = 'wait for splitctl complete, or splitctl abort';
+    end if;
+end

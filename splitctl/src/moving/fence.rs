@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sqlx::{PgConnection, query_scalar};
 
-use super::relations;
+use super::{autovacuum, relations};
 use crate::database::{execute, sqlstate};
 use crate::exit::Refused;
 use crate::names::Qualified;
@@ -96,6 +96,7 @@ pub async fn patiently<T>(
     execute(connection, format!("set lock_timeout = {}", lock_timeout.as_millis())).await?;
     let mut blockers = Vec::new();
     for attempt in 0..lock_attempts.max(1) {
+        autovacuum::make_way(connection, relations, lock_timeout).await?;
         match act(connection).await {
             Ok(done) => {
                 execute(connection, "set lock_timeout = 0").await?;
@@ -142,7 +143,11 @@ const BLOCKERS: &str = r"
     select distinct format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',
         a.pid,
-        coalesce(nullif(a.application_name, ''), a.backend_type),
+        coalesce(
+            case when a.backend_type = 'autovacuum worker' then a.query end,
+            nullif(a.application_name, ''),
+            a.backend_type
+        ),
         coalesce(a.usename, '–'),
         coalesce(a.state, 'active'),
         (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
 use super::crossings::Crossing;
+use super::rights::Kept;
 use super::side::{Database, Identity, Side};
 use super::stream::Names;
 use super::switches::{self, Switch};
@@ -81,6 +82,9 @@ pub struct Begun {
     /// Those of them, and of their partitions, whose replica identity was `full` before.
     #[serde(default)]
     pub full: Vec<Qualified>,
+    /// The rights on the target's tables, if these were there before.
+    #[serde(default)]
+    pub by_hand: Vec<String>,
     /// The tables without an owner that the copy brings to the target, which had none.
     #[serde(default)]
     pub unowned: Vec<Qualified>,
@@ -103,6 +107,8 @@ pub struct State {
     pub verified: Option<i64>,
     /// The step that was begun and is not recorded as done.
     pub pending: Option<Step>,
+    /// The rights that the next switch gives.
+    pub kept: Kept,
     /// Crossings that are dropped, in the order in which they were.
     pub detached: Vec<Crossing>,
 }
@@ -144,7 +150,14 @@ impl State {
 
     fn add(&mut self, Row { step, intent, detail }: Row) -> Result<()> {
         match (step, intent) {
-            (Step::Copy, true) => self.begun = serde_json::from_value(detail)?,
+            (Step::Copy, true) => {
+                self.begun = serde_json::from_value(detail)?;
+                self.kept = Kept { source: None, by_hand: self.begun.by_hand.clone() };
+            }
+            // A release before version 2 kept no rights.
+            (Step::Cutover | Step::Rollback, true) if detail["rights"].is_object() => {
+                self.kept = serde_json::from_value(detail["rights"].clone())?;
+            }
             (Step::Copy, false) => self.copied = true,
             (Step::Verify, false) => self.verified = detail["generation"].as_i64(),
             (Step::Detach, true) => self.detached = serde_json::from_value(detail)?,

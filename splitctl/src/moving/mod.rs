@@ -4,6 +4,7 @@
 //! finishes the work. Each step reads the facts from the databases. The journal keeps what no database knows.
 
 pub mod abort;
+mod autovacuum;
 mod cleanup;
 pub mod complete;
 pub mod copy;

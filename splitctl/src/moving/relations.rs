@@ -114,7 +114,7 @@ fn arrays(relations: &[Qualified]) -> (Vec<&str>, Vec<&str>) {
     relations.iter().map(|relation| (relation.schema.as_str(), relation.name.as_str())).unzip()
 }
 
-const OIDS: &str = r"
+pub(super) const OIDS: &str = r"
     select t.relid
     from unnest($1::text[], $2::text[]) listed (schema, name)
     join pg_namespace n on n.nspname = listed.schema
@@ -273,7 +273,7 @@ const ROW_SECURITY: &str = r"
     order by 1";
 
 /// The journal of an open move holds these lines: to change their text is to change the journal's version.
-const SHAPE: &str = r"
+pub(super) const SHAPE: &str = r"
     select format(
         'column %s.%s of %s is %s%s%s%s%s',
         n.nspname,

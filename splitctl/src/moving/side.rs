@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection, query_as};
 
-use crate::database::{address, connect, version};
+use crate::database::{address, connect, execute, version};
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
@@ -77,18 +77,27 @@ impl Database {
         let mut connection = connect(&url).await?;
         let version = version(&mut connection).await?;
         let Server { identity, superuser } = query_as(SERVER).fetch_one(&mut connection).await?;
+        silence(&mut connection, superuser).await?;
         Ok(Self { side, url, url_from_other, identity, version, superuser, connection })
     }
 
     /// Opens a second session, beside one that holds locks.
     pub async fn connect(&self) -> Result<PgConnection> {
-        connect(&self.url).await
+        let mut connection = connect(&self.url).await?;
+        silence(&mut connection, self.superuser).await?;
+        Ok(connection)
     }
 
     /// For messages: its side, host, port and name.
     pub fn address(&self) -> String {
         format!("{} ({})", self.side, address(&self.url))
     }
+}
+
+/// Keeps the database's own event triggers out of a session: they are the application's code, and no superuser runs that.
+/// Only a superuser may do so; the plan names the event triggers that fire all the same.
+async fn silence(connection: &mut PgConnection, superuser: bool) -> Result<(), sqlx::Error> {
+    if superuser { execute(connection, "set session_replication_role = replica").await } else { Ok(()) }
 }
 
 #[derive(FromRow)]

@@ -40,14 +40,16 @@ pub async fn find(from: &mut PgConnection, name: &str) -> Result<Slot> {
     })
 }
 
-/// Creates a slot, unless it exists.
+/// Creates a slot, unless it exists. No stream has begun from it yet, so one that has lost its WAL is replaced.
 ///
 /// # Errors
 /// [`Refused`] with the open transactions that the new slot waits for.
 pub async fn create(from: &mut PgConnection, name: &str) -> Result<()> {
     match find(from, name).await? {
         Slot::Missing => {}
-        Slot::Lost => bail!("{name}: the slot has lost its WAL (max_slot_wal_keep_size): `splitctl abort`, and copy again"),
+        Slot::Lost => {
+            query("select pg_drop_replication_slot($1)").bind(name).execute(&mut *from).await?;
+        }
         Slot::Holds(_) => return Ok(()),
     }
     execute(from, format!("set statement_timeout = '{CREATION}'")).await?;

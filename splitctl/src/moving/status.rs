@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::journal::{State, Step};
 use super::side::Side;
 use super::slot::Slot;
-use super::{Move, crossings, slot, stream};
+use super::{Move, crossings, rights, slot, stream};
 
 /// What the journal and both databases say.
 #[derive(Debug, Default, Serialize)]
@@ -35,6 +35,8 @@ pub struct Status {
     pub retained_bytes: Option<i64>,
     /// The crossings that block the cutover.
     pub crossings: Vec<String>,
+    /// The roles that have rights on the old tables again. An owner can grant them to itself.
+    pub reopened: Vec<String>,
     /// The next command.
     pub next: String,
     /// The command that undoes the last step.
@@ -53,7 +55,11 @@ pub async fn read(the_move: &mut Move) -> Result<Status> {
     }
     let lives = the_move.state.switch.lives;
     let crossings = if lives == Side::Source { crossings::list(the_move).await? } else { Vec::new() };
-    let Move { source, target, state, .. } = the_move;
+    let Move { owner: entry, source, target, state, .. } = the_move;
+    let reopened = match lives {
+        Side::Target => rights::read(&mut source.connection, entry).await?.roles,
+        Side::Source => Vec::new(),
+    };
     let (from, to) = lives.order(source, target);
     let health = stream::read_health(&mut to.connection, &state.stream()).await?;
     let retained_bytes = match slot::find(&mut from.connection, &state.stream()).await? {
@@ -71,10 +77,21 @@ pub async fn read(the_move: &mut Move) -> Result<Status> {
         tables: (health.ready, health.tables),
         failures: health.failures,
         retained_bytes,
-        next: format!("splitctl {} {owner}", next(state, &crossings)),
-        back: back(state).map(|command| format!("splitctl {command} {owner}")),
+        next: way_out(state, retained_bytes, &owner)
+            .unwrap_or_else(|| format!("splitctl {} {owner}", next(state, &crossings))),
+        back: back(state, retained_bytes).map(|command| format!("splitctl {command} {owner}")),
         crossings,
+        reopened,
         owner,
+    })
+}
+
+/// The command that ends a move whose stream is lost. A step that was begun does the rest of its work first.
+fn way_out(state: &State, retained_bytes: Option<i64>, owner: &str) -> Option<String> {
+    let is_lost = retained_bytes.is_none() && state.copied && state.pending.is_none();
+    is_lost.then(|| match state.switch.lives {
+        Side::Source => format!("splitctl abort {owner}"),
+        Side::Target => format!("splitctl complete {owner} --give-up-way-back"),
     })
 }
 
@@ -90,10 +107,10 @@ fn next(state: &State, crossings: &[String]) -> Step {
     }
 }
 
-fn back(state: &State) -> Option<Step> {
+fn back(state: &State, retained_bytes: Option<i64>) -> Option<Step> {
     match (state.pending, state.switch.lives) {
         (Some(Step::Complete), _) => None,
         (_, Side::Source) => Some(Step::Abort),
-        (_, Side::Target) => Some(Step::Rollback),
+        (_, Side::Target) => retained_bytes.map(|_| Step::Rollback),
     }
 }

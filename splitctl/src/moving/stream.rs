@@ -8,10 +8,14 @@
 use anyhow::{Context, Result, anyhow};
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::side::Database;
+use super::side::{Database, Side};
 use super::{crash_point, marker, relations, slot};
-use crate::database::execute;
+use crate::database::{address, execute, for_libpq};
+use crate::exit::Refused;
 use crate::names::{Qualified, quote_ident, quote_literal};
+
+/// How long the server may take to connect to the other one.
+const TRIAL: &str = "15s";
 
 /// The names of a move's objects.
 #[derive(Debug, Clone, Default)]
@@ -103,21 +107,8 @@ pub async fn subscribe(from: &Database, to: &mut Database, name: &str, publicati
 
 /// A subscription that copies is enabled at once. The other is enabled when its position is set.
 async fn create_subscription(from: &Database, to: &mut Database, name: &str, publication: &str, copy: bool) -> Result<()> {
-    // From Postgres 16 on, changes that were applied here are not sent back.
-    let origin = if from.version >= 16 && to.version >= 16 { ", origin = none" } else { "" };
-    let quoted = quote_ident(name);
-    let statement = format!(
-        "create subscription {quoted}
-         connection {}
-         publication {}
-         with (create_slot = false, slot_name = {quoted}, enabled = {copy}, copy_data = {copy}{origin})",
-        quote_literal(&with_application_name(&from.url_from_other, name)),
-        quote_ident(publication),
-    );
-    if to.superuser {
-        // The server logs a statement that fails, and this one holds a password.
-        execute(&mut to.connection, "set log_min_error_statement = panic").await?;
-    }
+    let statement = creation(from, to, name, publication, copy);
+    forget_statements(to).await?;
     execute(&mut to.connection, statement).await.map_err(|error| conceal(&error, &from.url_from_other)).with_context(|| {
         format!(
             "{name}: the subscription cannot be created (it needs a superuser, or pg_create_subscription and CREATE from \
@@ -127,9 +118,65 @@ async fn create_subscription(from: &Database, to: &mut Database, name: &str, pub
     })
 }
 
+fn creation(from: &Database, to: &Database, name: &str, publication: &str, copy: bool) -> String {
+    // From Postgres 16 on, changes that were applied here are not sent back. They are applied by the subscription's role,
+    // because the fence has revoked the rights of the tables' owner.
+    let mut options = String::new();
+    if to.version >= 16 {
+        options += ", run_as_owner = true";
+    }
+    if from.version >= 16 && to.version >= 16 {
+        options += ", origin = none";
+    }
+    format!(
+        "create subscription {quoted}
+         connection {}
+         publication {}
+         with (create_slot = false, slot_name = {quoted}, enabled = {copy}, copy_data = {copy}{options})",
+        quote_literal(&with_application_name(&from.url_from_other, name)),
+        quote_ident(publication),
+        quoted = quote_ident(name),
+    )
+}
+
+/// The server logs a statement that fails, and the next one holds a password.
+async fn forget_statements(to: &mut Database) -> Result<(), sqlx::Error> {
+    if to.superuser {
+        execute(&mut to.connection, "set log_min_error_statement = panic").await?;
+    }
+    Ok(())
+}
+
+/// Tries whether the server of `to` can subscribe to `from`: it connects, logs in for replication and reads the publication.
+/// The subscription is rolled back.
+///
+/// # Errors
+/// [`Refused`] with the address, its key in the manifest, and the reason.
+pub async fn try_subscription(from: &Database, to: &mut Database, publication: &Names) -> Result<()> {
+    let publication = if publication.publication.is_empty() { "splitctl_try" } else { &publication.publication };
+    let statement = creation(from, to, "splitctl_try", publication, false);
+    forget_statements(to).await?;
+    let tried = execute(&mut to.connection, format!("begin; set local statement_timeout = '{TRIAL}'; {statement}")).await;
+    execute(&mut to.connection, "rollback").await?;
+    tried.map_err(|error| {
+        let key = match from.side {
+            Side::Source => "source_from_target",
+            Side::Target => "target_from_source",
+        };
+        Refused(format!(
+            "{}: the server of the {} cannot subscribe there ({:#}). Correct `{key}` in the manifest, pg_hba.conf, the \
+             network or the login. Nothing was changed",
+            address(&from.url_from_other),
+            to.side,
+            conceal(&error, &from.url_from_other)
+        ))
+        .into()
+    })
+}
+
 /// Names the connection in `pg_stat_activity` and `pg_stat_replication` of the other side.
 fn with_application_name(url: &str, name: &str) -> String {
-    match url::Url::parse(url) {
+    match url::Url::parse(&for_libpq(url)) {
         Ok(mut url) => {
             url.query_pairs_mut().append_pair("application_name", name);
             url.into()

@@ -204,7 +204,8 @@ fn what_hangs_on_the_tables_arrives_as_it_is() {
     );
     assert_eq!(strings(&fixture.target, "select n::text from doubled"), ["4"]);
     execute(&fixture.target, "set role shop_svc; select n from totals");
-    let others = "select stxname::text from pg_statistic_ext union all select rulename::text from pg_rules where schemaname = 'public'";
+    let others = "select stxname::text from pg_statistic_ext
+         union all select rulename::text from pg_rules where schemaname = 'public'";
     assert_eq!(strings(&fixture.target, others), ["related", "quiet"]);
     fixture.done(&["verify", OWNER]);
     fixture.done(&["complete", OWNER]);
@@ -262,7 +263,8 @@ fn a_sequence_that_others_use_too_is_refused_and_a_body_that_hides_what_it_uses_
         create function stamp() returns trigger language plpgsql as $$
             begin execute 'select ' || new.said; new.tenant := nextval('numbers'); return new; end $$;
         create trigger stamp before insert on notes for each row execute function stamp();
-        create function number_members() returns bigint language sql as $$ select nextval('numbers') + count(*) from members $$;";
+        create function number_members() returns bigint language sql
+            as $$ select nextval('numbers') + count(*) from members $$;";
     let fixture = Fixture::one_cluster(&schema(shared), &manifest(""));
     let said = fixture.refused(&["plan", OWNER], "sequence public.numbers: it uses function public.number_members()");
     assert!(said.contains("warning: along: public.stamp(): it executes a text that it builds"), "{said}");

@@ -74,7 +74,8 @@ fn keys_are_compared_as_their_indexes_compare_them() {
     load.wait().expect("ended");
     execute(
         &fixture.target,
-        "set search_path = public, ext; update names set note = 'other' where name = 'NAME 100'; delete from pairs where name = 'name 200';
+        "set search_path = public, ext; update names set note = 'other' where name = 'NAME 100';
+         delete from pairs where name = 'name 200';
          update prices set note = 'other' where price = 100; insert into folded values ('other', 'more')",
     );
     let said = fixture.refused(&compare, "4 differ");

@@ -57,7 +57,8 @@ const SCHEMA: &str = r#"
         begin update tenants t set parts = (select count(*) from parts p where p.tenant_id = t.id); end $$;
     create function counted() returns trigger language plpgsql as $$
         begin
-            update tenants set parts = (select count(*) from parts p where p.tenant_id = new.tenant_id) where id = new.tenant_id;
+            update tenants set parts = (select count(*) from parts p where p.tenant_id = new.tenant_id)
+            where id = new.tenant_id;
             return new;
         end $$;
     create trigger "Counts parts" after insert on parts for each row when (new.price > 0) execute function counted();

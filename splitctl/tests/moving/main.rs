@@ -6,6 +6,7 @@ mod app;
 mod compared;
 mod crashes;
 mod detached;
+mod fence;
 mod fixture;
 mod hardships;
 mod losses;

@@ -32,7 +32,8 @@ const MANIFEST: &str = r#"
     [owners.shop]
     role = "nobody_svc"
     tables = [
-        "volatile", "faceless", "documents", "catalogued", "parent", "measured_1", "watched", "pictures", "numbered", "absent"
+        "volatile", "faceless", "documents", "catalogued", "parent", "measured_1", "watched", "pictures", "numbered",
+        "absent"
     ]
     views = ["totals", "numbered_view", "stays"]
     target = "$TARGET_URL"

@@ -18,8 +18,8 @@ pub async fn denied<'a>(
         if let Err(error) = plan(connection, statement).await {
             let reason = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
             denied.push(format!(
-                "{reason} (as {role}): {}\n  Read the other service's published view, or grant {role} the right on its own table \
-                 in a migration",
+                "{reason} (as {role}): {}\n  Read the other service's published view, or grant {role} the right on its own \
+                 table in a migration",
                 summary(&statement.query),
             ));
         }

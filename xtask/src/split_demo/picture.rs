@@ -89,7 +89,7 @@ impl Scale {
     fn axes(&self) -> String {
         let mut axes = format!(
             r#"<text x="{LEFT}" y="{}" class="head">requests/s</text>
-<text x="{LEFT}" y="{}" class="head">latency in ms, from when a request was due: median (green), longest of each 0.1 s (yellow)</text>
+<text x="{LEFT}" y="{}" class="head">ms since a request was due: median (green), longest of each 0.1 s (yellow)</text>
 "#,
             RATE.0 - 6.0,
             LATENCY.0 - 8.0

@@ -76,8 +76,8 @@ impl DataFolder {
     }
 }
 
-/// `.data` beside the workspace's `Cargo.toml`. If Postgres' user cannot enter it: a folder in `/var/tmp`, named by a hash of
-/// the project's path.
+/// `.data` beside the workspace's `Cargo.toml`. If Postgres' user cannot enter it: a folder in `/var/tmp`, named by a
+/// hash of the project's path.
 pub fn path(chosen: Option<&Path>) -> PathBuf {
     if let Some(chosen) = chosen {
         return std::path::absolute(chosen).unwrap_or_else(|_| chosen.to_owned());

@@ -1,5 +1,5 @@
-//! The services' own databases: `--next` prepares one, and `splitctl` moves the tables there. `up` looks into the databases to
-//! find a service's tables.
+//! The services' own databases: `--next` prepares one, and `splitctl` moves the tables there. `up` looks into the
+//! databases to find a service's tables.
 
 use std::env;
 use std::path::Path;
@@ -31,7 +31,8 @@ struct Own {
     url: String,
 }
 
-/// Finds the tables of a service. While both databases have them, the service gets both URLs and decides itself. It first prepares the service's own database, if `next` contains the service.
+/// Finds the tables of a service. While both databases have them, the service gets both URLs and decides itself. It
+/// first prepares the service's own database, if `next` contains the service.
 ///
 /// # Errors
 /// A variable that is missing; an error of a database.

@@ -101,8 +101,8 @@ async fn feed<E: EventStore>(store: &E, uri: Uri, mut query: Query) -> Result<Re
     let request = FeedRequest::read(&list, &mut query)?;
     query.finish()?;
     let (next, events): (_, Vec<CloudEvent>) = match request.after {
-        // The end is read from no table, so the old side answers it until this process follows a switch. It is still right: the
-        // end of an older epoch is before every later event.
+        // The end is read from no table, so the old side answers it until this process follows a switch. It is still
+        // right: the end of an older epoch is before every later event.
         None => (store.end().await.map_err(E::Error::into)?, Vec::new()),
         Some(after) => {
             let fetch = || store.feed(after, request.limit);

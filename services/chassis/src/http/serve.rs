@@ -130,7 +130,8 @@ fn connection(
         .serve_connection(TokioIo::new(stream), service)
 }
 
-/// Asks the client to close the connection after this answer. A client that sends on the idle connection just then must send again, as HTTP requires.
+/// Asks the client to close the connection after this answer. A client that sends on the idle connection just then must
+/// send again, as HTTP requires.
 fn close_after(response: &mut Response) {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

@@ -183,7 +183,8 @@ fn explain(error: &anyhow::Error, crossing: &Crossing) -> String {
 /// Views that read from both the moving and the other relations.
 const VIEWS: &str = r"
     select distinct format(
-        '%I.%I: the view reads %I.%I, which %s: put a table of its own side behind it, list it in the manifest, or run `splitctl detach`',
+        '%I.%I: the view reads %I.%I, which %s: put a table of its own side behind it, list it in the manifest, '
+        'or run `splitctl detach`',
         vn.nspname,
         v.relname,
         tn.nspname,
@@ -205,7 +206,8 @@ const VIEWS: &str = r"
       and tn.nspname not in ('pg_catalog', 'information_schema')
     order by 1";
 
-/// Sessions that hold a lock on a table, or on one that its foreign keys refer to: a reader is enough to keep a drop waiting.
+/// Sessions that hold a lock on a table, or on one that its foreign keys refer to: a reader is enough to keep a drop
+/// waiting.
 const USERS: &str = r"
     select distinct format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',

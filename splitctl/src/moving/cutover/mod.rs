@@ -12,7 +12,7 @@ mod steps;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +21,7 @@ use tokio::process::Command;
 use super::fence::{self, Locking};
 use super::journal::Step;
 use super::side::Side;
+use super::slot::Slot;
 use super::{Move, crash_point, crossings, rights, slot, stream};
 use crate::database::execute;
 use crate::exit::require;
@@ -55,6 +56,10 @@ pub struct Switched {
     pub generation: i64,
     /// How long writers waited. `None` if an earlier run of the command switched, and this run did the rest.
     pub pause: Option<Pause>,
+    /// Whether the other side follows, so that the next switch can be made.
+    pub followed: bool,
+    /// Why a later step failed. The switch is made all the same, and the same command does the rest.
+    pub unfinished: Option<String>,
 }
 
 /// Switches to a side, or does the rest of what an earlier run began.
@@ -80,22 +85,29 @@ pub async fn run(the_move: &mut Move, to: Side, options: &Options) -> Result<Swi
             }
         }
         crash_point("switched");
-        the_move.read_state().await?;
     }
-    finish(the_move, options).await?;
-    let Move { owner_name, state, .. } = the_move;
-    Ok(Switched { owner: owner_name.clone(), lives: to, generation: state.switch.generation, pause })
+    let generation = the_move.state.switch.generation + i64::from(pause.is_some());
+    let owner = the_move.owner_name.clone();
+    match finish(the_move, options).await {
+        Ok(followed) => Ok(Switched { owner, lives: to, generation, pause, followed, unfinished: None }),
+        Err(error) if pause.is_some() => {
+            let unfinished = Some(format!("{error:#}"));
+            Ok(Switched { owner, lives: to, generation, pause, followed: false, unfinished })
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Does what comes after the commit. No writer waits for it.
-async fn finish(the_move: &mut Move, options: &Options) -> Result<()> {
+/// Does what comes after the commit. No writer waits for it. Returns whether the other side follows.
+async fn finish(the_move: &mut Move, options: &Options) -> Result<bool> {
+    the_move.read_state().await?;
     let lives = the_move.state.switch.lives;
     let step = Step::to(lives);
     let pending = the_move.state.pending == Some(step);
     if pending {
         run_hook(options.after_switch.as_deref(), lives).await?;
     }
-    reverse_stream(the_move, options.locking).await?;
+    let followed = reverse_stream(the_move, options.locking).await?;
     if pending {
         the_move.journal.record(step, json!({ "generation": the_move.state.switch.generation })).await?;
     }
@@ -103,14 +115,15 @@ async fn finish(the_move: &mut Move, options: &Options) -> Result<()> {
         // The marker arrived before the switch, so the source has every row that a key refers to.
         crossings::attach(the_move, options.locking).await?;
     }
-    the_move.read_state().await
+    the_move.read_state().await?;
+    Ok(followed)
 }
 
 /// Ends the stream that led to the last switch, and begins the one back. Both never run at once: what one brings would
-/// return by the other.
-async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<()> {
+/// return by the other. Returns false if the slot of the stream back is gone: no command can bring it back.
+async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<bool> {
     let Move { owner, owner_name, source, target, state, .. } = the_move;
-    let Some(way_back) = &state.switch.way_back else { return Ok(()) };
+    let Some(way_back) = &state.switch.way_back else { return Ok(true) };
     let (lives, other) = state.switch.lives.order(source, target);
     // Both databases know the switch from here on, so a restore of the old side to an earlier time does not undo it.
     execute(&mut lives.connection, state.switch.statement(owner_name)).await?;
@@ -120,16 +133,12 @@ async fn reverse_stream(the_move: &mut Move, locking: Locking) -> Result<()> {
     stream::end(other, lives, &state.names.stream(state.switch.generation)).await?;
     crash_point("stream of before ended");
     let name = state.stream();
-    if slot::find(&mut lives.connection, &name).await? == slot::Slot::Missing {
-        bail!(
-            "{name}: the slot of the way back is gone. The tables are safe in the {}: `splitctl complete {owner_name} \
-             --give-up-way-back`",
-            lives.side
-        );
+    if !matches!(slot::find(&mut lives.connection, &name).await?, Slot::Holds(_)) {
+        return Ok(false);
     }
     stream::subscribe(lives, other, &name, &state.names, stream::Begin::Behind(way_back)).await?;
     crash_point("way back begun");
-    Ok(())
+    Ok(true)
 }
 
 /// Runs an operator's command, with the side in `SPLITCTL_SIDE`.

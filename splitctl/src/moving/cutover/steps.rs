@@ -86,14 +86,23 @@ impl<'a> Attempt<'a> {
         // A killed run may not have reversed the stream of its switch.
         reverse_stream(self.the_move, self.options.locking).await?;
         check_stream(self.the_move).await?;
-        check_definitions(self.the_move).await
+        check_definitions(self.the_move).await?;
+        // After the commit it would be too late to find that the way back does not work.
+        let Move { source, target, state, .. } = &mut *self.the_move;
+        let (from, to) = state.switch.lives.order(source, target);
+        stream::try_subscription(to, from, &state.names).await
     }
 
-    /// Step 2. Writes the intent, so that the next command finds this step in the journal after a crash.
+    /// Step 2. Writes the intent, so that the next command finds this step in the journal after a crash, with the rights on
+    /// both sides, which the steps after it change.
     async fn write_intent(&mut self) -> Result<()> {
-        let Move { journal, state, .. } = &mut *self.the_move;
-        let detail = json!({ "generation": state.switch.generation + 1 });
-        journal.intend(Step::to(state.switch.lives.other()), detail).await?;
+        let Move { owner, source, target, journal, state, .. } = &mut *self.the_move;
+        let (from, to) = state.switch.lives.order(source, target);
+        let closing = rights::read(&mut from.connection, owner).await?.grants;
+        let opening = rights::read(&mut to.connection, owner).await?.grants;
+        state.kept = state.kept.for_switch(to.side, &closing, &opening);
+        let detail = json!({ "generation": state.switch.generation + 1, "rights": state.kept });
+        journal.intend(Step::to(to.side), detail).await?;
         self.reached = Reached::Intent;
         crash_point("switch intended");
         Ok(())
@@ -105,18 +114,18 @@ impl<'a> Attempt<'a> {
         let Move { owner, owner_name, source, target, state, .. } = &mut *self.the_move;
         let (from, to) = state.switch.lives.order(source, target);
         rights::revoke(&mut to.connection, owner).await?;
-        let given = rights::read(&mut from.connection, owner).await?.known_to(to.version);
+        let grants = rights::known_to(to.version, state.kept.opening(to.side));
         let epochs = epochs::raising(from, to, &owner.epochs).await?;
-        let opening = [&epochs[..], &given.grants].concat();
+        let opening = [&epochs[..], &grants].concat();
         try_to_open(to, &opening).await.with_context(|| {
             format!("the {} cannot be opened to the roles that use the tables: see `splitctl plan {owner_name}`", to.side)
         })?;
         let sequences = sequences::list(&mut from.connection, &owner.tables).await?;
         self.ready = Ready {
-            revokes: given.revokes,
+            revokes: rights::read(&mut from.connection, owner).await?.revokes,
             close: fence::statements(&mut from.connection, &owner.tables, fence::CLOSE).await?,
             reopen: fence::statements(&mut to.connection, &owner.tables, fence::REOPEN).await?,
-            grants: given.grants,
+            grants,
             epochs,
             reading: sequences::reading(&sequences),
         };
@@ -183,14 +192,17 @@ async fn check_ready(the_move: &mut Move) -> Result<()> {
 async fn check_stream(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
     let (from, to) = state.switch.lives.order(source, target);
     let name = state.stream();
-    let health = stream::read_health(&mut to.connection, &name).await?;
-    require!(health.exists, "{name}: there is no stream from the {} to the {}: repeat the last command", from.side, to.side);
+    let way_out = match from.side {
+        Side::Source => format!("`splitctl abort {owner_name}`, and copy again"),
+        Side::Target => format!("`splitctl complete {owner_name} --give-up-way-back`"),
+    };
     require!(
         matches!(slot::find(&mut from.connection, &name).await?, Slot::Holds(_)),
-        "{name}: the slot of the stream on the {} is gone, so changes may be missing: `splitctl abort {owner_name}`, and \
-         copy again",
+        "{name}: the slot of the stream on the {} is gone, so changes may be missing: {way_out}",
         from.side
     );
+    let health = stream::read_health(&mut to.connection, &name).await?;
+    require!(health.exists, "{name}: there is no stream from the {} to the {}: repeat the last command", from.side, to.side);
     require!(
         health.ready == health.tables,
         "{owner_name}: {} of {} tables have not been copied: `splitctl copy {owner_name}`",

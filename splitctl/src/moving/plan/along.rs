@@ -73,7 +73,8 @@ async fn check_extensions(plan: &mut Plan, the_move: &mut Move, inventory: &Inve
             }
             (Some(here), Some(there)) if here != there => {
                 let text = format!(
-                    "{}: its version is {here} in the source and {there} on the target: `alter extension {} update` on one side",
+                    "{}: its version is {here} in the source and {there} on the target: run `alter extension {} update` on \
+                     one side",
                     extension.shown(),
                     extension.identity
                 );

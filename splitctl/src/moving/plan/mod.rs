@@ -13,7 +13,8 @@ use sqlx::{FromRow, query_as};
 
 use super::schema::pg_dump;
 use super::side::Side;
-use super::{Move, crossings, relations, slot, unowned};
+use super::{Move, crossings, relations, slot, stream, unowned};
+use crate::manifest::Owner;
 use crate::names::Qualified;
 
 /// The weight of a finding.
@@ -79,6 +80,9 @@ struct Check {
     name: String,
     /// The side that it asks; both if there is none.
     on: Option<Side>,
+    /// Whether the manifest may accept what it finds.
+    #[serde(default)]
+    acceptable: bool,
     statement: String,
     message: String,
 }
@@ -106,6 +110,7 @@ pub async fn make(the_move: &mut Move) -> Result<Plan> {
     target::check(&mut plan, the_move).await?;
     along::check(&mut plan, the_move).await?;
     settings::check(&mut plan, the_move).await?;
+    try_streams(&mut plan, the_move).await?;
     for text in unowned::describe(the_move).await? {
         plan.add(Weight::Note, "unowned", text);
     }
@@ -146,9 +151,33 @@ async fn run_checks(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
             let found = query_as(check.statement.as_str()).bind(&oids).bind(state.is_open()).bind(&owner.role).bind(&views);
             for Found { object, detail } in found.fetch_all(&mut *connection).await? {
                 let object = object.as_ref().unwrap_or(&address);
-                plan.add(check.weight, &check.name, format!("{object}: {}", check.message.replace("{}", &detail)));
+                let text = format!("{object}: {}", check.message.replace("{}", &detail));
+                let (weight, text) =
+                    if check.acceptable { weigh(owner, check, object, &text) } else { (check.weight, text) };
+                plan.add(weight, &check.name, text);
             }
         }
+    }
+    Ok(())
+}
+
+/// What the owner's `accept` names is a warning; anything else names the entry to add.
+fn weigh(owner: &Owner, check: &Check, object: &str, text: &str) -> (Weight, String) {
+    let entry = format!("{}: {object}", check.name);
+    if owner.accept.contains(&entry) {
+        return (Weight::Warning, format!("{text}. The manifest accepts it"));
+    }
+    (check.weight, format!("{text}. To move all the same, add \"{entry}\" to `accept` of the owner in the manifest"))
+}
+
+/// Tries both streams, and changes nothing: the way back is needed for the first time when the switch is made.
+async fn try_streams(plan: &mut Plan, Move { source, target, state, .. }: &mut Move) -> Result<()> {
+    let tried = [
+        stream::try_subscription(source, target, &state.names).await,
+        stream::try_subscription(target, source, &state.names).await,
+    ];
+    for refused in tried.into_iter().filter_map(Result::err) {
+        plan.add(Weight::Error, "connections", format!("{refused:#}"));
     }
     Ok(())
 }

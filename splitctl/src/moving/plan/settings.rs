@@ -57,8 +57,8 @@ async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mu
         let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
         let written = if LISTS.contains(&name.as_str()) { value.clone() } else { quote_literal(value) };
         let text = format!(
-            "{name}: the source sets it to {value}, and on the target it is {other}: run `alter {subject} set {name} = {written}` \
-             there"
+            "{name}: the source sets it to {value}, and on the target it is {other}: run there \
+             `alter {subject} set {name} = {written}`"
         );
         plan.add(Warning, "settings", text);
     }
@@ -97,8 +97,8 @@ async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Mo
     if here.database_owner != there.database_owner {
         let (its, owner) = (&there.database_owner, &here.database_owner);
         let text = format!(
-            "{database}: the target's database belongs to {its}, the source's to {owner}: `alter database {database} owner to \
-             {}` if that role creates schemas or extensions",
+            "{database}: the target's database belongs to {its}, the source's to {owner}: \
+             `alter database {database} owner to {}` if that role creates schemas or extensions",
             quote_ident(owner)
         );
         plan.add(Warning, "database", text);
@@ -107,59 +107,10 @@ async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Mo
     if !here.exists || !there.exists {
         return Ok(());
     }
-    let differences = [
-        (Error, here.logs_in && !there.logs_in, "it cannot log in there", format!("alter role {role} login")),
-        (
-            Error,
-            here.connects && !there.connects,
-            "it may not connect to the database there",
-            format!("grant connect on database {database} to {role}"),
-        ),
-        (
-            Error,
-            !here.is_superuser && there.is_superuser,
-            "it is a superuser there",
-            format!("alter role {role} nosuperuser"),
-        ),
-        (
-            Error,
-            !here.passes_row_security && there.passes_row_security,
-            "row security does not hold for it there (bypassrls)",
-            format!("alter role {role} nobypassrls"),
-        ),
-        (
-            Warning,
-            here.passes_row_security && !there.passes_row_security,
-            "row security holds for it there (no bypassrls)",
-            format!("alter role {role} bypassrls"),
-        ),
-        (
-            Warning,
-            here.creates && !there.creates,
-            "it may not create schemas in the database there",
-            format!("grant create on database {database} to {role}"),
-        ),
-        (
-            Warning,
-            here.makes_temporary && !there.makes_temporary,
-            "it may not create temporary tables there",
-            format!("grant temporary on database {database} to {role}"),
-        ),
-        (
-            Warning,
-            here.connections != there.connections,
-            "it may open another number of connections there",
-            format!("alter role {role} connection limit {}", here.connections),
-        ),
-        (
-            Warning,
-            here.expires != there.expires,
-            "its password expires at another time there",
-            format!("alter role {role} valid until {}", quote_literal(&here.expires)),
-        ),
-    ];
-    for (weight, _, what, statement) in differences.into_iter().filter(|(_, differs, ..)| *differs) {
-        plan.add(weight, "roles", format!("{}: {what}: run `{statement}` on the target", owner.role));
+    for (weight, differences) in [(Error, forbidding(&role, &here, &there)), (Warning, lesser(&role, &here, &there))] {
+        for (_, what, statement) in differences.into_iter().filter(|(differs, ..)| *differs) {
+            plan.add(weight, "roles", format!("{}: {what}: run `{statement}` on the target", owner.role));
+        }
     }
     for group in here.member_of.iter().filter(|group| !there.member_of.contains(group)) {
         let statement = format!("grant {} to {role}", quote_ident(group));
@@ -167,6 +118,60 @@ async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Mo
         plan.add(Warning, "roles", text);
     }
     Ok(())
+}
+
+/// Whether the role differs so, how it differs on the target, and the statement that ends it there.
+type Difference = (bool, &'static str, String);
+
+/// Differences that lock the application out, or give it more rights than it has.
+fn forbidding(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
+    let database = quote_ident(&there.database);
+    vec![
+        (here.logs_in && !there.logs_in, "it cannot log in there", format!("alter role {role} login")),
+        (
+            here.connects && !there.connects,
+            "it may not connect to the database there",
+            format!("grant connect on database {database} to {role}"),
+        ),
+        (!here.is_superuser && there.is_superuser, "it is a superuser there", format!("alter role {role} nosuperuser")),
+        (
+            !here.passes_row_security && there.passes_row_security,
+            "row security does not hold for it there (bypassrls)",
+            format!("alter role {role} nobypassrls"),
+        ),
+    ]
+}
+
+/// Differences that some applications do not notice.
+fn lesser(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
+    let database = quote_ident(&there.database);
+    vec![
+        (
+            here.passes_row_security && !there.passes_row_security,
+            "row security holds for it there (no bypassrls)",
+            format!("alter role {role} bypassrls"),
+        ),
+        (
+            here.creates && !there.creates,
+            "it may not create schemas in the database there",
+            format!("grant create on database {database} to {role}"),
+        ),
+        (
+            here.makes_temporary && !there.makes_temporary,
+            "it may not create temporary tables there",
+            format!("grant temporary on database {database} to {role}"),
+        ),
+        (
+            here.connections != there.connections,
+            "it may open another number of connections there",
+            format!("alter role {role} connection limit {}", here.connections),
+        ),
+        (
+            here.expires != there.expires,
+            "its password expires at another time there",
+            format!("alter role {role} valid until {}", quote_literal(&here.expires)),
+        ),
+    ]
 }
 
 async fn read_role(connection: &mut PgConnection, role: &str) -> Result<Role, sqlx::Error> {

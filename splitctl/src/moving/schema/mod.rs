@@ -167,8 +167,8 @@ pub async fn refresh(target: &mut Database, owner: &Owner) -> Result<()> {
     for View { view, owner } in relations::select::<View>(&mut target.connection, UNFILLED, &relations).await? {
         let (list, role) = (relations::list(&relations), quote_ident(&owner));
         let statements = format!(
-            "begin; grant select on {list} to {role}; refresh materialized view {view}; revoke select on {list} from {role}; \
-             commit"
+            "begin; grant select on {list} to {role}; refresh materialized view {view}; \
+             revoke select on {list} from {role}; commit"
         );
         if let Err(error) = execute(&mut target.connection, statements).await {
             execute(&mut target.connection, "rollback").await?;
@@ -308,8 +308,8 @@ const DROP_VIEWS: &str = views_by_depth!(
     "and c.relkind in ('v', 'm') order by (select max(d.depth) from depths d where d.view = c.oid) desc, c.oid"
 );
 
-/// Functions whose parameters or results have the type of a table, or whose bodies depend on one. If only parts of the tables
-/// use such a function, as a policy does, those go with it.
+/// Functions whose parameters or results have the type of a table, or whose bodies depend on one. If only parts of the
+/// tables use such a function, as a policy does, those go with it.
 const DROP_FUNCTIONS: &str = r"
     select distinct format(
         'drop routine if exists %s%s',
