@@ -67,9 +67,8 @@ pub async fn findings(
             let object = if is_view { catalog.shown(*table) } else { part(catalog, *table, name) };
             let kind = if is_trigger { Kind::Trigger } else { Kind::Default };
             let finding = Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}"));
-            // The object whose code couples the owners: the trigger, or the view.
-            let named = if is_trigger { *trigger } else { *table };
-            findings.push(if is_trigger || is_view { finding.of(named) } else { finding });
+            let coupling = if is_trigger { *trigger } else { *table };
+            findings.push(if is_trigger || is_view { finding.of(coupling) } else { finding });
         }
     }
     for function in &functions {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
-use super::crossings::Crossing;
+use super::crossings::crossing::Crossing;
 use super::rights::Kept;
 use super::side::{Database, Identity, Side};
 use super::stream::Names;

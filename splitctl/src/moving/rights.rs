@@ -102,9 +102,9 @@ struct Granted {
 }
 
 /// Grants of an owner come before those of roles that it let grant. An owner with all rights has them in one statement,
-/// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by membership, so
-/// it gets its own before they are revoked. Inserts need no right on the sequence of an identity column, and its name may
-/// differ between the sides, so the owner's rights on it stay.
+/// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by
+/// membership, so it gets its own before they are revoked. Inserts need no right on the sequence of an identity column,
+/// and its name may differ between the sides, so the owner's rights on it stay.
 const GRANTED: &str = r#"
     with relation as (
         select

@@ -1,7 +1,7 @@
 //! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop foreign
 //! keys, triggers, functions and views among them, and create them again as they were.
 
-mod crossing;
+pub(super) mod crossing;
 mod standing;
 
 use std::time::Duration;
