@@ -90,7 +90,7 @@ impl<'a> Attempt<'a> {
         // After the commit it would be too late to find that the way back does not work.
         let Move { source, target, state, .. } = &mut *self.the_move;
         let (from, to) = state.switch.lives.order(source, target);
-        stream::try_subscription(to, from, &state.names).await
+        stream::try_subscription(to, from).await
     }
 
     /// Step 2. Writes the intent, so that the next command finds this step in the journal after a crash, with the rights on

@@ -171,11 +171,8 @@ fn weigh(owner: &Owner, check: &Check, object: &str, text: &str) -> (Weight, Str
 }
 
 /// Tries both streams, and changes nothing: the way back is needed for the first time when the switch is made.
-async fn try_streams(plan: &mut Plan, Move { source, target, state, .. }: &mut Move) -> Result<()> {
-    let tried = [
-        stream::try_subscription(source, target, &state.names).await,
-        stream::try_subscription(target, source, &state.names).await,
-    ];
+async fn try_streams(plan: &mut Plan, Move { source, target, .. }: &mut Move) -> Result<()> {
+    let tried = [stream::try_subscription(source, target).await, stream::try_subscription(target, source).await];
     for refused in tried.into_iter().filter_map(Result::err) {
         plan.add(Weight::Error, "connections", format!("{refused:#}"));
     }

@@ -57,8 +57,8 @@ async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mu
         let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
         let written = if LISTS.contains(&name.as_str()) { value.clone() } else { quote_literal(value) };
         let text = format!(
-            "{name}: the source sets it to {value}, and on the target it is {other}: run there \
-             `alter {subject} set {name} = {written}`"
+            "{name}: the source sets it to {value}, and on the target it is {other}: \
+             run `alter {subject} set {name} = {written}` there"
         );
         plan.add(Warning, "settings", text);
     }

@@ -106,7 +106,7 @@ async fn run(mut command: Command, url: &str) -> Result<Vec<u8>> {
 }
 
 /// Reads an archive's table of contents, in the order of the archive. `215; 1259 16390 TABLE public users postgres` is the
-/// table with oid 16390, and `;	depends on: 6 12` may follow.
+/// table with oid 16390, and `; depends on: 6 12` may follow.
 pub async fn contents(pg_dump: &Path, archive: &Path) -> Result<Vec<Entry>> {
     let list = async |options: &[&str]| {
         let listed = restore(pg_dump).args(options).arg("--list").arg(archive).output().await?;
