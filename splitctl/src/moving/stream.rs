@@ -147,9 +147,9 @@ async fn forget_statements(to: &mut Database) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Tries whether the server of `to` can subscribe to `from`: it connects, logs in for replication and looks for a publication.
-/// There is none of that name, which Postgres only warns of: a real one needs its tables on both sides, and a copy that was
-/// killed has not created them all. The subscription is rolled back.
+/// Tries whether the server of `to` can subscribe to `from`: it connects, logs in for replication and looks for a
+/// publication. There is none of that name, which Postgres only warns of: a real one needs its tables on both sides,
+/// and a copy that was killed has not created them all. The subscription is rolled back.
 ///
 /// # Errors
 /// [`Refused`] with the address, its key in the manifest, and the reason.
