@@ -7,7 +7,7 @@ mod dial;
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker::kafka::{self, MockCluster};
 use chassis::events::{Brokers, publish};
@@ -22,9 +22,6 @@ use tokio::task::JoinHandle;
 use users::open_orders::OpenOrders;
 
 use support::{Service, id, settings};
-
-/// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the relay of users until the task is aborted.
 fn relay_users(app: &users::App, brokers: &Brokers) -> JoinHandle<()> {
