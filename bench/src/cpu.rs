@@ -1,4 +1,4 @@
-//! The CPU time of processes.
+//! The CPU time of processes, and their memory.
 
 #[cfg(target_os = "linux")]
 mod system;
@@ -13,14 +13,18 @@ mod system {
     pub fn find_leashed(_: &str) -> anyhow::Result<u32> {
         anyhow::bail!("the benchmark runs on Linux alone: it measures CPU time by /proc")
     }
+
+    pub fn peak_mib(_: u32) -> anyhow::Result<u64> {
+        anyhow::bail!("the benchmark runs on Linux alone: it measures memory by /proc")
+    }
 }
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-pub use system::find_leashed;
 use system::times;
+pub use system::{find_leashed, peak_mib};
 
 /// CPU time from one moment to another.
 pub struct Meter {

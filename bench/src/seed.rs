@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use dev::postgres::{Cluster, ORDERS_ROLE, USERS_ROLE, allow_login, connect, create_database};
 use shared_db::MIGRATOR;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use crate::jobs::{ACTIVE_USERS, FIRST, ID_PREFIX, ORDERS, REGULARS, USERS};
 
@@ -13,6 +13,18 @@ pub const DATABASE: &str = "bench";
 
 /// Creates the database, its schema and its rows, and lets the services' roles log in.
 pub async fn seed(cluster: &Cluster) -> Result<()> {
+    let mut owner = create(cluster).await?;
+    let numbers = [("users", USERS), ("active_users", ACTIVE_USERS), ("regulars", REGULARS), ("orders", ORDERS)];
+    for (what, statement) in STEPS {
+        let started = Instant::now();
+        fill(&mut owner, statement, &numbers).await.with_context(|| format!("seeding, {what}"))?;
+        eprintln!("seeding: {what} ({:.1} s)", started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Creates the database and its schema, and lets the services' roles log in: a session for the rows.
+pub async fn create(cluster: &Cluster) -> Result<PgConnection> {
     create_database(&mut connect(&cluster.url("postgres")).await?, DATABASE).await?;
     let mut owner = connect(&cluster.url(DATABASE)).await?;
     MIGRATOR.run(&mut owner).await.context("the migrations cannot be applied")?;
@@ -21,15 +33,19 @@ pub async fn seed(cluster: &Cluster) -> Result<()> {
     }
     // Switches off triggers and foreign keys: these statements make valid rows.
     owner.execute("set session_replication_role = replica; set timezone = 'UTC'").await?;
-    for (what, statement) in STEPS {
-        let started = Instant::now();
-        owner.execute(AssertSqlSafe(filled(statement))).await.with_context(|| format!("seeding, {what}"))?;
-        eprintln!("seeding: {what} ({:.1} s)", started.elapsed().as_secs_f64());
-    }
+    Ok(owner)
+}
+
+/// Runs a statement. `{first}` and the like stand for the numbers of the jobs and for these.
+pub async fn fill(owner: &mut PgConnection, statement: &str, numbers: &[(&str, u64)]) -> Result<()> {
+    let statement = statement.replace("{id_prefix}", ID_PREFIX).replace("{first}", &FIRST.to_string());
+    let replace =
+        |statement: String, (name, number): &(&str, u64)| statement.replace(&format!("{{{name}}}"), &number.to_string());
+    owner.execute(AssertSqlSafe(numbers.iter().fold(statement, replace))).await?;
     Ok(())
 }
 
-/// What each statement fills, and the statement. `{first}` and the like stand for the numbers of the jobs.
+/// What each statement fills, and the statement.
 const STEPS: [(&str, &str); 8] = [
     ("users", include_str!("seed/users.sql")),
     ("their events", include_str!("seed/user_events.sql")),
@@ -40,11 +56,3 @@ const STEPS: [(&str, &str); 8] = [
     ("checkpoint", "checkpoint"),
     ("the cache", include_str!("seed/cache.sql")),
 ];
-
-fn filled(statement: &str) -> String {
-    let numbers =
-        [("first", FIRST), ("users", USERS), ("active_users", ACTIVE_USERS), ("regulars", REGULARS), ("orders", ORDERS)];
-    numbers.into_iter().fold(statement.replace("{id_prefix}", ID_PREFIX), |statement, (name, number)| {
-        statement.replace(&format!("{{{name}}}"), &number.to_string())
-    })
-}

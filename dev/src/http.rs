@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, Method, Request, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client as Pool;
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Client {
     to: To,
+    token: Option<String>,
 }
 
 #[derive(Clone)]
@@ -48,13 +49,19 @@ pub enum Unanswered {
 impl Client {
     /// A client that calls `router` without a network.
     pub fn router(router: Router) -> Self {
-        Self { to: To::Router(router) }
+        Self { to: To::Router(router), token: None }
     }
 
     /// A client that calls `host:port` over kept-alive connections.
     pub fn at(address: impl Display) -> Self {
         let pool = Pool::builder(TokioExecutor::new()).build_http();
-        Self { to: To::Address { base: format!("http://{address}"), pool: Box::new(pool) } }
+        Self { to: To::Address { base: format!("http://{address}"), pool: Box::new(pool) }, token: None }
+    }
+
+    /// The same client, whose calls bear this token.
+    #[must_use]
+    pub fn bearing(&self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self.clone() }
     }
 
     /// `GET path`.
@@ -85,9 +92,14 @@ impl Client {
     /// `method path`.
     ///
     /// # Panics
-    /// When the call is awaited, if `path` is no path.
+    /// When the call is awaited, if `path` is no path. If the client's token cannot stand in a header.
     pub fn call(&self, method: Method, path: impl Display) -> Call {
-        Call { client: self.clone(), method, path: path.to_string(), headers: HeaderMap::new(), body: Bytes::new() }
+        let (path, headers, body) = (path.to_string(), HeaderMap::new(), Bytes::new());
+        let call = Call { client: self.clone(), method, path, headers, body };
+        match &self.token {
+            Some(token) => call.header("authorization", format_args!("Bearer {token}")),
+            None => call,
+        }
     }
 }
 
@@ -123,6 +135,11 @@ impl Call {
         self.body("application/json", body.to_string())
     }
 
+    /// Whether the request only reads.
+    pub fn reads(&self) -> bool {
+        self.method.is_safe()
+    }
+
     /// Sends the request and reads the whole answer.
     ///
     /// # Errors
@@ -137,10 +154,13 @@ impl Call {
         if let Some(all) = request.headers_mut() {
             *all = headers;
         }
-        let request = request.body(Body::from(body)).map_err(broken)?;
+        let mut request = request.body(Body::from(body)).map_err(broken)?;
         let exchange = async {
             let response = match client.to {
-                To::Router(router) => router.oneshot(request).await.expect("infallible"),
+                To::Router(router) => {
+                    request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
+                    router.oneshot(request).await.expect("infallible")
+                }
                 To::Address { pool, .. } => pool.request(request).await.map_err(broken)?.map(Body::new),
             };
             let (head, body) = response.into_parts();

@@ -4,5 +4,5 @@ select id, name, status, version
 from users
 where id in (select user_id from user_events where epoch = user_event_epoch() and xid >= $1::xid8)
 on conflict (id) do update
-set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
+set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = excluded.refreshed_at
 where excluded.version > known.version

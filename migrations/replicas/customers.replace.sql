@@ -22,10 +22,10 @@ begin
     for share;
     if user_status is null then
         raise exception 'user % is not known here yet', new.user_id
-            using errcode = 'check_violation', schema = 'public', table = 'orders', constraint = 'orders_user_known';
+            using errcode = 'RU002', schema = 'public', table = 'orders', constraint = 'orders_user_known';
     elsif user_status <> 'active' then
         raise exception 'user % is %', new.user_id, user_status
-            using errcode = 'check_violation', schema = 'public', table = 'orders', constraint = 'orders_user_active';
+            using errcode = 'RU001', schema = 'public', table = 'orders', constraint = 'orders_user_active';
     end if;
     return new;
 end

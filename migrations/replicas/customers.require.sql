@@ -1,8 +1,8 @@
 -- What must hold before the view reads the replica: one row for each condition that does not hold.
 -- The lock is the one that orders' consumer holds while it runs (services/orders/src/customers/replica.rs).
-select 'customers_replica: no consumer writes it; run orders with EVENTS_VIA=feed or kafka' as message
+select 'customers_replica: no consumer writes it; run orders with EVENTS_VIA=feed, kafka or rabbitmq' as message
 where not exists (
-    select
+    select 1
     from pg_locks l
     join pg_database d on d.oid = l.database and d.datname = current_database()
     where l.locktype = 'advisory'

@@ -1,4 +1,4 @@
--- View and rule as migrations/*_crossings.up.sql defines them. Keep EVENTS_VIA on until orders' consumer has caught up.
+-- View and rule as the migrations `*_crossings*` define them. Keep EVENTS_VIA on until orders' consumer has caught up.
 -- A test compares both definitions.
 create or replace view customers as
 select
@@ -22,7 +22,7 @@ begin
     -- A user that does not exist is the foreign key's to refuse.
     if user_status <> 'active' then
         raise exception 'user % is %', new.user_id, user_status
-            using errcode = 'check_violation', schema = 'public', table = 'orders', constraint = 'orders_user_active';
+            using errcode = 'RU001', schema = 'public', table = 'orders', constraint = 'orders_user_active';
     end if;
     return new;
 end

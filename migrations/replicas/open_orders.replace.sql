@@ -19,7 +19,7 @@ begin
           and o.is_open
     ) then
         raise exception 'user % has open orders', new.id
-            using errcode = 'check_violation', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
+            using errcode = 'RU003', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
     end if;
     return new;
 end

@@ -1,4 +1,4 @@
--- View and rule as migrations/*_crossings.up.sql defines them. Keep EVENTS_VIA on until users' consumer has caught up.
+-- View and rule as the migrations `*_crossings*` define them. Keep EVENTS_VIA on until users' consumer has caught up.
 -- A test compares both definitions.
 create or replace view open_orders as
 select
@@ -20,7 +20,7 @@ begin
           and o.status in ('placed', 'paid', 'shipped')
     ) then
         raise exception 'user % has open orders', new.id
-            using errcode = 'check_violation', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
+            using errcode = 'RU003', schema = 'public', table = 'users', constraint = 'users_no_open_orders';
     end if;
     return new;
 end

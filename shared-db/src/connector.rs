@@ -1,6 +1,6 @@
 //! Opens connections for the pool, and checks the pooled ones.
 
-use std::str::FromStr;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,61 +8,62 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use crate::login::Logins;
 use crate::settings::Settings;
+use crate::url::{DatabaseUrl, InvalidUrl};
 
 /// A connection that was idle for longer is pinged before a request gets it. A ping each time would cost every request a
 /// round trip.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
+/// How often the server checks, during a statement, whether the connection still exists.
+const CLIENT_CHECK: Duration = Duration::from_secs(2);
+
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A database URL that cannot be used. Its text never repeats the URL, which holds a password.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidUrl {
-    /// The scheme is not Postgres'.
-    #[error("must start with postgres:// or postgresql://")]
-    Scheme,
-    /// The text is not a URL, or has parameters that Postgres does not know.
-    #[error("is not a valid Postgres URL (postgres://role:password@host:port/database)")]
-    Malformed,
-}
 
 /// A connection, and the generation in which it was opened.
 pub(crate) struct Pooled {
     pub(crate) connection: PgConnection,
     pub(crate) generation: u64,
+    /// When the server was started that it leads to, once it was asked.
+    pub(crate) server: Option<i64>,
+    /// The numbers of the statements that were prepared before a request needed them.
+    pub(crate) prepared: HashSet<usize>,
 }
 
 /// Opens connections. When one is found broken, all of its generation and older are discarded: so one request fails, and not
 /// one for each connection.
 pub(crate) struct Connector {
-    options: PgConnectOptions,
+    logins: Logins,
+    settings: Settings,
     generation: AtomicU64,
 }
 
 impl Connector {
-    pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(InvalidUrl::Scheme);
-        }
-        // sqlx's own message repeats parts of the URL.
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| InvalidUrl::Malformed)?
-            .application_name(&settings.application_name)
-            .options([
-                ("statement_timeout", millis(settings.statement_timeout)),
-                ("lock_timeout", millis(settings.lock_timeout)),
-                ("idle_in_transaction_session_timeout", millis(settings.statement_timeout * 2)),
-            ])
-            .disable_statement_logging();
-        Ok(Self { options, generation: AtomicU64::new(0) })
+    pub(crate) fn new(url: DatabaseUrl, settings: &Settings) -> Result<Self, InvalidUrl> {
+        Ok(Self { logins: Logins::new(url)?, settings: settings.clone(), generation: AtomicU64::new(0) })
     }
 
     /// Opens a connection outside the pool. The server closes it after it was silent for `silence`.
     pub(crate) async fn open(&self, silence: Duration) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options.clone().options([("idle_session_timeout", millis(silence))]);
-        PgConnection::connect_with(&options).await
+        let silence = [("idle_session_timeout", millis(silence))];
+        self.logins.connect(|options| self.adjust(options).options(silence.clone())).await
+    }
+
+    /// The options of every session.
+    fn adjust(&self, options: PgConnectOptions) -> PgConnectOptions {
+        let Settings { application_name, statement_timeout, lock_timeout, .. } = &self.settings;
+        options
+            .application_name(application_name)
+            .options([
+                ("statement_timeout", millis(*statement_timeout)),
+                ("lock_timeout", millis(*lock_timeout)),
+                ("idle_in_transaction_session_timeout", millis(*statement_timeout * 2)),
+                // The driver cannot cancel a statement. The server notices that the connection was closed, and ends it.
+                ("client_connection_check_interval", millis(CLIENT_CHECK)),
+            ])
+            .disable_statement_logging()
     }
 
     /// Discards the connections of `generation` and older, one of which is broken.
@@ -82,8 +83,8 @@ impl Manager for Connector {
     async fn create(&self) -> Result<Pooled, sqlx::Error> {
         let generation = self.generation.load(Ordering::Relaxed);
         // Boxed, as below: what happens rarely should not make the future of every request larger.
-        let connection = Box::pin(PgConnection::connect_with(&self.options)).await?;
-        Ok(Pooled { connection, generation })
+        let connection = Box::pin(self.logins.connect(|options| self.adjust(options))).await?;
+        Ok(Pooled { connection, generation, server: None, prepared: HashSet::new() })
     }
 
     async fn recycle(&self, pooled: &mut Pooled, metrics: &Metrics) -> RecycleResult<sqlx::Error> {

@@ -1,17 +1,24 @@
 //! A service's database, and the move of its tables to another server and back.
 
+mod following;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::connector::InvalidUrl;
-use crate::error::DatabaseError;
 use crate::pool::Pool;
+use crate::probe::Probe;
 use crate::settings::Settings;
-use crate::switches::{Side, Switch, newest_switch};
+use crate::sightings::Sightings;
+use crate::standbys::{self, End, Standbys};
+use crate::statements::Statements;
+use crate::switches::{Side, Switch};
+use crate::url::{DatabaseUrl, InvalidUrl};
+use crate::waits::Waits;
+use crate::writes::Writes;
 
 /// How long a process trusts the newest switch that it knows before it asks again.
 ///
@@ -24,6 +31,12 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 pub struct Database {
     source: Pool,
     next: Option<Arc<Next>>,
+    standbys: Option<Arc<Standbys>>,
+    writes: Arc<Writes>,
+    probe: Probe,
+    acquire_timeout: Duration,
+    answer_timeout: Option<Duration>,
+    check_timeout: Duration,
 }
 
 /// The database to which the tables may move.
@@ -35,6 +48,12 @@ struct Next {
     begun: Instant,
     /// Milliseconds from `begun` to the newest question about the switch.
     asked: AtomicU64,
+    /// When a switch was last seen under way.
+    sightings: Sightings,
+    /// What the other side's connections have prepared.
+    statements: Statements,
+    /// How long requests waited for the newest switch.
+    waits: Waits,
 }
 
 impl Next {
@@ -51,13 +70,38 @@ impl Next {
     }
 }
 
+/// Says what the metrics of this crate mean.
+pub fn describe_metrics() {
+    metrics::describe_gauge!("db_pool_connections", metrics::Unit::Count, "Pooled connections, by state.");
+    metrics::describe_gauge!("db_pool_connections_max", metrics::Unit::Count, "The most pooled connections.");
+    metrics::describe_gauge!("db_pool_waiting", metrics::Unit::Count, "Requests that wait for a connection.");
+    let followed = "The switches that this process has followed.";
+    metrics::describe_gauge!("db_switch_generation", metrics::Unit::Count, followed);
+    metrics::describe_gauge!("db_on_target", metrics::Unit::Count, "1 while the tables are on the target.");
+    let warm = "Connections to the side not in use that have this process's statements prepared.";
+    metrics::describe_gauge!("db_warm_connections", metrics::Unit::Count, warm);
+    let waited = "The longest time of a request that was under way at the newest switch.";
+    metrics::describe_gauge!("db_switch_wait_seconds", metrics::Unit::Seconds, waited);
+    crate::queue::describe_metrics();
+    standbys::describe_metrics();
+}
+
 impl Database {
     /// The database at `url`. It is not opened before it is needed, so it may be away.
     ///
     /// # Errors
     /// If `url` is not a Postgres URL.
-    pub fn new(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
-        Ok(Self { source: Pool::new(url, settings)?, next: None })
+    pub fn new(url: impl Into<DatabaseUrl>, settings: &Settings) -> Result<Self, InvalidUrl> {
+        Ok(Self {
+            source: Pool::new(url.into(), settings)?,
+            next: None,
+            standbys: None,
+            writes: Arc::new(Writes::new(settings)),
+            probe: Probe::default(),
+            acquire_timeout: settings.acquire_timeout,
+            answer_timeout: settings.answer_timeout(),
+            check_timeout: settings.check_timeout,
+        })
     }
 
     /// The same database, where the tables of `owner` may move to the database at `url` and back.
@@ -67,15 +111,35 @@ impl Database {
     ///
     /// # Errors
     /// If `url` is not a Postgres URL.
-    pub fn moving(self, owner: &'static str, url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
+    pub fn moving(self, owner: &'static str, url: impl Into<DatabaseUrl>, settings: &Settings) -> Result<Self, InvalidUrl> {
         let next = Next {
             owner,
-            target: Pool::new(url, settings)?,
+            target: Pool::new(url.into(), settings)?,
             switch: watch::Sender::new(None),
             begun: Instant::now(),
             asked: AtomicU64::new(0),
+            sightings: Sightings::default(),
+            statements: Statements::default(),
+            waits: Waits::new(),
         };
         Ok(Self { next: Some(Arc::new(next)), ..self })
+    }
+
+    /// The same database, with standbys at the hosts of `url` for reads that may be `max_lag` old. `end` asks a server for
+    /// the end of the service's log. [`watch_standbys`](crate::watch_standbys) must run: a host that it has not checked is
+    /// not read.
+    ///
+    /// # Errors
+    /// If `url` is not a Postgres URL.
+    pub fn reading(
+        self,
+        url: impl Into<DatabaseUrl>,
+        max_lag: Duration,
+        end: End,
+        settings: &Settings,
+    ) -> Result<Self, InvalidUrl> {
+        let standbys = Standbys::new(&url.into(), max_lag, end, settings)?;
+        Ok(Self { standbys: Some(Arc::new(standbys)), ..self })
     }
 
     /// The newest switch that this process has followed. `None` if it has not asked yet, or if the tables cannot move.
@@ -87,10 +151,76 @@ impl Database {
     pub fn record_gauges(&self) {
         let known = self.known_switch();
         self.pool(known.unwrap_or(Switch::NONE).side).record_gauges();
+        if let Some(standbys) = &self.standbys {
+            standbys.record_gauges(self.switch_of_reads());
+        }
         if let Some(switch) = known {
             metrics::gauge!("db_switch_generation").set(switch.generation as f64);
             metrics::gauge!("db_on_target").set(f64::from(u8::from(switch.side == Side::Target)));
         }
+        if let Some(next) = &self.next {
+            metrics::gauge!("db_warm_connections").set(next.statements.warm() as f64);
+            metrics::gauge!("db_switch_wait_seconds").set(next.waits.seen().longest.as_secs_f64());
+        }
+    }
+
+    /// The shares of the pool for writes.
+    pub(crate) fn writes(&self) -> &Arc<Writes> {
+        &self.writes
+    }
+
+    /// The connection for checks of health.
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// The longest time for a check of health.
+    pub(crate) fn check_timeout(&self) -> Duration {
+        self.check_timeout
+    }
+
+    /// When the wait for a connection ends that begins now.
+    pub(crate) fn acquire_limit(&self, begun: Instant) -> Instant {
+        begun + self.acquire_timeout
+    }
+
+    /// When a [`run!`](crate::run!) ends that begins now.
+    pub(crate) fn answer_limit(&self, begun: Instant) -> Option<Instant> {
+        self.answer_timeout.map(|limit| begun + limit)
+    }
+
+    /// When a switch was last seen under way. `None` if the tables cannot move.
+    pub(crate) fn sightings(&self) -> Option<&Sightings> {
+        self.next.as_ref().map(|next| &next.sightings)
+    }
+
+    /// The standbys.
+    pub(crate) fn standbys(&self) -> Option<&Arc<Standbys>> {
+        self.standbys.as_ref()
+    }
+
+    /// The switch under which a standby can be read. `None` if this process does not know where the tables are.
+    pub(crate) fn switch_of_reads(&self) -> Option<Switch> {
+        if self.may_move() { self.known_switch() } else { Some(Switch::NONE) }
+    }
+
+    /// What this process knows of its statements. `None` if the tables cannot move.
+    pub(crate) fn statements(&self) -> Option<&Statements> {
+        self.next.as_ref().map(|next| &next.statements)
+    }
+
+    /// Notes the end of a request that began at `begun`.
+    pub(crate) fn note_end(&self, begun: Instant) {
+        if let Some(next) = &self.next {
+            next.waits.note(begun);
+        }
+    }
+
+    /// What splitctl may know of the newest switch, and the side where it listens: that this process has followed it, and
+    /// with `is_complete` also how long requests waited.
+    pub(crate) fn wait_report(&self, is_complete: bool) -> Option<(Side, String)> {
+        let (next, switch) = (self.next.as_ref()?, self.known_switch()?);
+        Some((switch.side, next.waits.report(next.owner, switch.generation, is_complete)))
     }
 
     /// Whether the tables may move.
@@ -104,103 +234,5 @@ impl Database {
             (Side::Target, Some(next)) => &next.target,
             _ => &self.source,
         }
-    }
-
-    /// The newest switch that this process knows. If it knows none, it asks the databases.
-    pub(crate) async fn switch(&self) -> Result<Switch, DatabaseError> {
-        match (&self.next, self.known_switch()) {
-            (None, _) => Ok(Switch::NONE),
-            (_, Some(known)) => Ok(known),
-            (Some(next), None) => Box::pin(self.find_switch(next)).await,
-        }
-    }
-
-    /// Asks the source, and also the target if the tables have left the source: they may have come back. A database that
-    /// does not answer is an error, since its switch is unknown.
-    async fn find_switch(&self, next: &Next) -> Result<Switch, DatabaseError> {
-        let now = next.milliseconds();
-        let mut newest = Switch::NONE;
-        for side in [Side::Source, Side::Target] {
-            let mut connection = self.pool(side).connection().await?;
-            let found = newest_switch(&mut connection, next.owner).await;
-            let found = connection.release(found)?;
-            newest = found.filter(|found| found.generation > newest.generation).unwrap_or(newest);
-            if newest.side == Side::Source {
-                break;
-            }
-        }
-        self.apply(next, newest);
-        next.note_asked(now);
-        Ok(self.known_switch().unwrap_or(newest))
-    }
-
-    /// Whether this process has asked for the newest switch recently enough.
-    pub(crate) fn is_recent(&self) -> bool {
-        self.next.as_ref().is_none_or(|next| next.is_recent())
-    }
-
-    /// Asks the side of `seen` whether `seen` is still the newest switch, and follows a newer one. The side that the tables
-    /// have left knows the newer switch.
-    pub(crate) async fn is_newest(&self, seen: Switch, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let Some(next) = &self.next else { return Ok(true) };
-        let now = next.milliseconds();
-        let newest = newest_switch(connection, next.owner).await?;
-        let newer = newest.filter(|newest| newest.generation > seen.generation);
-        if let Some(newest) = newer {
-            self.apply(next, newest);
-        }
-        next.note_asked(now);
-        Ok(newer.is_none())
-    }
-
-    /// Follows the tables after a statement was refused on the side of `seen`. `false` if they have not moved.
-    pub(crate) async fn follow(&self, seen: Switch, refused: &mut PgConnection) -> bool {
-        let Some(next) = &self.next else { return false };
-        if self.known_switch() == Some(seen) {
-            // If this fails too, the caller returns the statement's own error.
-            let Ok(Some(newest)) = newest_switch(refused, next.owner).await else { return false };
-            if newest.generation <= seen.generation || newest.side == seen.side {
-                return false;
-            }
-            self.apply(next, newest);
-        }
-        // `alone` selects over this statement and the switch in one task: it must drop its work before the statement runs
-        // again.
-        tokio::task::yield_now().await;
-        true
-    }
-
-    /// Uses the side of the switch `to` from now on, unless a switch is known that is as new.
-    fn apply(&self, next: &Next, to: Switch) {
-        let mut before = None;
-        let changed = next.switch.send_if_modified(|known| {
-            before = *known;
-            let newer = known.is_none_or(|known| known.generation < to.generation);
-            if newer {
-                *known = Some(to);
-            }
-            newer
-        });
-        if !changed {
-            return;
-        }
-        let (owner, side, generation) = (next.owner, to.side.as_str(), to.generation);
-        if before.is_some() {
-            tracing::info!(owner, side, generation, "the tables have moved; this process follows them");
-            // Connections in use are closed when they are returned.
-            self.pool(to.side.other()).close_idle();
-        } else {
-            tracing::info!(owner, side, generation, "the tables are on this side");
-        }
-    }
-
-    /// Waits until this process knows another switch than `seen`.
-    pub(crate) async fn switched(&self, seen: Switch) {
-        if let Some(next) = &self.next
-            && next.switch.subscribe().wait_for(|known| known.is_some_and(|known| known != seen)).await.is_ok()
-        {
-            return;
-        }
-        std::future::pending::<()>().await;
     }
 }

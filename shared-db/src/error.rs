@@ -1,6 +1,14 @@
 //! Errors of the database, sorted by who must act.
 
+use std::borrow::Cow;
+
 use deadpool::managed::PoolError;
+use sqlx::postgres::PgDatabaseError;
+
+use crate::sqlstate::{Blame, LOCK_NOT_AVAILABLE, OUTDATED_OR_UNSUPPORTED, blame, is_of_a_rule};
+
+/// Why there was no connection, if nothing but time would have helped.
+pub(crate) const TOO_LONG: &str = "waited too long";
 
 /// A failed use of the database.
 #[derive(Debug, thiserror::Error)]
@@ -12,10 +20,12 @@ pub enum DatabaseError {
     #[error("no database connection was free in time ({0})")]
     NoConnection(&'static str),
     /// A rule of the schema refused the statement.
-    #[error("the database refused a row by its constraint {name}")]
-    Constraint {
-        /// Name of the constraint, the unique index or the rule a trigger stands for.
-        name: String,
+    #[error("the database refused a row by its rule {}", name.as_deref().unwrap_or(code))]
+    Refused {
+        /// The SQLSTATE: of class 23, or of class RU for a rule that a trigger stands for.
+        code: String,
+        /// Name of the constraint, the unique index or the rule. An engine of several nodes hands on none.
+        name: Option<String>,
         /// What the driver reported.
         source: sqlx::Error,
     },
@@ -25,10 +35,18 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// The constraint that refused the statement.
-    pub fn constraint(&self) -> Option<&str> {
+    /// There was no connection, or no place for a write, in time.
+    pub(crate) const LATE: Self = Self::NoConnection(TOO_LONG);
+
+    /// Whether it is [`Self::LATE`].
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::NoConnection(reason) if *reason == TOO_LONG)
+    }
+
+    /// The rule that refused the statement: its SQLSTATE, and its name where the server hands it on.
+    pub fn refusal(&self) -> Option<(&str, Option<&str>)> {
         match self {
-            Self::Constraint { name, .. } => Some(name),
+            Self::Refused { code, name, .. } => Some((code, name.as_deref())),
             _ => None,
         }
     }
@@ -38,31 +56,61 @@ impl DatabaseError {
         matches!(self, Self::Unavailable(_) | Self::NoConnection(_))
     }
 
+    /// Whether another transaction held a row for too long.
+    pub fn is_locked(&self) -> bool {
+        self.code().as_deref() == Some(LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether the connection is broken.
     pub(crate) fn is_broken_connection(&self) -> bool {
         match self {
             Self::Unavailable(sqlx::Error::Database(error)) => {
-                // 57P01 to 57P05: shut down, crashed, starting, dropped, idle for too long; 25P03: idle in transaction.
-                error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25P03")
+                error.code().is_some_and(|code| blame(&code) == Blame::Connection)
             }
             Self::Unavailable(_) => true,
             // Client and server may no longer agree on the position in the stream.
             Self::Statement(error) => matches!(error, sqlx::Error::Protocol(_)),
-            Self::NoConnection(_) | Self::Constraint { .. } => false,
+            Self::NoConnection(_) | Self::Refused { .. } => false,
+        }
+    }
+
+    fn code(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error)) | Self::Statement(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
         }
     }
 }
 
+/// Who must act on an error of Postgres. `None` for an error of the driver.
+pub(crate) fn blamed(error: &sqlx::Error) -> Option<Blame> {
+    let sqlx::Error::Database(error) = error else { return None };
+    Some(match error.code().map_or(Blame::Request, |code| blame(&code)) {
+        Blame::Statements if is_unsupported(&**error) => Blame::Request,
+        blame => blame,
+    })
+}
+
+/// 0A000 has two meanings: an outdated statement, and a feature that the server lacks. Postgres says which by the routine
+/// that raised it, in every language and version. To prepare such a statement again would help nobody.
+fn is_unsupported(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
+    let routine = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
+    error.code().as_deref() == Some(OUTDATED_OR_UNSUPPORTED) && routine.is_some_and(|routine| routine != REVALIDATES)
+}
+
+/// What compares a prepared statement with the schema.
+const REVALIDATES: &str = "RevalidateCachedQuery";
+
 impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
-            sqlx::Error::Database(refusal) => {
-                let code = refusal.code();
-                if code.is_some_and(|code| is_passing(&code)) {
-                    Self::Unavailable(error)
-                } else if let Some(name) = refusal.constraint() {
-                    Self::Constraint { name: name.to_owned(), source: error }
+        match (&error, blamed(&error)) {
+            (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed, _)
+            | (_, Some(Blame::Statements | Blame::Connection | Blame::Server)) => Self::Unavailable(error),
+            (sqlx::Error::Database(refusal), _) => {
+                let (name, code) =
+                    (refusal.constraint().map(str::to_owned), refusal.code().unwrap_or_default().into_owned());
+                if name.is_some() || is_of_a_rule(&code) {
+                    Self::Refused { code, name, source: error }
                 } else {
                     Self::Statement(error)
                 }
@@ -72,34 +120,12 @@ impl From<sqlx::Error> for DatabaseError {
     }
 }
 
-/// Whether the SQLSTATE is about the server's state or the operator's set-up, not about the statement.
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn is_passing(code: &str) -> bool {
-    const CLASSES: [&str; 6] = [
-        "08", // connection exception
-        "28", // invalid authorisation
-        "40", // transaction rollback: serialisation failure, deadlock
-        "53", // insufficient resources: disk full, too many connections
-        "57", // operator intervention: shutdown, statement_timeout
-        "58", // system error outside Postgres
-    ];
-    const CODES: [&str; 6] = [
-        "25006", // read-only: a standby, during a failover
-        "25P03", // idle in transaction for too long
-        "3D000", // no such database
-        "42501", // no right to the object
-        "42P01", // no such table: not migrated
-        "55P03", // lock not available in time: another transaction holds the row, and a retry helps
-    ];
-    CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
-}
-
 impl From<PoolError<sqlx::Error>> for DatabaseError {
     fn from(error: PoolError<sqlx::Error>) -> Self {
         match error {
             // The request is not the cause of an error at opening a connection.
             PoolError::Backend(error) => Self::Unavailable(error),
-            PoolError::Timeout(_) => Self::NoConnection("waited too long"),
+            PoolError::Timeout(_) => Self::LATE,
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 Self::NoConnection("the pool is closed")
             }

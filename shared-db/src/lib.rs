@@ -4,23 +4,45 @@
 #![warn(missing_docs)]
 
 mod alone;
+mod answer;
 mod connector;
 mod database;
 mod error;
+mod executor;
+mod login;
 mod pool;
+mod pooler;
+mod probe;
+mod queue;
+mod redact;
 mod run;
 mod schema;
 mod settings;
+mod sightings;
+mod sqlstate;
+mod standbys;
+mod statements;
+mod summary;
 mod switches;
+mod switching;
+mod traces;
+mod url;
+mod waits;
 mod warm;
+mod writes;
 
 pub use alone::alone;
-pub use connector::InvalidUrl;
-pub use database::Database;
+#[doc(hidden)]
+pub use answer::by;
+pub use database::{Database, describe_metrics};
 pub use error::DatabaseError;
+pub use pool::Connection;
+pub use pooler::Pooler;
 #[doc(hidden)]
 pub use run::Run;
-pub use schema::{MIGRATOR, SchemaError, check_schema, newest_migration, report_until_ready};
+pub use schema::{MIGRATOR, SchemaError, check_schema, newest_migration};
 pub use settings::Settings;
+pub use standbys::{End, Ending, Transaction, watch_standbys};
 pub use switches::{Side, Switch};
-pub use warm::stay_warm;
+pub use url::{DatabaseUrl, InvalidUrl};
+pub use warm::{stay_warm, warm_up};

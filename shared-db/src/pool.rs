@@ -1,14 +1,28 @@
 //! A pool of connections to one database.
 
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use deadpool::managed::{self, Object};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connector::{Connector, InvalidUrl};
+use crate::connector::Connector;
 use crate::error::DatabaseError;
+use crate::queue::Queue;
 use crate::settings::Settings;
+use crate::statements::Statement;
+use crate::traces;
+use crate::url::{DatabaseUrl, InvalidUrl};
+use crate::writes::Place;
+
+/// The longest wait for the end of a statement whose client has left. Postgres itself ends statements sooner.
+const LAST_STATEMENT: Duration = Duration::from_secs(10);
 
 /// A pool. It opens a connection when one is needed, so it can be made while the database is away.
 ///
@@ -17,30 +31,58 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub(crate) struct Pool {
     pool: managed::Pool<Connector>,
+    /// As many places as the pool has connections, so nobody waits inside the pool.
+    queue: Arc<Queue>,
     acquire_timeout: Duration,
 }
 
 impl Pool {
-    pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
-        let pool = managed::Pool::builder(Connector::new(url, settings)?).max_size(settings.max_connections).build();
+    pub(crate) fn new(url: DatabaseUrl, settings: &Settings) -> Result<Self, InvalidUrl> {
+        let Settings { max_connections, queue_length, queue_timeout, acquire_timeout, .. } = *settings;
+        let pool = managed::Pool::builder(Connector::new(url, settings)?).max_size(max_connections).build();
         let pool = pool.expect("deadpool needs a runtime only for time-outs of its own, and has none");
-        Ok(Self { pool, acquire_timeout: settings.acquire_timeout })
+        Ok(Self { pool, queue: Arc::new(Queue::new(max_connections, queue_length, queue_timeout)), acquire_timeout })
     }
 
-    /// A connection, for [`Connection::release`] or [`Connection::close`].
-    pub(crate) async fn connection(&self) -> Result<Connection, DatabaseError> {
-        // One timer covers all steps: under load, every request waits here.
-        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
-            Ok(connection) => Ok(Connection(Some(connection?))),
-            Err(_elapsed) => Err(DatabaseError::NoConnection("waited too long")),
+    /// A connection until `limit`, for [`Connection::release`] or [`Connection::close`].
+    pub(crate) async fn connection(&self, limit: Instant) -> Result<Connection, DatabaseError> {
+        let acquire = async {
+            let turn = self.queue.place().await?;
+            let pool = self.pool.clone();
+            let mut get = Box::pin(async move { (pool.get().await, turn) });
+            // An idle connection that was used just now is there at once.
+            match poll_once(get.as_mut()) {
+                Poll::Ready(got) => Ok(got),
+                Poll::Pending => Box::pin(self.finish(get)).await,
+            }
+        };
+        // One timer covers all steps.
+        match timeout_at(limit, acquire).await {
+            Ok(acquired) => {
+                let (object, turn) = acquired?;
+                Ok(Connection { object: Some(object?), turn: Some(turn), place: None })
+            }
+            Err(_elapsed) => Err(DatabaseError::LATE),
         }
+    }
+
+    /// Opens or checks a connection in a task of its own. If the client leaves meanwhile, the connection goes to the pool.
+    async fn finish<T: Send + 'static>(&self, get: impl Future<Output = T> + Send + 'static) -> Result<T, DatabaseError> {
+        let opened = tokio::spawn(timeout(self.acquire_timeout, get));
+        let opened = async { opened.await.ok().and_then(Result::ok).ok_or(DatabaseError::LATE) };
+        traces::within("open a connection", opened).await
+    }
+
+    /// What opens its connections.
+    pub(crate) fn manager(&self) -> &Connector {
+        self.pool.manager()
     }
 
     /// A connection outside the pool. The server closes it after it was silent for `silence`.
     pub(crate) async fn unpooled(&self, silence: Duration) -> Result<PgConnection, DatabaseError> {
-        match tokio::time::timeout(self.acquire_timeout, self.pool.manager().open(silence)).await {
+        match timeout(self.acquire_timeout, self.manager().open(silence)).await {
             Ok(opened) => Ok(opened?),
-            Err(_elapsed) => Err(DatabaseError::NoConnection("waited too long")),
+            Err(_elapsed) => Err(DatabaseError::LATE),
         }
     }
 
@@ -48,11 +90,16 @@ impl Pool {
     pub(crate) async fn open_idle(&self, number: usize) {
         let mut opened = Vec::new();
         while opened.len() < number.min(self.pool.status().max_size) {
-            match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
+            match timeout(self.acquire_timeout, self.pool.get()).await {
                 Ok(Ok(connection)) => opened.push(connection),
                 _ => break,
             }
         }
+    }
+
+    /// How many connections there are.
+    pub(crate) fn size(&self) -> usize {
+        self.pool.status().size
     }
 
     /// Closes the idle connections.
@@ -66,35 +113,68 @@ impl Pool {
         let used = status.size - status.available.min(status.size);
         metrics::gauge!("db_pool_connections", "state" => "idle").set(status.available as f64);
         metrics::gauge!("db_pool_connections", "state" => "used").set(used as f64);
-        metrics::gauge!("db_pool_waiting").set(status.waiting as f64);
+        metrics::gauge!("db_pool_connections_max").set(status.max_size as f64);
+        metrics::gauge!("db_pool_waiting").set(self.queue.waiting() as f64);
     }
 }
 
 /// A connection in use.
 ///
-/// It returns to the pool only by [`Connection::release`]. If its caller is dropped in the middle of a statement or a
-/// transaction, the connection is closed, and the server rolls back.
-pub struct Connection(Option<Object<Connector>>);
+/// It returns to the pool by [`Connection::release`]. If its caller is dropped in the middle of a statement or a
+/// transaction, because a client has left, a task waits for the statement's end and then returns it. So a client that leaves
+/// costs no new connection.
+pub struct Connection {
+    object: Option<Object<Connector>>,
+    turn: Option<OwnedSemaphorePermit>,
+    /// The place of the write that uses it.
+    pub(crate) place: Option<Arc<Place>>,
+}
 
 impl Connection {
     /// Returns the connection to the pool, unless the outcome of its statement shows that it is broken.
     pub(crate) fn release<T>(mut self, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
         let outcome = self.check(outcome);
-        if !outcome.as_ref().is_err_and(DatabaseError::is_broken_connection) {
-            drop(self.0.take());
+        if outcome.as_ref().is_err_and(DatabaseError::is_broken_connection) {
+            self.discard();
         }
+        drop(self.object.take());
         outcome
     }
 
     /// Closes the connection.
-    pub(crate) fn close<T>(self, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
-        self.check(outcome)
+    pub(crate) fn close<T>(mut self, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
+        let outcome = self.check(outcome);
+        self.discard();
+        outcome
+    }
+
+    /// When the server was started that it leads to, once it was asked.
+    pub(crate) fn server(&mut self) -> &mut Option<i64> {
+        &mut self.object.as_mut().expect("held until it is released").server
+    }
+
+    /// Whether this statement was prepared on it before a request needed it.
+    pub(crate) fn has_prepared(&self, statement: &Statement) -> bool {
+        self.object.as_ref().is_some_and(|object| object.prepared.contains(&statement.number()))
+    }
+
+    /// Notes that this statement is prepared on it.
+    pub(crate) fn note_prepared(&mut self, statement: &Statement) {
+        if let Some(object) = &mut self.object {
+            object.prepared.insert(statement.number());
+        }
+    }
+
+    fn discard(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
     }
 
     /// Discards all connections that are as old, if the outcome shows that this one is broken.
     fn check<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
         let outcome = outcome.map_err(DatabaseError::from);
-        if let (Err(error), Some(object)) = (&outcome, &self.0)
+        if let (Err(error), Some(object)) = (&outcome, &self.object)
             && error.is_broken_connection()
             && let Some(pool) = Object::pool(object)
         {
@@ -108,20 +188,39 @@ impl Deref for Connection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0.as_ref().expect("held until it is released").connection
+        &self.object.as_ref().expect("held until it is released").connection
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.as_mut().expect("held until it is released").connection
+        &mut self.object.as_mut().expect("held until it is released").connection
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(Object::take(object));
-        }
+        let Some(mut object) = self.object.take() else { return };
+        let held = (self.turn.take(), self.place.take());
+        let Ok(runtime) = Handle::try_current() else { return drop(Object::take(object)) };
+        runtime.spawn(async move {
+            if !matches!(timeout(LAST_STATEMENT, end_statement(&mut object.connection)).await, Ok(Ok(()))) {
+                drop(Object::take(object));
+            }
+            drop(held);
+        });
+    }
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits for the end of what the connection does, and rolls back the transaction that is open on it.
+async fn end_statement(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match connection.ping().await {
+        // The error of the statement itself. The connection is at its end with the next answer.
+        Err(sqlx::Error::Database(_)) => connection.ping().await,
+        ended => ended,
     }
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
+use tokio::time::timeout;
 
 use crate::database::Database;
 use crate::error::DatabaseError;
-use crate::run;
+use crate::switches::Switch;
 
-/// How often [`report_until_ready`] checks.
-const RETRY: Duration = Duration::from_millis(500);
+/// After this silence the server closes the connection for checks: nobody checks any more.
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 /// The migrations of the shared schema.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
@@ -31,52 +32,74 @@ pub fn newest_migration() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
-/// Checks that the database answers and has the newest migration that this program needs.
+/// Checks that the database answers within a second and has the newest migration that this program needs. It uses a
+/// connection of its own, so a busy pool does not fail it.
 ///
 /// # Errors
 /// [`SchemaError`], for the check that failed.
 pub async fn check_schema(database: &Database) -> Result<(), SchemaError> {
-    let needed = newest_migration();
-    match run!(database, connection => is_applied(connection, needed)).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(SchemaError::Missing(needed)),
-        // No migration has been applied: the table of migrations does not exist, or the role has no right on it.
-        Err(DatabaseError::Unavailable(sqlx::Error::Database(error)))
-            if matches!(error.code().as_deref(), Some("42P01" | "42501")) =>
-        {
-            Err(SchemaError::Missing(needed))
-        }
-        Err(error) => Err(error.into()),
+    let (limit, database) = (database.check_timeout(), database.clone());
+    // In a task of its own: a client that leaves meanwhile does not break the connection.
+    let checked = tokio::spawn(timeout(limit, async move { check(&database, newest_migration()).await })).await;
+    let too_long = || Err(DatabaseError::NoConnection("the check took too long").into());
+    checked.ok().and_then(Result::ok).unwrap_or_else(too_long)
+}
+
+async fn check(database: &Database, needed: i64) -> Result<(), SchemaError> {
+    let mut turn = database.probe().turn().await;
+    if turn.has_passed() {
+        return Ok(());
     }
+    loop {
+        let switch = database.switch().await?;
+        let kept = turn.take(switch.side);
+        let is_new = kept.is_none();
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => database.pool(switch.side).unpooled(SILENCE).await?,
+        };
+        match ask(database, switch, &mut connection, needed).await {
+            Ok(Answer::Moved) => {}
+            Ok(answer) => {
+                turn.keep(switch.side, connection, answer == Answer::Applied);
+                return if answer == Answer::Applied { Ok(()) } else { Err(SchemaError::Missing(needed)) };
+            }
+            // No migration has been applied: the table of migrations does not exist, or the role has no right on it.
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P01" | "42501")) => {
+                return Err(SchemaError::Missing(needed));
+            }
+            Err(error) if is_new => return Err(DatabaseError::from(error).into()),
+            // The connection may have broken since the last check: the next round opens another one.
+            Err(_) => {}
+        }
+    }
+}
+
+/// What the database says of the newest migration.
+#[derive(PartialEq, Eq)]
+enum Answer {
+    Applied,
+    Missing,
+    /// The tables have left this side.
+    Moved,
+}
+
+async fn ask(
+    database: &Database,
+    switch: Switch,
+    connection: &mut PgConnection,
+    needed: i64,
+) -> Result<Answer, sqlx::Error> {
+    if !database.is_newest(switch, connection).await? {
+        return Ok(Answer::Moved);
+    }
+    Ok(if is_applied(connection, needed).await? { Answer::Applied } else { Answer::Missing })
 }
 
 #[expect(clippy::disallowed_methods, reason = "both services ask it, each under its own role")]
 async fn is_applied(connection: &mut PgConnection, version: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from _sqlx_migrations where version = $1 and success)")
+    sqlx::query_scalar("select exists (select 1 from _sqlx_migrations where version = $1 and success)")
         .bind(version)
         .fetch_one(connection)
         .await
-}
-
-/// An error and its sources, one level after the other.
-fn chain(error: &dyn std::error::Error) -> String {
-    let levels = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    let mut levels: Vec<String> = levels.collect();
-    // A transparent error repeats its source.
-    levels.dedup();
-    levels.join(": ")
-}
-
-/// Waits until the service can use the database, and logs what is missing whenever that changes.
-pub async fn report_until_ready(database: Database) {
-    let mut reported = String::new();
-    while let Err(error) = check_schema(&database).await {
-        let lack = chain(&error);
-        if lack != reported {
-            tracing::warn!(error = lack, "waiting for the database");
-            reported = lack;
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-    tracing::info!("the database is ready");
 }

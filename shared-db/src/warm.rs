@@ -1,25 +1,171 @@
-//! Idle connections to the side to which the tables may move next.
+//! Connections to the side to which the tables may move next: open, checked, and with the statements prepared that this
+//! process uses. So the first request after a switch needs neither a login nor a statement's preparation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::Database;
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// The most idle connections: as many as most services use. After a switch all requests need one at once, and each login
+use crate::answer::by;
+use crate::database::Database;
+use crate::error::DatabaseError;
+use crate::pool::{Connection, Pool};
+use crate::statements::{Statement, Statements};
+use crate::switches::Switch;
+
+/// The most connections: as many as most services use. After a switch all requests need one at once, and each login
 /// costs both ends milliseconds of CPU for the hash of the password.
 const IDLE: usize = 16;
-/// How often they are opened again and checked.
-const INTERVAL: Duration = Duration::from_secs(60);
+/// How often they are checked. The pool trusts a connection for longer, so no request pings one first.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// How long one statement of a round may take: longer than any of a request, so that upkeep discards no connection that
+/// requests would go on to use.
+const LIMIT: Duration = Duration::from_secs(4);
+/// When this process says that it has followed a switch, and when it says how long its requests waited. Requests go first.
+const REPORTS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
-/// Keeps a few connections open to the side that is not in use, while the tables may move. Failures are silent: no request
-/// needs that side yet.
+/// Keeps a few connections warm to the side that is not in use, while the tables may move, and reports the waits after each
+/// switch. Failures are silent: no request needs that side yet.
 pub async fn stay_warm(database: Database) {
     while database.may_move() {
         // Without a known switch the side is unknown too. Requests and readiness report why.
-        if let Ok(switch) = database.switch().await {
-            database.pool(switch.side.other()).open_idle(IDLE).await;
-            let _ = tokio::time::timeout(INTERVAL, database.switched(switch)).await;
-        } else {
-            tokio::time::sleep(INTERVAL).await;
+        let Ok(switch) = database.switch().await else {
+            sleep(INTERVAL).await;
+            continue;
+        };
+        tokio::select! {
+            // A round that is given up returns its connections: requests need them now.
+            biased;
+            () = database.switched(switch) => report(&database).await,
+            () = round(&database, switch) => {}
         }
     }
+}
+
+async fn round(database: &Database, switch: Switch) {
+    warm(database, switch).await;
+    sleep(INTERVAL).await;
+}
+
+/// Warms the connections once. [`stay_warm`] does so for ever.
+///
+/// # Errors
+/// The database's, if it is unknown where the tables are.
+pub async fn warm_up(database: &Database) -> Result<(), DatabaseError> {
+    let switch = database.switch().await?;
+    warm(database, switch).await;
+    Ok(())
+}
+
+async fn warm(database: &Database, switch: Switch) {
+    let Some(statements) = database.statements() else { return };
+    let (here, there) = (database.pool(switch.side), database.pool(switch.side.other()));
+    there.open_idle(IDLE).await;
+    let mut warm = 0;
+    if is_moving(there).await {
+        learn(here, statements).await;
+        let due = statements.due();
+        // The pool gives its connections in turn.
+        for _ in 0..there.size().min(IDLE) {
+            match prepare(there, &due, statements).await {
+                Some(true) => warm += 1,
+                Some(false) => {}
+                // Others would be refused, too, and each refusal is a line in the server's log.
+                None => break,
+            }
+        }
+    }
+    statements.note_warm(warm);
+}
+
+/// When a statement must have ended that begins now.
+fn limit() -> Instant {
+    Instant::now() + LIMIT
+}
+
+/// Whether splitctl has prepared that side for a move: before that, it may have no tables.
+async fn is_moving(there: &Pool) -> bool {
+    let Ok(mut connection) = there.connection(limit()).await else { return false };
+    let asked = by(Some(limit()), has_switches(&mut connection)).await;
+    connection.release(asked).unwrap_or(false)
+}
+
+/// By the catalog, so that no answer is an error.
+#[expect(clippy::disallowed_methods, reason = "the same for each role, and the table may be missing at compile time")]
+async fn has_switches(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (
+             select 1
+             from pg_class c
+             join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname = 'splitctl'
+               and c.relname = 'switches'
+               and has_schema_privilege(n.oid, 'usage')
+               and has_table_privilege(c.oid, 'select')
+         )",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Learns the statements of the connections in use. It waits for each like a request.
+async fn learn(here: &Pool, statements: &Statements) {
+    for _ in 0..here.size() {
+        let Ok(mut connection) = here.connection(limit()).await else { return };
+        let learnt = by(Some(limit()), statements.learn(&mut connection)).await;
+        if connection.release(learnt).is_err() {
+            return;
+        }
+    }
+}
+
+/// Checks one connection, and prepares what it does not have. Whether it has all; `None` if one was refused.
+async fn prepare(there: &Pool, due: &[Arc<Statement>], statements: &Statements) -> Option<bool> {
+    let mut connection = there.connection(limit()).await.ok()?;
+    let done = prepare_on(&mut connection, due, statements).await;
+    connection.release(done).unwrap_or(Some(false))
+}
+
+async fn prepare_on(
+    connection: &mut Connection,
+    due: &[Arc<Statement>],
+    statements: &Statements,
+) -> Result<Option<bool>, sqlx::Error> {
+    by(Some(limit()), connection.ping()).await?;
+    for statement in due {
+        if connection.has_prepared(statement) {
+            continue;
+        }
+        match by(Some(limit()), statement.prepare(connection)).await {
+            Ok(()) => connection.note_prepared(statement),
+            Err(sqlx::Error::Database(_)) => {
+                statements.refuse(statement);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(true))
+}
+
+/// Tells splitctl, if it listens, how long requests waited for the switch: the contract in `splitctl/contract/switches.sql`.
+async fn report(database: &Database) {
+    let followed = Instant::now();
+    if let Some(statements) = database.statements() {
+        statements.turn();
+    }
+    for (after, is_complete) in REPORTS.into_iter().zip([false, true]) {
+        sleep_until(followed + after).await;
+        let Some((side, report)) = database.wait_report(is_complete) else { return };
+        let Ok(mut connection) = database.pool(side).connection(limit()).await else { return };
+        let sent = by(Some(limit()), notify(&mut connection, &report)).await;
+        // Nobody may listen.
+        let _ = connection.release(sent);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the same for each role, and no statement on a table")]
+async fn notify(connection: &mut PgConnection, report: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_notify('splitctl_waits', $1)").bind(report).execute(connection).await.map(drop)
 }

@@ -18,12 +18,17 @@ const TABLES: &str = "
     where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> '_sqlx_migrations'
     order by 1";
 
-/// Functions that nothing needs: no default, no trigger.
+/// Functions that nothing needs: no default, no trigger, no role.
 const ORPHANS: &str = "
     select p.oid::regprocedure::text
     from pg_proc p
     where p.pronamespace = 'public'::regnamespace
-      and not exists (select from pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid)";
+      and not exists (select from pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid)
+      and not exists (select from aclexplode(p.proacl) a where a.grantee not in (0, p.proowner))";
+
+/// Functions with rights of their own.
+const GRANTED: &str = "
+    select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace and proacl is not null";
 
 async fn execute(connection: &mut PgConnection, statement: String) {
     connection.execute(AssertSqlSafe(statement.clone())).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -40,10 +45,16 @@ async fn part_without(other: &str, role: &str) -> Vec<String> {
     assert!(tables.len() > 3, "{tables:?}");
     // The foreign key and the other's view go with them.
     execute(&mut owner, format!("drop table {} cascade", tables.join(", "))).await;
+    // `drop owned` would also take the role's right to connect to other databases.
+    for of in ["all tables in schema public", "schema public"] {
+        execute(&mut owner, format!("revoke all on {of} from {role}")).await;
+    }
+    for function in strings(&mut owner, GRANTED).await {
+        execute(&mut owner, format!("revoke all on function {function} from {role}")).await;
+    }
     for function in strings(&mut owner, ORPHANS).await {
         execute(&mut owner, format!("drop function {function}")).await;
     }
-    execute(&mut owner, format!("drop owned by {role}")).await;
     strings(&mut owner, INVENTORY).await
 }
 

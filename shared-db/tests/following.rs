@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared_db::{Database, DatabaseError, Side, Switch, alone, run, stay_warm};
+use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
@@ -198,6 +199,34 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
 
     // A process that has nowhere to go keeps nothing.
     stay_warm(Database::new(moved.source.url(), &moves::settings("still", 1)).expect("a URL")).await;
+}
+
+/// A read that was under way at the switch counts, and the request that has followed it.
+#[tokio::test]
+async fn a_process_reports_how_long_requests_waited_for_a_switch() {
+    let mut moved = Move::begin().await;
+    let database = moved.database("reporting", 3);
+    answered_by(&database).await.expect("answered");
+    let warm = tokio::spawn(stay_warm(database.clone()));
+    let mut listener = PgListener::connect(moved.target.url()).await.expect("a listener");
+    listener.listen("splitctl_waits").await.expect("it listens");
+    let mut owner = moved.owner(Side::Source).await;
+    execute(&mut owner, "select pg_advisory_lock(1)").await;
+    let in_use = tokio::spawn({
+        let database = database.clone();
+        async move { run!(database, connection => waiting(connection)).await }
+    });
+    let blocked = "select count(*) from pg_stat_activity where application_name = 'reporting' and wait_event = 'advisory'";
+    until(&mut owner, blocked, 1).await;
+    moved.switch("").await;
+    answered_by(&database).await.expect("answered");
+    execute(&mut owner, "select pg_advisory_unlock(1)").await;
+    in_use.await.expect("it ends").expect("answered");
+    let heard = listener.recv().await.expect("a report");
+    assert_eq!(heard.payload(), r#"{"owner":"orders","generation":1}"#);
+    let heard = listener.recv().await.expect("a report");
+    assert!(heard.payload().starts_with(r#"{"owner":"orders","generation":1,"requests":2,"longest_ms":"#), "{heard:?}");
+    warm.abort();
 }
 
 async fn asleep(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

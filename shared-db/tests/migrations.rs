@@ -147,6 +147,60 @@ async fn a_service_may_use_its_own_tables_and_the_others_view_and_nothing_else()
     }
 }
 
+/// Limits of both roles, and what everybody may do with the database.
+const LIMITS: &str = "
+    select format('%s: %s connections, %s', rolname, rolconnlimit, array_to_string(setconfig, ' '))
+    from pg_roles
+    left join pg_db_role_setting on setrole = pg_roles.oid
+        and setdatabase = (select oid from pg_database where datname = current_database())
+    where rolname in ('users_svc', 'orders_svc')
+    union all
+    select format('public: %s', string_agg(privilege_type, ' ' order by privilege_type))
+    from pg_database
+    cross join lateral aclexplode(coalesce(datacl, acldefault('d', datdba)))
+    where datname = current_database() and grantee = 0
+    order by 1";
+
+#[tokio::test]
+async fn a_service_is_limited_to_its_part_of_the_server_and_a_revert_takes_the_limits_back() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let (one, two) = (TestDatabase::on(&cluster), TestDatabase::on(&cluster));
+    let mut owner = one.owner().await;
+    // Two fifths of 300.
+    let limited = |role: &str| {
+        let times = "statement_timeout=5s lock_timeout=2s idle_in_transaction_session_timeout=10s";
+        format!("{role}: 120 connections, {times} client_connection_check_interval=2s")
+    };
+    let expected = [limited("orders_svc"), "public: ".to_owned(), limited("users_svc")];
+    assert_eq!(strings(&mut owner, LIMITS).await, expected);
+    owner.execute("create role stranger").await.expect("a role");
+    for role in ["users_svc", "stranger"] {
+        let login = format!("alter role {role} login password '{}'", cluster.password());
+        owner.execute(AssertSqlSafe(login)).await.expect("a login");
+    }
+    let login = |role: &str| one.url().replace("//postgres:", &format!("//{role}:"));
+    let denied = |refused: sqlx::Error| {
+        let code = refused.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("42501"), "{refused}");
+    };
+    denied(connect(&login("stranger")).await.expect_err("it may connect"));
+    let mut service = connect(&login("users_svc")).await.expect("logs in");
+    assert_eq!(strings(&mut service, "select current_setting('statement_timeout')").await, ["5s"]);
+    denied(service.execute("create temporary table mine (n int)").await.expect_err("it may create tables"));
+
+    // The other database still needs the limit of connections; an operator's own limit stays.
+    revert(one.url()).expect("reverted");
+    let mut other = two.owner().await;
+    assert_eq!(strings(&mut other, LIMITS).await, expected);
+    other.execute("alter role users_svc connection limit 7").await.expect("altered");
+    revert(two.url()).expect("reverted");
+    assert_eq!(strings(&mut other, LIMITS).await, ["public: CONNECT TEMPORARY"]);
+    migrate(two.url()).expect("applied again");
+    other.execute("alter role users_svc connection limit 7").await.expect("altered");
+    migrate(one.url()).expect("applied again");
+    assert!(strings(&mut other, LIMITS).await[2].starts_with("users_svc: 7 connections"));
+}
+
 #[tokio::test]
 async fn psql_explains_every_table_view_and_column() {
     let database = TestDatabase::create();

@@ -1,4 +1,5 @@
--- The contract between splitctl and a service whose tables move. It has two parts: this table, and SQLSTATE 42501.
+-- The contract between splitctl and a service whose tables move. It has two parts: this table, and SQLSTATE 42501. A third
+-- one is up to the service: its report.
 --
 -- splitctl moves the tables of an owner between two databases: the source, which is the shared one, and the target, which
 -- is the owner's own. Each switch from one side to the other is one commit in the database that the tables leave. That
@@ -12,6 +13,10 @@
 --      If not, the role lacks a right for another reason, and the error stands.
 --   3. A service that was idle for a second reads its newest row again before its next statement. splitctl leaves three
 --      seconds between two switches, so no service can miss one.
+--   4. It may report how long its requests waited, and `splitctl cutover` prints that. In the database that it has turned
+--      to, each process runs `select pg_notify('splitctl_waits', ...)` twice, with a JSON object. Within 200 ms:
+--      {"owner": "orders", "generation": 3}. And within 3 s, about its requests that were under way when it turned:
+--      {"owner": "orders", "generation": 3, "requests": 17, "longest_ms": 34.2}
 --
 -- splitctl runs this file on both sides before a copy, then grants the owner's role usage on the schema and select on
 -- splitctl.switches. Running it again changes nothing.

@@ -6,6 +6,7 @@
 mod audit;
 mod commands;
 mod database;
+mod endpoint;
 mod exit;
 mod grants;
 mod init;
@@ -13,7 +14,11 @@ mod manifest;
 mod moving;
 mod names;
 mod output;
+mod proof;
+mod rehearsal;
 mod replacement;
+mod sizes;
+mod sockets;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::endpoint::{self, Reader};
 use crate::names::Qualified;
 
 /// The rights on tables, views and sequences that Postgres 15 to 18 have.
@@ -19,6 +20,9 @@ pub struct Manifest {
     pub source: Url,
     /// The address by which the targets' servers reach the source, if it differs from `source`.
     pub source_from_target: Option<Url>,
+    /// Standbys of the source that its URL does not name.
+    #[serde(default)]
+    pub source_standbys: Vec<Url>,
     /// Tables that no owner has, because each database keeps its own: those of migration tools. A move copies them once.
     #[serde(default)]
     pub unowned: Vec<Qualified>,
@@ -50,7 +54,10 @@ pub struct Owner {
     /// Objects that hang on its tables and do not move, as `plan` names them.
     #[serde(default)]
     pub leave: Vec<String>,
-    /// Roles of the source, and those that take their place on the target as owners.
+    /// The manifest's tables that no owner has.
+    #[serde(skip)]
+    pub unowned: Vec<Qualified>,
+    /// Roles of the source, and those that take their place on the target, as owners and in rights and policies.
     #[serde(default)]
     pub owned_by: BTreeMap<String, String>,
     /// Errors of the plan that are known and accepted, as the plan names them: "roles: reporting".
@@ -58,10 +65,34 @@ pub struct Owner {
     pub accept: Vec<String>,
     /// The folder of its sqlx offline data (`.sqlx`), relative to the manifest.
     pub statements: Option<PathBuf>,
+    /// Files and folders with other statements that it runs: SQL, and logs of Postgres. Relative to the manifest.
+    #[serde(default)]
+    pub queries: Vec<PathBuf>,
+    /// Statements that are known from elsewhere. It is no key: a rehearsal takes those of the real source.
+    #[serde(skip)]
+    pub known: Vec<KnownStatement>,
+    /// The URL with which the application logs in on the target.
+    pub login: Option<Url>,
     /// The database that its tables will move to, as an operator.
     pub target: Option<Url>,
     /// The address by which the source's server reaches the target, if it differs from `target`.
     pub target_from_source: Option<Url>,
+    /// Standbys of the target that its URL does not name.
+    #[serde(default)]
+    pub target_standbys: Vec<Url>,
+    /// Whether the slots of a move go to standbys, where the server can do that. By default they do.
+    pub failover: Option<bool>,
+}
+
+/// A statement of the application.
+#[derive(Debug, Clone)]
+pub struct KnownStatement {
+    /// Its text.
+    pub text: String,
+    /// Where it is known from, for people.
+    pub place: String,
+    /// Whether the role has run it: it may then be another part's of the application. If not, it stands in the sources.
+    pub is_run: bool,
 }
 
 /// An owner's use of another owner's object, and the SQL files that replace the object. Paths are relative to the manifest.
@@ -115,6 +146,27 @@ impl Url {
     /// # Errors
     /// The variable is not set, or the text is not a Postgres URL. The message names the variable or `place`, not the URL.
     pub fn resolve(&self, place: &str) -> Result<String> {
+        self.read(place, Reader::Both)
+    }
+
+    /// Does the same for a URL that only the server of the other side reads.
+    ///
+    /// # Errors
+    /// As [`Url::resolve`].
+    pub fn resolve_for_server(&self, place: &str) -> Result<String> {
+        self.read(place, Reader::Server)
+    }
+
+    /// One URL for each host of these.
+    ///
+    /// # Errors
+    /// As [`Url::resolve`].
+    pub fn resolve_hosts(urls: &[Self], place: &str) -> Result<Vec<String>> {
+        let urls = urls.iter().map(|url| url.resolve(place)).collect::<Result<Vec<String>>>()?;
+        Ok(urls.iter().flat_map(|url| endpoint::each_host(url)).collect())
+    }
+
+    fn read(&self, place: &str, reader: Reader) -> Result<String> {
         let (url, name) = match self.0.strip_prefix('$') {
             Some(variable) => {
                 let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
@@ -122,11 +174,7 @@ impl Url {
             }
             None => (self.0.clone(), place),
         };
-        let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        ensure!(
-            known && url::Url::parse(&url).is_ok(),
-            "{name} is not a Postgres URL (postgres://role:password@host:port/database)"
-        );
+        endpoint::check(&url, reader).with_context(|| format!("{name} cannot be used"))?;
         Ok(url)
     }
 }
@@ -144,6 +192,11 @@ impl Owner {
             bail!("{name} has rights on {relation}, which is not in its lists");
         }
         check_rights(name, self.rights.values().flatten())
+    }
+
+    /// The role that takes the place of this one on the target.
+    pub fn on_target<'a>(&'a self, role: &'a str) -> &'a str {
+        self.owned_by.get(role).map_or(role, String::as_str)
     }
 
     /// The tables and views that move with it.
@@ -179,9 +232,11 @@ impl Manifest {
             .with_context(|| format!("{} cannot be read; `splitctl init` drafts one", path.display()))?;
         let mut manifest: Self = toml::from_str(&text).with_context(|| format!("{} is not a manifest", path.display()))?;
         manifest.check().with_context(|| path.display().to_string())?;
+        let Self { owners, unowned, .. } = &mut manifest;
+        owners.values_mut().for_each(|owner| owner.unowned.clone_from(unowned));
         let folder = path.parent().unwrap_or(Path::new(""));
-        let folders = manifest.owners.values_mut().map(|owner| &mut owner.statements);
-        for path in folders.chain(manifest.borrowings.iter_mut().flat_map(Borrowing::files)).flatten() {
+        let of_owners = manifest.owners.values_mut().flat_map(|owner| owner.statements.iter_mut().chain(&mut owner.queries));
+        for path in of_owners.chain(manifest.borrowings.iter_mut().flat_map(Borrowing::files).flatten()) {
             *path = folder.join(&*path);
         }
         Ok(manifest)
@@ -256,69 +311,4 @@ fn is_day(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Manifest> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("split.toml");
-        std::fs::write(&path, text).expect("written");
-        Manifest::read(&path)
-    }
-
-    const TWO: &str = r#"
-        source = "$DATABASE_URL"
-        [owners.users]
-        role = "users_svc"
-        tables = ["users", "user_events"]
-        [owners.users.rights]
-        user_events = ["select", "insert"]
-        [owners.orders]
-        role = "orders_svc"
-        tables = ["orders", 'shop."Order items"']
-    "#;
-
-    #[test]
-    fn what_is_wrong_with_a_manifest_is_said_in_its_own_words() {
-        let manifest = read(TWO).expect("a manifest");
-        assert_eq!(manifest.owner_of(&Qualified::new("shop", "Order items")), Some("orders"));
-        assert!(manifest.owner("billing").expect_err("unknown").to_string().contains("orders, users"));
-        for (from, to, said) in [
-            ("\"orders\", 'shop", "\"users\", 'shop", "users is listed twice"),
-            ("[owners.users]", "unowned = [\"orders\"]\n[owners.users]", "orders is listed twice, by orders and as unowned"),
-            ("[owners.orders]", "[owners.Orders]", "the owner `Orders` needs a name"),
-            ("user_events = [", "orders = [", "users has rights on orders"),
-            ("role = \"orders_svc\"", "rolle = \"orders_svc\"", "unknown field `rolle`"),
-            (
-                "[owners.users]",
-                "borrowings = [{ who = 'x', what = 'y', why = 'z', until = '2027-01-31' }]\n[owners.users]",
-                "x, which is no owner",
-            ),
-            ("\"insert\"]", "\"insert; drop\"]", "`insert; drop` is no right"),
-            (
-                "[owners.users]",
-                "borrowings = [{ who = 'users', what = 'y', why = 'z', until = 'soon' }]\n[owners.users]",
-                "write a day",
-            ),
-            (
-                "[owners.users]",
-                "borrowings = [{ who = 'users', what = 'y', why = 'z', until = '2027-01-31', replace = 'y.sql' }]\n\
-                 [owners.users]",
-                "only one of `replace` and `restore`",
-            ),
-        ] {
-            let text = TWO.replacen(from, to, 1);
-            let error = format!("{:#}", read(&text).expect_err(said));
-            assert!(error.contains(said), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_url_that_cannot_be_used_is_named_and_not_shown() {
-        let error = Url("$SPLITCTL_TEST_UNSET".to_owned()).resolve("source").expect_err("unset").to_string();
-        assert!(error.contains("SPLITCTL_TEST_UNSET is not set"), "{error}");
-        let error = Url("mysql://me:secret@host/db".to_owned()).resolve("source").expect_err("no URL").to_string();
-        assert!(error.starts_with("source is not a Postgres URL") && !error.contains("secret"), "{error}");
-        assert!(!format!("{:?}", Url("postgres://me:secret@host/db".to_owned())).contains("secret"));
-    }
-}
+mod tests;

@@ -23,9 +23,19 @@ impl Qualified {
         Self { schema: schema.into(), name: name.into() }
     }
 
+    /// The schemas and the names of several, as two parameters of a statement.
+    pub fn arrays(all: &[Self]) -> (Vec<&str>, Vec<&str>) {
+        all.iter().map(|one| (one.schema.as_str(), one.name.as_str())).unzip()
+    }
+
     /// `"schema"."name"`, safe in any statement.
     pub fn sql(&self) -> String {
         format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+    }
+
+    /// What a query reads a table's rows from. Tables that inherit from it are tables of their own, and partitions are not.
+    pub fn rows(&self, is_partitioned: bool) -> String {
+        if is_partitioned { self.sql() } else { format!("only {}", self.sql()) }
     }
 }
 
@@ -112,6 +122,11 @@ pub fn quote_ident(name: &str) -> String {
 pub fn quote_literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+}
+
+/// Schema and name for people, each quoted only where necessary.
+pub fn with_schema(name: &Qualified) -> String {
+    format!("{}.{}", shown(&name.schema), shown(&name.name))
 }
 
 /// An identifier for people, quoted only where necessary.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -25,7 +26,20 @@ pub struct Output {
     pub format: Format,
 }
 
+/// Whether progress is printed as JSON: one object a line.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether the command's progress is for a program.
+pub fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
 impl Output {
+    /// Has progress look as the result will. A command with long work calls it before.
+    pub fn begin(&self) {
+        IS_JSON.store(self.format == Format::Json, Ordering::Relaxed);
+    }
+
     /// Prints the document as JSON, or the text that stands for it.
     ///
     /// A closed pipe (`splitctl audit | head`) is no error: the reader has seen enough. The program exits if standard output

@@ -9,10 +9,12 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use sources::{files, read, root};
 
 /// What each crate may use. Tests may use `dev` as well.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("broker", &["chassis"]),
     ("chassis", &[]),
     ("dev", &["shared-db"]),
+    // A third service knows only the contract of the events.
+    ("notifications", &[]),
     ("orders", &["broker", "chassis", "shared-db"]),
     ("shared-db", &[]),
     ("splitctl", &[]),
@@ -22,8 +24,14 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("xtask", &["bench", "broker", "chassis", "dev", "orders", "shared-db", "splitctl", "users"]),
 ];
 
-/// Additional arrows for tests: the suite of orders also runs against users.
-const IN_TESTS: [(&str, &str); 1] = [("orders", "users")];
+/// Additional arrows for tests: the suite of orders also runs against users, and the third service beside orders.
+const IN_TESTS: [(&str, &str); 5] = [
+    ("orders", "users"),
+    ("notifications", "broker"),
+    ("notifications", "chassis"),
+    ("notifications", "orders"),
+    ("notifications", "shared-db"),
+];
 
 /// Files that more than their own crate may include: a file or a folder, and the crates (none: all).
 const SHARED_FILES: [(&str, &[&str]); 4] = [

@@ -172,6 +172,33 @@ fn the_metrics_of_operations_are_those_that_the_services_have() {
     }
 }
 
+/// `promtool check metrics` asks for a description of each metric, and a test scrapes most of them. This one has them all.
+#[test]
+fn every_metric_is_described() {
+    let sources = sources(&["services", "shared-db"]);
+    let page = Document::read(&root().join("docs/operations.md"));
+    let rows = page.rows("metric");
+    let metrics = rows.iter().flat_map(|row| row[0].split(", "));
+    // These have their description beside their value, or are described by the constructor that all of their kind have.
+    let otherwise =
+        |metric: &&str| !metric.starts_with("process_") && !metric.ends_with("_info") && !metric.contains("_shadow_");
+    let flat: String = sources.split_whitespace().collect();
+    let mut lacking = Vec::new();
+    for metric in metrics.filter(otherwise) {
+        let named = flat.split(&format!("=\"{metric}\";")).next().and_then(|before| before.rsplit("const").next());
+        let constant = named.and_then(|name| name.split(':').next()).unwrap_or_default();
+        let kinds = ["gauge", "counter", "histogram"];
+        let is_described = kinds.iter().any(|kind| {
+            flat.contains(&format!("describe_{kind}!(\"{metric}\","))
+                || (!constant.is_empty() && flat.contains(&format!("describe_{kind}!({constant},")))
+        });
+        if !is_described {
+            lacking.push(metric);
+        }
+    }
+    assert!(lacking.is_empty(), "{lacking:?} have no description");
+}
+
 /// The texts of the Rust files in these folders, but for this one.
 fn sources(folders: &[&str]) -> String {
     let files = folders.iter().flat_map(|folder| rust_files(&root().join(folder)));

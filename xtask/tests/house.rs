@@ -9,7 +9,10 @@ use sources::{files, read, root};
 
 const WIDTH: usize = 125;
 /// Folders at the top, without hidden folders and the build's.
-const FOLDERS: [&str; 9] = ["bench", "deploy", "dev", "docs", "migrations", "services", "shared-db", "splitctl", "xtask"];
+const FOLDERS: [&str; 10] =
+    ["bench", "deploy", "dev", "docs", "examples", "migrations", "services", "shared-db", "splitctl", "xtask"];
+/// Folders that programs write, and git ignores: the build's, and the reports of `splitctl rehearse`.
+const WRITTEN: [&str; 2] = ["target", "rehearsals"];
 /// Longest function in `src/`, in lines from its `fn` to its closing brace.
 const FUNCTION: usize = 50;
 
@@ -93,7 +96,8 @@ fn no_function_is_long() {
 fn the_top_has_no_folder_but_those_of_the_house() {
     let entries = std::fs::read_dir(root()).expect("the project's folder").flatten();
     let folders = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().expect("text"));
-    let found: BTreeSet<String> = folders.filter(|name| !name.starts_with('.') && name != "target").collect();
+    let found: BTreeSet<String> =
+        folders.filter(|name| !name.starts_with('.') && !WRITTEN.contains(&name.as_str())).collect();
     assert_none("folders at the top", found.into_iter().filter(|name| !FOLDERS.contains(&name.as_str())));
 }
 
@@ -125,9 +129,87 @@ fn no_handler_knows_the_dial() {
 }
 
 #[test]
-fn each_service_knows_its_kafka_feature_in_one_file() {
-    for service in ["orders", "users"] {
-        let files = with(&format!("services/{service}/src"), "rs", |text| text.contains("feature = \"kafka\""));
+fn each_service_knows_its_brokers_features_in_one_file() {
+    for (service, feature) in ["orders", "users"].into_iter().flat_map(|service| [(service, "kafka"), (service, "rabbitmq")])
+    {
+        let condition = format!("feature = \"{feature}\"");
+        let files = with(&format!("services/{service}/src"), "rs", |text| text.contains(&condition));
         assert!(files.iter().all(|file| file.ends_with("/src/main.rs")), "{files:?} should be main.rs alone");
     }
+}
+
+/// Every statement that a service runs: those that the macros have checked, and those of files.
+fn statements() -> Vec<(String, String)> {
+    let query = |text: &str| {
+        let data: serde_json::Value = serde_json::from_str(text).expect("query data");
+        data["query"].as_str().expect("a statement").to_owned()
+    };
+    let mut found: Vec<(String, String)> = Vec::new();
+    for service in ["users", "orders"] {
+        let data = files(&format!("services/{service}/.sqlx"), "json");
+        assert!(data.len() > 20, "{service} has {} statements", data.len());
+        found.extend(data.iter().map(|file| (file.display().to_string(), query(&read(file)))));
+    }
+    let of_files = files("services", "sql").into_iter().chain(files("migrations/replicas", "sql"));
+    // These are as applied migrations are, and a test compares them.
+    let applied = |file: &Path| {
+        let is_migration = file.parent().is_some_and(|folder| folder.ends_with("migrations"));
+        is_migration || read(file).contains("create or replace function")
+    };
+    found.extend(of_files.filter(|file| !applied(file)).map(|file| (file.display().to_string(), read(&file))));
+    found.extend(files("shared-db/src", "rs").into_iter().map(|file| (file.display().to_string(), read(&file))));
+    found
+}
+
+/// The part of a statement behind `on conflict`, up to `returning` or its end.
+fn conflicts(statement: &str) -> Vec<&str> {
+    let parts = statement.split("on conflict").skip(1);
+    parts.map(|part| part.split("returning").next().unwrap_or(part)).collect()
+}
+
+fn parameters(text: &str) -> BTreeSet<&str> {
+    let numbers = text.split('$').skip(1);
+    numbers
+        .map(|rest| rest.split(|next: char| !next.is_ascii_digit()).next().unwrap_or(""))
+        .filter(|n| !n.is_empty())
+        .collect()
+}
+
+/// What is wrong with a statement on an engine of several nodes. docs/scale.md has the reasons.
+fn unfit(statement: &str) -> Vec<&'static str> {
+    let words = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut faults = Vec::new();
+    if words.contains("exists (select from") || words.contains("exists ( select from") {
+        faults.push("`exists (select from …)`: write `select 1`");
+    }
+    for conflict in conflicts(&words) {
+        if ["now()", "clock_timestamp()", "current_timestamp"].iter().any(|clock| conflict.contains(clock)) {
+            faults.push("a clock in `on conflict do update`: write `excluded.…`");
+        }
+        let elsewhere = words.replacen(conflict, "", 1);
+        if !parameters(conflict).is_subset(&parameters(&elsewhere)) {
+            faults.push("a parameter that stands only in `on conflict`");
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_services_sql_is_fit_for_an_engine_of_several_nodes() {
+    let faults = statements().into_iter().flat_map(|(file, statement)| {
+        unfit(&statement).into_iter().map(move |fault| format!("{file}: {fault}")).collect::<Vec<_>>()
+    });
+    assert_none("statements that an engine of several nodes refuses", faults);
+    // The check finds each fault.
+    for (statement, fault) in [
+        ("select exists (select from t)", "select 1"),
+        ("select not exists (\n  select\n  from t)", "select 1"),
+        ("insert into t values ($1) on conflict (a) do update set b = clock_timestamp()", "a clock"),
+        ("insert into t values ($1) on conflict (a) do update set b = 1 where t.c < $2", "only in"),
+    ] {
+        let found = unfit(statement);
+        assert!(found.len() == 1 && found[0].contains(fault), "{statement}: {found:?}");
+    }
+    let fit = "insert into t values ($1, $2) on conflict (a) do update set b = excluded.b where t.c < $2 returning now()";
+    assert!(unfit(fit).is_empty());
 }

@@ -22,6 +22,19 @@ fn the_whole_way_is_walked_under_load_and_no_write_is_lost_doubled_or_invented()
     for step in ["replace customers", "copy", "verify", "detach", "cutover", "rollback", "complete"] {
         assert!(steps.contains(&step), "{steps:?}");
     }
+    // A switch is marked where it was made: after the checks with which its command begins, and before the next command.
+    let marks = report["marks"].as_array().expect("steps");
+    let mut switches = 0;
+    for (mark, next) in marks.iter().zip(&marks[1..]) {
+        let at = |mark: &serde_json::Value, when: &str| mark[when].as_f64();
+        let is_switch = ["cutover", "rollback"].contains(&mark["step"].as_str().expect("a name"));
+        assert_eq!(at(mark, "switched").is_some(), is_switch, "{mark}");
+        if let Some(switched) = at(mark, "switched") {
+            assert!(at(mark, "at") < Some(switched) && Some(switched) < at(next, "at"), "{mark} {next}");
+            switches += 1;
+        }
+    }
+    assert_eq!(switches, 3, "{report}");
     let picture = std::fs::read_to_string(&picture).expect("a picture");
     assert!(picture.starts_with("<svg") && picture.contains(">rollback</text>"), "{picture}");
 }

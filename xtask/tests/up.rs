@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use dev::http::{Client, Unanswered};
 use dev::postgres::{Cluster, connect};
 use dev::wait::block_on;
 use nix::sys::signal::{Signal, kill};
@@ -47,6 +48,30 @@ fn up_runs_everything_continues_with_its_data_and_leaves_nothing_running() {
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     assert_eq!(up.end().0, Some(0), "after down");
     assert!(place.is_quiet() && !place.data().exists());
+}
+
+#[test]
+fn with_a_local_issuer_the_services_ask_for_its_tokens() {
+    let place = Place::new();
+    let up = Up::start(place.xtask(&["up", "--auth"]));
+    let token = |scope: &str| {
+        let minted = place.xtask(&["token", "--scope", scope, "--sub", "me"]).output().expect("xtask runs");
+        assert!(minted.status.success(), "{}", String::from_utf8_lossy(&minted.stderr));
+        String::from_utf8(minted.stdout).expect("text").trim().to_owned()
+    };
+    let orders = Client::at(format_args!("127.0.0.1:{}", place.ports[1]));
+    let status = |token: Option<String>| {
+        let client = token.map_or_else(|| orders.clone(), |token| orders.bearing(token));
+        block_on(async || Ok::<_, Unanswered>(client.get("/orders").send().await?.status)).expect("an answer")
+    };
+    assert_eq!(status(None), 401);
+    assert_eq!(status(Some(token("users:read:any"))), 403);
+    assert_eq!(status(Some(token("orders:read:any"))), 200);
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.end().0, Some(0), "after Ctrl-C");
+    let down = place.xtask(&["down", "--wipe"]).output().expect("xtask runs");
+    assert!(down.status.success() && !place.data().exists(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert!(refused(place.xtask(&["token", "--scope", "x"])).contains("cargo xtask up --auth"));
 }
 
 #[test]

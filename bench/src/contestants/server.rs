@@ -74,6 +74,23 @@ impl Server {
         call.answered(job.status()).await.context(self.name)
     }
 
+    /// Kills it, as a crash does.
+    pub fn kill(mut self) -> Result<()> {
+        let killed = Command::new("kill").args(["-9", &self.process_id.to_string()]).status()?;
+        ensure!(killed.success(), "{} cannot be killed", self.name);
+        self.leash
+            .take()
+            .map(|leash| leash.stop_within(STOP))
+            .transpose()
+            .with_context(|| format!("{} runs on", self.name))?;
+        Ok(())
+    }
+
+    /// The most memory that it has had, in MiB.
+    pub fn peak_mib(&self) -> Result<u64> {
+        cpu::peak_mib(self.process_id)
+    }
+
     /// The address of its HTTP interface.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -23,15 +23,22 @@ pub fn times(server: Option<u32>, neighbour: Option<u32>, postgres: u32) -> Resu
     })
 }
 
-/// The process of this name on a leash of this process: its shell's child.
+/// The most memory that a process has had, in MiB.
+pub fn peak_mib(id: u32) -> Result<u64> {
+    let status = Process::new(i32::try_from(id)?).and_then(|process| process.status());
+    let status = status.with_context(|| format!("process {id} has ended"))?;
+    Ok(status.vmhwm.context("the kernel does not say how much memory a process has had")? / 1024)
+}
+
+/// The newest process of this name on a leash of this process: its shell's child.
 pub fn find_leashed(name: &str) -> Result<u32> {
     let all: Vec<Stat> = stats().collect();
     let shells: Vec<i32> =
         all.iter().filter(|stat| stat.ppid.unsigned_abs() == std::process::id()).map(|stat| stat.pid).collect();
-    let mut found = all.iter().filter(|stat| stat.comm == name && shells.contains(&stat.ppid));
-    match (found.next(), found.next()) {
-        (Some(stat), None) => Ok(u32::try_from(stat.pid)?),
-        _ => bail!("this program has not exactly one process {name}"),
+    let found = all.iter().filter(|stat| stat.comm == name && shells.contains(&stat.ppid));
+    match found.max_by_key(|stat| stat.starttime) {
+        Some(stat) => Ok(u32::try_from(stat.pid)?),
+        None => bail!("this program has no process {name}"),
     }
 }
 

@@ -59,6 +59,33 @@ impl Cluster {
         Self::start_new(&path, user, Some(folder), None, settings)
     }
 
+    /// A hot standby of this one, for which a slot here keeps the WAL. `select pg_promote()` makes it a primary.
+    ///
+    /// # Errors
+    /// If it cannot be copied, or does not start.
+    pub fn standby(&self) -> Result<Self> {
+        self.standby_with(&[])
+    }
+
+    /// The same with settings besides this cluster's.
+    ///
+    /// # Errors
+    /// If it cannot be copied, or does not start.
+    pub fn standby_with(&self, settings: &[&str]) -> Result<Self> {
+        let user = server_user().context("choosing the user that runs Postgres")?;
+        let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir().context("making a temporary folder")?;
+        let path = folder.path().canonicalize().context("finding the temporary folder")?;
+        make_folder(&path, user.as_ref()).with_context(|| format!("making {}", path.display()))?;
+        fs::write(path.join(PASSWORD), &self.password).context("writing the server's password to a file")?;
+        let mut backup = command(&self.client("pg_basebackup")?, user.as_ref());
+        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--create-slot", "--slot=standby"]);
+        backup.arg("--pgdata").arg(path.join("postgres")).arg("--dbname").arg(self.url("postgres"));
+        let output = backup.stdin(Stdio::null()).output().context("starting pg_basebackup")?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        Self::start_new(&path, user, Some(folder), None, &settings)
+    }
+
     /// The cluster in `folder`, made now if there is none.
     ///
     /// # Errors
@@ -244,6 +271,26 @@ impl Cluster {
         file.lines().next()?.trim().parse().ok()
     }
 
+    /// Stops all processes of the server by SIGSTOP, until the value is dropped: they keep their connections and answer
+    /// nothing.
+    ///
+    /// # Errors
+    /// The system's, or if the server does not run.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let postmaster = self.process_id().and_then(|id| i32::try_from(id).ok()).context("the server does not run")?;
+        // First the one that would start others.
+        kill(Pid::from_raw(postmaster), Signal::SIGSTOP)?;
+        let mut listed = processes()?;
+        // A moment ago it may have been starting one.
+        while listed.iter().any(|(id, _, state)| *id == postmaster && !state.starts_with('T')) {
+            listed = processes()?;
+        }
+        let children: Vec<_> = listed.iter().filter(|(_, parent, _)| *parent == postmaster).map(|(id, ..)| *id).collect();
+        let frozen = Frozen(children.into_iter().chain([postmaster]).map(Pid::from_raw).collect());
+        frozen.signal(Signal::SIGSTOP);
+        Ok(frozen)
+    }
+
     /// Ends the server. With `crash`, it ends at once and without a checkpoint.
     ///
     /// # Errors
@@ -263,6 +310,36 @@ impl Cluster {
     /// If there are no programs, or the server does not start.
     pub fn start_again(&mut self) -> Result<()> {
         self.start(Some(self.port))
+    }
+}
+
+/// All processes of the machine: their ids, those of their parents, and their states.
+fn processes() -> Result<Vec<(i32, i32, String)>> {
+    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().context("listing processes by ps")?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let processes = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.to_owned()))
+    });
+    Ok(processes.collect())
+}
+
+/// A server that answers nothing until this value is dropped.
+#[derive(Debug)]
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn signal(&self, signal: Signal) {
+        for process in &self.0 {
+            // One that has ended needs no signal.
+            let _ = kill(*process, signal);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
     }
 }
 

@@ -6,7 +6,7 @@ mod download;
 pub(crate) mod owner;
 mod programs;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Frozen};
 pub use database::{
     ORDERS_BASELINE, ORDERS_ROLE, TestDatabase, USERS_BASELINE, USERS_ROLE, allow_login, connect, create_database, until,
     with_role,

@@ -32,6 +32,8 @@ pub(crate) fn command(program: &Path, user: Option<&User>) -> Command {
     if let Some(user) = user {
         // std drops the supplementary groups, too.
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        // A server that connects to another one looks for certificates there.
+        command.env("HOME", &user.dir);
     }
     command
 }

@@ -1,12 +1,20 @@
 //! Configuration: one clap struct for each program, with a variable for every field. `--help` is its documentation.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 
+use crate::auth::AuthConfig;
 use crate::events::EventsConfig;
+use crate::http::cors::Cors;
+use crate::http::limits::{Limits, duration};
+use crate::resource::{Resource, ResourceConfig};
 use crate::telemetry::LogConfig;
+use crate::tls::TlsConfig;
+use crate::traces::{Traces, TracesConfig};
 
 /// The exit code for an unusable configuration.
 pub const EXIT_CONFIG: u8 = 2;
@@ -14,15 +22,65 @@ pub const EXIT_CONFIG: u8 = 2;
 /// The variables that every service has.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceOptions {
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthConfig,
     /// Events.
     #[command(flatten)]
     pub events: EventsConfig,
+    /// Limits on clients.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsConfig,
+    /// an address for operators alone: metrics, documents, gRPC's reflection and the log level are there, and need no token
+    /// [default: with the other routes, without the log level]
+    #[arg(long, env = "ADMIN_ADDR", value_parser = socket_address)]
+    pub admin_addr: Option<SocketAddr>,
+    /// Pages of other origins.
+    #[command(flatten)]
+    pub cors: Cors,
+    /// after a stop signal, how long the service still answers while it is not ready, so that balancers turn to others
+    #[arg(long, env = "SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+    /// how long the service waits for its database and its migrations after it was started; then it exits with code 1
+    /// [default: for ever]
+    #[arg(long, env = "STARTUP_TIMEOUT", value_parser = duration)]
+    pub startup_timeout: Option<Duration>,
     /// the most connections to the database
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
     pub database_max_connections: usize,
+    /// the longest wait for a free connection to the database; then a request is answered 503
+    #[arg(long, env = "DATABASE_QUEUE_TIMEOUT", default_value = "200ms", value_parser = duration)]
+    pub database_queue_timeout: Duration,
+    /// how old a read from a standby may be; a standby that is older is not read
+    #[arg(long, env = "READ_MAX_LAG", default_value = "5s", value_parser = duration)]
+    pub read_max_lag: Duration,
     /// Logging.
     #[command(flatten)]
     pub log: LogConfig,
+    /// What the process is called.
+    #[command(flatten)]
+    pub resource: ResourceConfig,
+    /// Traces.
+    #[command(flatten)]
+    pub traces: TracesConfig,
+}
+
+impl ServiceOptions {
+    /// This process, which runs the program of `C`.
+    pub fn process<C: CommandFactory>(&self) -> &'static Resource {
+        self.resource.describe(&C::command())
+    }
+
+    /// Traces this process, which runs the program of `C`, as the variables say.
+    ///
+    /// # Errors
+    /// If the files of TLS cannot be used.
+    pub fn begin_traces<C: CommandFactory>(&self) -> Result<Traces, String> {
+        self.traces.begin(self.process::<C>(), &self.tls)
+    }
 }
 
 /// Reads the arguments, the environment, and the file `.env`, in this order of precedence.

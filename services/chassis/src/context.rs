@@ -1,13 +1,21 @@
 //! The ids of a request: read from its headers, kept while a task answers it, sent along with calls to other services.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
+use opentelemetry::trace::{FutureExt, SpanContext};
 use tracing::Instrument;
 use uuid::Uuid;
+
+use crate::traces::traceparent;
 
 /// Carries the request's id, in both directions.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Carries the trace of a request: <https://www.w3.org/TR/trace-context/>.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What a read must see, in requests; where a change is, in answers: [`crate::events::ReadAfter`].
+pub(crate) const READ_AFTER: HeaderName = HeaderName::from_static("read-after");
+/// What the tracers on the way have to say to each other.
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest id accepted from a client, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -19,14 +27,23 @@ tokio::task_local! {
 #[derive(Debug, Clone)]
 pub(crate) struct CallContext {
     request_id: HeaderValue,
+    /// As the request has it; with traces, of the span that answers it.
     traceparent: Option<HeaderValue>,
+    tracestate: Option<HeaderValue>,
 }
 
 impl CallContext {
     /// Reads the ids from a request's headers. A missing or unsafe request id is replaced by a new one.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         let traceparent = headers.get(TRACEPARENT).filter(|value| trace_id(value).is_some()).cloned();
-        Self { request_id: request_id(headers), traceparent }
+        let tracestate = traceparent.as_ref().and_then(|_| headers.get(TRACESTATE)).cloned();
+        Self { request_id: request_id(headers), traceparent, tracestate }
+    }
+
+    /// The context of work that no request asks for.
+    pub(crate) fn of(span: &SpanContext) -> Self {
+        let traceparent = Some(traceparent::write(span));
+        Self { request_id: request_id(&HeaderMap::new()), traceparent, tracestate: None }
     }
 
     /// The request's id, for the answer.
@@ -34,7 +51,21 @@ impl CallContext {
         &self.request_id
     }
 
-    /// The trace id, for the span.
+    /// The span that has caused the request.
+    pub(crate) fn caller(&self) -> Option<SpanContext> {
+        traceparent::read(self.traceparent.as_ref()?.to_str().ok()?)
+    }
+
+    /// From now on, `span` causes what this request causes.
+    pub(crate) fn enter(&mut self, span: &SpanContext) {
+        // A caller that does not trace has said so already.
+        let is_known = !span.is_sampled() && self.caller().is_some_and(|caller| !caller.is_sampled());
+        if !is_known {
+            self.traceparent = Some(traceparent::write(span));
+        }
+    }
+
+    /// The trace id, for the log.
     pub(crate) fn trace_id(&self) -> Option<&str> {
         self.traceparent.as_ref().and_then(trace_id)
     }
@@ -47,11 +78,19 @@ impl CallContext {
     /// The headers to send along with a call. Outside of a request there are none.
     pub(crate) fn headers() -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Some(Self { request_id, traceparent }) = Self::current() {
+        if let Some(Self { request_id, traceparent, tracestate }) = Self::current() {
             headers.insert(REQUEST_ID, request_id);
             headers.extend(traceparent.map(|traceparent| (TRACEPARENT, traceparent)));
+            headers.extend(tracestate.map(|tracestate| (TRACESTATE, tracestate)));
         }
         headers
+    }
+
+    /// The `traceparent` for an event. An event of a request that nobody traces has none.
+    pub(crate) fn traceparent_of_event() -> Option<String> {
+        let caller = CURRENT.try_with(|current| current.caller()).ok()?;
+        let header = traceparent::write(&caller.filter(SpanContext::is_sampled)?);
+        header.to_str().ok().map(str::to_owned)
     }
 
     fn current() -> Option<Self> {
@@ -61,13 +100,14 @@ impl CallContext {
 
 /// Prepares `work` for another task: it keeps the ids and the span of the request that this task answers.
 pub fn in_this_context<F: Future<Output = ()>>(work: F) -> impl Future<Output = ()> {
-    let context = CallContext::current();
+    let (context, traced) = (CallContext::current(), Context::current());
     async move {
         match context {
             Some(context) => context.scope(work).await,
             None => work.await,
         }
     }
+    .with_context(traced)
     .in_current_span()
 }
 
@@ -84,21 +124,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// The trace id of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
 fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
-    let text = traceparent.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let nonzero = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let valid = hex(version, 2)
-        && version != "ff"
-        && hex(trace, 32)
-        && nonzero(trace)
-        && hex(parent, 16)
-        && nonzero(parent)
-        && hex(flags, 2)
-        // Only later versions may have more parts.
-        && (version != "00" || parts.next().is_none());
-    valid.then_some(trace)
+    let [trace_id, ..] = traceparent::split(traceparent.to_str().ok()?)?;
+    Some(trace_id)
 }

@@ -3,12 +3,23 @@
 
 #![warn(missing_docs)]
 
+pub mod auth;
 pub mod config;
 mod context;
 pub mod error;
 pub mod events;
 pub mod grpc;
+pub mod health;
+pub mod healthcheck;
 pub mod http;
 pub mod metrics;
+pub mod moment;
+pub mod operators;
+pub mod program;
 pub mod remote;
+pub mod resource;
 pub mod telemetry;
+pub mod throttle;
+pub mod tls;
+pub mod traces;
+mod web;

@@ -1,12 +1,13 @@
 //! The service's errors, and the problem that a client gets for each.
 
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chassis::http::problem::{FieldError, Problem};
 use chassis::remote::RemoteError;
 use shared_db::{DatabaseError, SchemaError};
 
-use crate::domain::{FoldError, InvalidTransition};
-use crate::events::Unreadable;
+use crate::domain::InvalidTransition;
+use crate::events::LogError;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +15,9 @@ pub enum Error {
     /// No order has this id, or the order was placed after the time in `as_of`.
     #[error("there is no order with this id, or there was none at that time")]
     NotFound,
-    /// `If-Match` does not name the current version.
-    #[error("the order has changed")]
-    PreconditionFailed,
+    /// The event that `as_of` asks for is archived.
+    #[error("the order's events up to that time were archived: ask for a later time")]
+    Archived,
     /// The order's user does not exist.
     #[error("there is no user with this id")]
     UnknownUser,
@@ -41,12 +42,9 @@ pub enum Error {
     /// The request is malformed.
     #[error(transparent)]
     Request(#[from] Problem),
-    /// The log contains an unreadable event.
-    #[error("an event of the log cannot be read")]
-    Unreadable(#[from] Unreadable),
-    /// The order's events contradict each other.
-    #[error("the events of the order contradict each other")]
-    Fold(#[from] FoldError),
+    /// The order's events are unreadable, or contradict each other.
+    #[error("the order cannot be folded from its events")]
+    Log(#[from] LogError),
     /// The database lacks a migration, or did not answer when asked.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -57,10 +55,11 @@ pub enum Error {
 
 impl From<DatabaseError> for Error {
     fn from(error: DatabaseError) -> Self {
-        match error.constraint() {
-            Some("orders_user_id_fkey") => Self::UnknownUser,
-            Some("orders_user_active") => Self::UserDeactivated,
-            Some("orders_user_known") => Self::CustomerNotKnownYet,
+        // An engine of several nodes hands on no names. The user is the only reference that a client chooses.
+        match error.refusal() {
+            Some(("23503", Some("orders_user_id_fkey") | None)) => Self::UnknownUser,
+            Some(("RU001", _) | (_, Some("orders_user_active"))) => Self::UserDeactivated,
+            Some(("RU002", _) | (_, Some("orders_user_known"))) => Self::CustomerNotKnownYet,
             _ => Self::Database(error),
         }
     }
@@ -71,7 +70,7 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NotFound => Self::not_found(detail),
-            Error::PreconditionFailed => Self::precondition_failed(),
+            Error::Archived => Self::new(StatusCode::GONE, detail).typed("events-archived", "Events archived"),
             Error::UnknownUser => {
                 let at = FieldError { pointer: "/user_id".to_owned(), detail };
                 Self::invalid(vec![at]).typed("unknown-user", "Unknown user")
@@ -90,7 +89,7 @@ impl From<Error> for Problem {
             }
             Error::Schema(error) => Self::internal().caused_by(error),
             Error::Database(error) => Self::internal().caused_by(error),
-            Error::Unreadable(_) | Error::Fold(_) => Self::internal().caused_by(error),
+            Error::Log(_) => Self::internal().caused_by(error),
         }
     }
 }

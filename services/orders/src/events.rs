@@ -3,20 +3,29 @@
 use std::convert::Infallible;
 
 pub use chassis::events::Announcement;
-use chassis::events::{self, Broker, LoggedEvent};
+use chassis::events::{self, Broker, EventType, LoggedEvent, Version, newest};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared_db::alone;
 use uuid::Uuid;
 
 use crate::App;
-use crate::domain::{Event, Item, NewOrder, Order, Recorded};
+use crate::domain::{Event, FoldError, Item, NewOrder, Order, Recorded, fold};
 
 const PLACED: &str = "order.placed.v1";
 const PAID: &str = "order.paid.v1";
 const SHIPPED: &str = "order.shipped.v1";
 const DELIVERED: &str = "order.delivered.v1";
 const CANCELLED: &str = "order.cancelled.v1";
+
+/// What orders publishes. The contract is beside it in `contract/`.
+pub const TYPES: &[EventType] = &[
+    &[Version::first(PLACED)],
+    &[Version::first(PAID)],
+    &[Version::first(SHIPPED)],
+    &[Version::first(DELIVERED)],
+    &[Version::first(CANCELLED)],
+];
 
 /// The order after an event, as version 1 of the events' schema publishes it. Other services depend on it: fields may be
 /// added, but never removed or given another meaning.
@@ -28,7 +37,9 @@ struct Data<'a> {
     currency: &'a str,
     items: Vec<Line<'a>>,
     total_minor: i64,
+    #[serde(serialize_with = "chassis::moment::serialize")]
     placed_at: DateTime<Utc>,
+    #[serde(serialize_with = "chassis::moment::serialize")]
     updated_at: DateTime<Utc>,
     version: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +110,8 @@ pub enum Unreadable {
 /// # Errors
 /// If [`announce`] did not write it.
 pub fn read(event: &LoggedEvent) -> Result<Recorded, Unreadable> {
-    let LoggedEvent { version, r#type, data, occurred_at, .. } = event;
+    let event = newest(event, TYPES);
+    let LoggedEvent { version, r#type, data, occurred_at, .. } = &*event;
     let details = || {
         serde_json::from_str::<Details>(data.get()).map_err(|source| Unreadable::Data {
             version: *version,
@@ -121,9 +133,68 @@ pub fn read(event: &LoggedEvent) -> Result<Recorded, Unreadable> {
     Ok(Recorded { version: *version, occurred_at: *occurred_at, event })
 }
 
-/// Publishes the log by `broker`, for ever, in one process of the service at a time.
-pub async fn publish(app: App, broker: impl Broker) -> Infallible {
-    alone(&app.database, "orders: relay", || events::publish(&app, &broker)).await
+/// An event of an order's log, and whether it is in the part that is archived. There each order has one event, which stands
+/// for all before it.
+#[derive(Debug)]
+pub struct Logged {
+    /// The event.
+    pub event: LoggedEvent,
+    /// Whether it is in the archived part.
+    pub is_archived: bool,
+}
+
+impl Logged {
+    /// The order after the event that stands for all before it. `None` for any other event.
+    ///
+    /// # Errors
+    /// If [`announce`] did not write the event.
+    pub fn base(&self) -> Result<Option<Order>, Unreadable> {
+        #[derive(Deserialize)]
+        struct Base {
+            #[serde(flatten)]
+            new: Details,
+            placed_at: DateTime<Utc>,
+        }
+        let Self { event, is_archived } = self;
+        if !is_archived || event.version == 1 {
+            return Ok(None);
+        }
+        let event = newest(event, TYPES);
+        let LoggedEvent { subject, version, r#type, data, occurred_at, .. } = &*event;
+        let unreadable = |source| Unreadable::Data { version: *version, r#type: r#type.clone(), source };
+        let Base { new, placed_at } = serde_json::from_str(data.get()).map_err(unreadable)?;
+        let Details { user_id, currency, items, .. } = new;
+        let placed = Order::place(*subject, NewOrder { user_id, currency, items }, placed_at);
+        let status = read(&self.event)?.event.leads_to();
+        Ok(Some(Order { status, updated_at: *occurred_at, version: *version, ..placed }))
+    }
+}
+
+/// Why an order cannot be folded from its log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// An event cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The events contradict each other.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+}
+
+/// The order `id` after the events of its log, oldest first; `None` if there are none.
+///
+/// # Errors
+/// [`LogError`].
+pub fn fold_log(id: Uuid, log: &[Logged]) -> Result<Option<Order>, LogError> {
+    let base = log.first().map(Logged::base).transpose()?.flatten();
+    let after = if base.is_some() { &log[1..] } else { log };
+    let recorded: Result<Vec<_>, _> = after.iter().map(|logged| read(&logged.event)).collect();
+    Ok(fold(id, base, recorded?)?)
+}
+
+/// Publishes the log by each of the brokers, for ever, in one process of the service at a time.
+pub async fn publish(app: App, brokers: Vec<impl Broker>) -> Infallible {
+    alone(&app.database, "orders: relay", || events::publish(&app, &brokers)).await
 }
 
 #[cfg(test)]
@@ -140,11 +211,16 @@ mod tests {
             if order.status != event.leads_to() {
                 order = order.after(&event, Utc::now()).expect("allowed");
             }
-            let Announcement { r#type, data } = announce(&event, &order);
+            let Announcement { r#type, data, actor, traceparent } = announce(&event, &order);
             let (version, occurred_at) = (order.version, order.updated_at);
-            let logged = LoggedEvent { subject: order.id, version, r#type: r#type.to_owned(), data, occurred_at };
+            let (subject, r#type) = (order.id, r#type.to_owned());
+            let logged = LoggedEvent { subject, version, r#type, data, occurred_at, actor, traceparent };
             let read = read(&logged).expect("readable");
             assert_eq!(read, Recorded { version: order.version, occurred_at: order.updated_at, event });
+            // Once the events before it are archived, it stands for them.
+            let kept = Logged { event: logged, is_archived: true };
+            let stands_for_others = order.version > 1;
+            assert_eq!(kept.base().expect("readable"), stands_for_others.then(|| order.clone()));
         }
     }
 }

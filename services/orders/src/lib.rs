@@ -12,27 +12,74 @@ pub mod rebuild;
 mod routes;
 mod step;
 
+use std::sync::Arc;
+
+use axum::Router;
+use chassis::auth::Auth;
 use chassis::events::Wakeups;
+use chassis::health::Health;
+use chassis::telemetry::LogLevel;
 use customers::Customers;
-use shared_db::Database;
+use shared_db::{Database, check_schema, stay_warm, watch_standbys};
+use tonic::service::Routes;
 
 pub use config::{Command, Config};
-pub use routes::router;
+pub use routes::{ACCESS, router, routers};
+
+/// What the service answers at each of its addresses.
+pub struct Interfaces {
+    /// HTTP.
+    pub http: Router,
+    /// `ADMIN_ADDR`.
+    pub operators: Option<Routes>,
+}
 
 /// What handlers need.
 #[derive(Clone)]
 pub struct App {
     /// The service's database.
     pub database: Database,
+    /// Whether the service can do its work.
+    pub health: Health,
     /// Wakes the readers of the feed.
     pub wakeups: Wakeups,
     /// The port to users.
     pub customers: Customers,
+    /// Who may call.
+    pub auth: Auth,
 }
 
 impl App {
-    /// The service on `database`.
+    /// The service on `database`, for all callers.
     pub fn new(database: Database, customers: Customers) -> Self {
-        Self { database, wakeups: Wakeups::default(), customers }
+        let checked = database.clone();
+        let health = Health::new(Arc::new(move || {
+            let database = checked.clone();
+            Box::pin(async move { check_schema(&database).await.map_err(|error| error::Error::from(error).into()) })
+        }));
+        Self { database, health, wakeups: Wakeups::default(), customers, auth: Auth::off() }
+    }
+
+    /// What the service answers. With `level`, operators have an address of their own.
+    pub fn interfaces(self, level: Option<LogLevel>) -> Interfaces {
+        let Some(level) = level else { return Interfaces { http: router(self), operators: None } };
+        let (http, operators) = routers(self, level);
+        Interfaces { http, operators: Some(Routes::from(operators)) }
+    }
+
+    /// Starts what runs beside the requests: checks of health and of the log, and upkeep.
+    pub fn watch(&self) {
+        chassis::metrics::recorder();
+        tokio::spawn(chassis::metrics::upkeep());
+        self.health.watch();
+        tokio::spawn(stay_warm(self.database.clone()));
+        tokio::spawn(watch_standbys(self.database.clone()));
+        tokio::spawn(chassis::events::watch(self.clone()));
+    }
+
+    /// The service for the callers that `auth` admits.
+    #[must_use]
+    pub fn for_callers(self, auth: Auth) -> Self {
+        Self { health: self.health.and(auth.clone()), auth, ..self }
     }
 }

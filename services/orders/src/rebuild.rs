@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 use chassis::error::chain;
-use chassis::events::LoggedEvent;
 use chassis::events::progress::Progress;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -15,8 +14,8 @@ use uuid::Uuid;
 
 use crate::db::orders::orders_by_id;
 use crate::db::rebuild::{estimate_orders, events_by_id, lock_order, misnumbered, next_ids, replace_order};
-use crate::domain::{Order, fold};
-use crate::events::read;
+use crate::domain::Order;
+use crate::events::{Logged, fold_log};
 
 /// Orders compared in one transaction.
 const BATCH: i64 = 500;
@@ -106,23 +105,21 @@ async fn read_batch(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Fo
     let events = events_by_id(&mut snapshot, &ids).await?;
     snapshot.commit().await?;
     let mut stored: HashMap<Uuid, Order> = stored.into_iter().map(|order| (order.id, order)).collect();
-    let mut logs: HashMap<Uuid, Vec<LoggedEvent>> = HashMap::new();
+    let mut logs: HashMap<Uuid, Vec<Logged>> = HashMap::new();
     for event in events {
-        logs.entry(event.subject).or_default().push(event);
+        logs.entry(event.event.subject).or_default().push(event);
     }
     let found = ids.into_iter().map(|id| Found {
         id,
         stored: stored.remove(&id),
         misnumbered: misnumbered.contains(&id),
-        folded: fold_log(id, logs.get(&id).map_or(&[], Vec::as_slice)),
+        folded: folded(id, logs.get(&id).map_or(&[], Vec::as_slice)),
     });
     Ok(found.collect())
 }
 
-fn fold_log(id: Uuid, log: &[LoggedEvent]) -> Result<Order, String> {
-    let recorded: Result<Vec<_>, _> = log.iter().map(read).collect();
-    let recorded = recorded.map_err(|error| chain(&error))?;
-    fold(id, recorded).map_err(|error| chain(&error))?.ok_or_else(|| "it has no events".to_owned())
+fn folded(id: Uuid, log: &[Logged]) -> Result<Order, String> {
+    fold_log(id, log).map_err(|error| chain(&error))?.ok_or_else(|| "it has no events".to_owned())
 }
 
 impl Found {
@@ -158,8 +155,8 @@ impl Found {
 async fn repair(database: &Database, id: Uuid) -> Result<bool, DatabaseError> {
     match run!(database, connection => replace(connection, id)).await {
         Ok(done) => Ok(done),
-        Err(DatabaseError::Constraint { name, .. }) => {
-            tracing::warn!(order.id = %id, constraint = name, "not repaired: the schema refuses the order");
+        Err(error @ DatabaseError::Refused { .. }) => {
+            tracing::warn!(order.id = %id, %error, "not repaired: the schema refuses the order");
             Ok(false)
         }
         Err(error) => Err(error),
@@ -171,7 +168,7 @@ async fn replace(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::
     let mut transaction = connection.begin().await?;
     lock_order(&mut transaction, id).await?;
     let events = events_by_id(&mut transaction, &[id]).await?;
-    let Ok(order) = fold_log(id, &events) else {
+    let Ok(order) = folded(id, &events) else {
         return transaction.rollback().await.map(|()| false);
     };
     replace_order(&mut transaction, &order).await?;

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chassis::remote::Limits;
 use dev::http::{Answer, Client};
@@ -12,7 +13,8 @@ use dev::postgres::ORDERS_ROLE;
 use orders::customers::{Customers, Users};
 use orders::{App, router};
 use serde_json::{Value, json};
-use shared_db::{Database, Side, stay_warm};
+use shared_db::{Database, Settings, Side, run, stay_warm, warm_up};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -198,6 +200,62 @@ async fn no_request_fails_and_no_write_is_lost_or_done_twice_while_the_tables_mo
     }
 }
 
+/// What the session of a connection is, and how many of its statements were prepared after `since`. It prepares nothing, and
+/// takes a while, so that all connections are looked at when as many looks run at once.
+async fn look(connection: &mut PgConnection, since: &str) -> Result<(i32, i64), sqlx::Error> {
+    let look = format!(
+        "select pg_backend_pid(), (select count(*) from pg_prepared_statements where prepare_time > '{since}')
+         from pg_sleep(0.3)"
+    );
+    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(look))).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+const CONNECTIONS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_switch_requests_run_on_connections_that_were_open_before_and_prepare_nothing() {
+    let mut moved = Move::begin().await;
+    let user = add_user(&moved).await;
+    let database = moved.database("prepared", CONNECTIONS);
+    let client = client(database.clone());
+    let requests = async || {
+        let item = json!({ "sku": "tea", "quantity": 2, "unit_price_minor": 350 });
+        let order = json!({ "user_id": user, "currency": "EUR", "items": [item] });
+        let key = Uuid::now_v7().to_string();
+        let placed = client.post("/orders").header("idempotency-key", &key).json(&order).await.expect(201).json();
+        client.post(format!("/orders/{}/pay", id(&placed))).await.expect(200);
+        let open = format!("/open-orders?user_id={user}");
+        for path in [&format!("/orders/{}", id(&placed)), "/orders?limit=3", &open, "/events?limit=3"] {
+            client.get(path).await.expect(200);
+        }
+    };
+    requests().await;
+    for _ in 0..2 {
+        warm_up(&database).await.expect("it is known where the tables are");
+        let mut owner = moved.owner(moved.side).await;
+        let since: String =
+            sqlx::query_scalar("select clock_timestamp()::text").fetch_one(&mut owner).await.expect("a time");
+        moved.switch("").await;
+        requests().await;
+        requests().await;
+        let looks = (0..CONNECTIONS).map(|_| {
+            let (database, since) = (database.clone(), since.clone());
+            tokio::spawn(async move { run!(database, connection => look(connection, &since)).await })
+        });
+        let mut sessions = HashSet::new();
+        for look in looks.collect::<Vec<_>>() {
+            let (session, prepared) = look.await.expect("it ends").expect("answered");
+            assert_eq!(prepared, 0, "statements that were prepared after the switch to the {:?}", moved.side);
+            let opened =
+                format!("select count(*) from pg_stat_activity where pid = {session} and backend_start < '{since}'");
+            assert_eq!(number(&mut owner, &opened).await, 1, "session {session} was open before the switch");
+            sessions.insert(session);
+        }
+        assert_eq!(sessions.len(), CONNECTIONS);
+    }
+}
+
 /// `orders rebuild` finds them, too.
 #[tokio::test]
 async fn a_command_works_where_the_tables_are() {
@@ -259,3 +317,40 @@ async fn readiness_and_metrics_speak_of_the_side_in_use() {
     )
     .await;
 }
+
+/// With the times of production. The pool has two places for writes, so most of them wait for a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_for_a_switch_and_not_as_long_for_a_locked_row() {
+    let mut moved = Move::begin().await;
+    let user = add_user(&moved).await;
+    let client = client(moved.database_with(&Settings::new("orders", 4)));
+    let order =
+        json!({ "user_id": user, "currency": "EUR", "items": [{ "sku": "tea", "quantity": 1, "unit_price_minor": 1 }] });
+    let place = || tokio::spawn(client.post("/orders").json(&order).into_future());
+    let placed = place().await.expect("an answer").expect(201).json();
+    let mut owner = moved.owner(Side::Source).await;
+    execute(&mut owner, &format!("begin; select from orders where id = '{}' for update", id(&placed))).await;
+    let begun = Instant::now();
+    let refused = client.post(format!("/orders/{}/pay", id(&placed))).await;
+    let waited = begun.elapsed();
+    assert_eq!(refused.header("retry-after"), "1");
+    refused.problem(503, "");
+    assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    execute(&mut owner, "rollback").await;
+    // Twice as long as a write waits for a lock, and many times as long as it waits for a place.
+    execute(&mut owner, "begin; lock table orders, order_items, order_events in share row exclusive mode").await;
+    let waiting: Vec<_> = (0..12).map(|_| place()).collect();
+    until(&mut moved.owner(Side::Source).await, BLOCKED, 1).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "nobody has been refused");
+    client.get("/orders").await.expect(200);
+    execute(&mut owner, "rollback").await;
+    for waiting in waiting {
+        waiting.await.expect("an answer").expect(201);
+    }
+    moved.switch("").await;
+    place().await.expect("an answer").expect(201);
+}
+
+const BLOCKED: &str = "select least(count(*), 1) from pg_stat_activity
+                       where datname = current_database() and application_name = 'orders' and wait_event_type = 'Lock'";

@@ -12,6 +12,7 @@ use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, connect, with_role};
 use dev::process::{Leashed, Signal, free_address};
 use dev::wait::until;
 use serde_json::json;
+use sqlx::Executor;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -20,11 +21,18 @@ const CLIENTS: usize = 16;
 
 /// Starts the program on the database at `url`, and waits until it serves.
 async fn start(url: &str) -> (Leashed, Client) {
+    start_with(&[("ORDERS_DATABASE_URL", &with_role(url, ORDERS_ROLE))]).await
+}
+
+/// The same with these variables.
+async fn start_with(variables: &[(&str, &str)]) -> (Leashed, Client) {
     let address = free_address().to_string();
     let folder = std::env::temp_dir();
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.current_dir(folder);
-    command.env("ORDERS_DATABASE_URL", with_role(url, ORDERS_ROLE)).env("ORDERS_ADDR", &address).env("RUST_LOG", "error");
+    command.envs(variables.iter().copied()).env("ORDERS_ADDR", &address).env("RUST_LOG", "error");
+    // The clients of these tests wait for a busy machine.
+    command.env("DATABASE_QUEUE_TIMEOUT", "20s");
     let mut process = Leashed::start(&command, Signal::SIGTERM).expect("orders runs");
     let client = Client::at(address);
     until("orders answers", async || {
@@ -181,6 +189,123 @@ async fn the_service_waits_for_a_database_that_is_away_at_its_start() {
     away.problem(503, "");
     client.get("/orders").await.problem(503, "");
     cluster.start_again().expect("started");
+    until_ready(&client).await;
+    client.get("/orders").await.expect(200);
+}
+
+/// A database whose role logs in with a password of its own, which stands in a file.
+struct Rotated {
+    cluster: Cluster,
+    database: TestDatabase,
+    file: tempfile::NamedTempFile,
+}
+
+impl Rotated {
+    async fn new() -> Self {
+        let cluster = Cluster::temporary().expect("a cluster");
+        let database = TestDatabase::on(&cluster);
+        let rotated = Self { cluster, database, file: tempfile::NamedTempFile::new().expect("a file") };
+        rotated.alter("first").await;
+        rotated.write("first");
+        rotated
+    }
+
+    async fn alter(&self, password: &str) {
+        // The test's clients may open as many connections as they like.
+        let statement = format!("alter role {ORDERS_ROLE} login connection limit 250 password '{password}'");
+        let mut owner = connect(self.database.url()).await.expect("a connection");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut owner).await.expect("altered");
+    }
+
+    /// Reads of orders take long in the database and no CPU. So each client keeps a connection busy, and none of them, nor
+    /// a login, waits for the processor.
+    async fn slow_down(&self) {
+        let user = add_user(self.database.url()).await;
+        let slow = format!(
+            "insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
+                 values (gen_random_uuid(), '{user}', 'placed', 'EUR', 700, now(), now(), 1);
+             create or replace view customers as
+                 select id, name, status, version from users where pg_sleep(0.2) is not null"
+        );
+        connect(self.database.url()).await.expect("a connection").execute(sqlx::AssertSqlSafe(slow)).await.expect("slow");
+    }
+
+    fn write(&self, password: &str) {
+        let (_, name) = self.database.url().rsplit_once('/').expect("a database");
+        let url = self.cluster.url_as(ORDERS_ROLE, name).replace(self.cluster.password(), password);
+        std::fs::write(self.file.path(), format!("{url}\n")).expect("written");
+    }
+
+    async fn sessions_since(&self, moment: &str) -> i64 {
+        let count =
+            "select count(*) from pg_stat_activity where application_name = 'orders' and backend_start > $1::timestamptz";
+        let mut owner = connect(self.database.url()).await.expect("a connection");
+        sqlx::query_scalar(count).bind(moment).fetch_one(&mut owner).await.expect("a number")
+    }
+
+    async fn now(&self) -> String {
+        let mut owner = connect(self.database.url()).await.expect("a connection");
+        sqlx::query_scalar("select clock_timestamp()::text").fetch_one(&mut owner).await.expect("a time")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_rotated_under_load_without_a_failed_request() {
+    let rotated = Rotated::new().await;
+    rotated.slow_down().await;
+    let path = rotated.file.path().to_str().expect("a path");
+    let variables = [("ORDERS_DATABASE_URL_FILE", path), ("DATABASE_MAX_CONNECTIONS", "200")];
+    let (_process, client) = start_with(&variables).await;
+    until_ready(&client).await;
+    let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut clients = JoinSet::new();
+    let begin = |clients: &mut JoinSet<()>| {
+        let (client, over, answered) = (client.clone(), over.clone(), answered.clone());
+        clients.spawn(async move {
+            client.get("/orders?limit=1").await.expect(200);
+            answered.fetch_add(1, Ordering::Relaxed);
+            while !over.load(Ordering::Relaxed) {
+                client.get("/orders?limit=1").await.expect(200);
+            }
+        });
+    };
+    (0..CLIENTS).for_each(|_| begin(&mut clients));
+    // The database first, the file first, and a file that was too early: the password of before is valid again.
+    for (altered, written) in [("second", "second"), ("third", "third"), ("third", "fourth"), ("fourth", "fifth")] {
+        let begun = rotated.now().await;
+        if altered == "third" {
+            rotated.write(written);
+            rotated.alter(altered).await;
+        } else {
+            rotated.alter(altered).await;
+            if written != "fifth" {
+                rotated.write(written);
+            }
+        }
+        // One more client needs one more connection, so the service must log in.
+        until("the service has logged in anew", async || {
+            if answered.load(Ordering::Relaxed) == clients.len() {
+                begin(&mut clients);
+            }
+            rotated.sessions_since(&begun).await > 0
+        })
+        .await;
+    }
+    over.store(true, Ordering::Relaxed);
+    clients.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_unavailable_until_the_file_has_the_right_one() {
+    let rotated = Rotated::new().await;
+    rotated.write("wrong");
+    let path = rotated.file.path().to_str().expect("a path");
+    let (_process, client) = start_with(&[("ORDERS_DATABASE_URL_FILE", path)]).await;
+    client.get("/orders").await.problem(503, "");
+    client.get("/health/ready").await.problem(503, "");
+    rotated.write("no URL");
+    client.get("/orders").await.problem(503, "");
+    rotated.write("first");
     until_ready(&client).await;
     client.get("/orders").await.expect(200);
 }

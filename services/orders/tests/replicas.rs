@@ -3,11 +3,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests ask the database what no service would")]
 
+mod splitctl;
+
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::events::consumer::Feed;
@@ -24,18 +24,6 @@ use users::open_orders::OpenOrders;
 
 const PATIENT: Limits =
     Limits { connect: Duration::from_secs(40), attempt: Duration::from_secs(40), call: Duration::from_secs(45) };
-
-/// The program `splitctl`. Cargo does not build another package's program for this test.
-static SPLITCTL: LazyLock<PathBuf> = LazyLock::new(|| {
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--bin", "splitctl"]).current_dir(root()).status();
-    assert!(build.expect("cargo runs").success());
-    let programs = Path::new(env!("CARGO_BIN_EXE_orders")).parent().and_then(Path::parent).expect("the target folder");
-    programs.join("debug/splitctl")
-});
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace's folder")
-}
 
 /// Both services on one database, each at an address.
 struct Pair {
@@ -56,10 +44,7 @@ fn listen() -> (tokio::net::TcpListener, SocketAddr) {
 }
 
 fn database(url: &str, name: &str) -> Database {
-    let mut settings = Settings::new(name, 10);
-    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
-        *limit = Duration::from_secs(40);
-    }
+    let settings = Settings::new(name, 10).with_patience(Duration::from_secs(40));
     Database::new(url, &settings).expect("a URL")
 }
 
@@ -120,8 +105,7 @@ impl Pair {
 
     /// Runs `splitctl` in a folder without a file `.env`, and returns its exit code and all that it prints.
     async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = Command::new(&*SPLITCTL);
-        command.arg("--manifest").arg(root().join("split.toml")).args(arguments);
+        let mut command = splitctl::command(arguments);
         command.env("DATABASE_URL", self.database.url()).current_dir(std::env::temp_dir());
         let output = tokio::task::spawn_blocking(move || command.output().expect("splitctl runs")).await.expect("no panic");
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

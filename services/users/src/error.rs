@@ -13,9 +13,6 @@ pub enum Error {
     /// No user has this id.
     #[error("there is no user with this id")]
     NotFound,
-    /// `If-Match` does not name the current version.
-    #[error("the user has changed")]
-    PreconditionFailed,
     /// Another user has this email address.
     #[error("another user has this email address")]
     EmailTaken,
@@ -44,9 +41,10 @@ pub enum Error {
 
 impl From<DatabaseError> for Error {
     fn from(error: DatabaseError) -> Self {
-        match error.constraint() {
-            Some("users_email_key") => Self::EmailTaken,
-            Some("users_no_open_orders") => Self::OpenOrders,
+        // An engine of several nodes hands on no names. The address is the only unique value that a client chooses.
+        match error.refusal() {
+            Some(("23505", Some("users_email_key") | None)) => Self::EmailTaken,
+            Some(("RU003", _) | (_, Some("users_no_open_orders"))) => Self::OpenOrders,
             _ => Self::Database(error),
         }
     }
@@ -57,7 +55,6 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NotFound => Self::not_found(detail),
-            Error::PreconditionFailed => Self::precondition_failed(),
             Error::EmailTaken => Self::conflict(detail).typed("email-taken", "Email address taken"),
             Error::Deactivated(_) => Self::conflict(detail).typed("user-deactivated", "User deactivated"),
             Error::OpenOrders => Self::conflict(detail).typed("open-orders", "Open orders"),

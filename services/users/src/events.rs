@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 pub use chassis::events::Announcement;
-use chassis::events::{self, Broker};
+use chassis::events::{self, Broker, EventType, Version};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared_db::alone;
@@ -11,6 +11,19 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::domain::User;
+
+const REGISTERED: &str = "user.registered.v1";
+const CHANGED: &str = "user.changed.v1";
+const DEACTIVATED: &str = "user.deactivated.v1";
+const REACTIVATED: &str = "user.reactivated.v1";
+
+/// What users publishes. The contract is beside it in `contract/`.
+pub const TYPES: &[EventType] = &[
+    &[Version::first(REGISTERED)],
+    &[Version::first(CHANGED)],
+    &[Version::first(DEACTIVATED)],
+    &[Version::first(REACTIVATED)],
+];
 
 /// What can happen to a user.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +42,10 @@ impl Event {
     /// The CloudEvents type.
     fn as_str(self) -> &'static str {
         match self {
-            Self::Registered => "user.registered.v1",
-            Self::Changed => "user.changed.v1",
-            Self::Deactivated => "user.deactivated.v1",
-            Self::Reactivated => "user.reactivated.v1",
+            Self::Registered => REGISTERED,
+            Self::Changed => CHANGED,
+            Self::Deactivated => DEACTIVATED,
+            Self::Reactivated => REACTIVATED,
         }
     }
 }
@@ -45,7 +58,9 @@ struct Data<'a> {
     email: &'a str,
     name: &'a str,
     status: &'static str,
+    #[serde(serialize_with = "chassis::moment::serialize")]
     created_at: DateTime<Utc>,
+    #[serde(serialize_with = "chassis::moment::serialize")]
     updated_at: DateTime<Utc>,
     version: i64,
 }
@@ -65,7 +80,7 @@ pub fn announce(event: Event, user: &User) -> Announcement {
     Announcement::new(event.as_str(), &data)
 }
 
-/// Publishes the log by `broker`, for ever, in one process of the service at a time.
-pub async fn publish(app: App, broker: impl Broker) -> Infallible {
-    alone(&app.database, "users: relay", || events::publish(&app, &broker)).await
+/// Publishes the log by each of the brokers, for ever, in one process of the service at a time.
+pub async fn publish(app: App, brokers: Vec<impl Broker>) -> Infallible {
+    alone(&app.database, "users: relay", || events::publish(&app, &brokers)).await
 }

@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use chassis::events::TopicCommand;
+use chassis::events::archive;
 use chassis::http::serve;
-use chassis::{config, metrics, telemetry};
+use chassis::telemetry::LogLevel;
+use chassis::{healthcheck, operators, program};
 use shared_db::Settings;
 use users::open_orders::replica;
 use users::{App, Command, Config, events};
@@ -11,54 +14,75 @@ use users::{App, Command, Config, events};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let config: Config = match config::load() {
-        Ok(config) => config,
-        Err(exit) => return exit,
-    };
-    telemetry::init(&config.options.log);
-    config::exit_code(match config.command {
-        Some(Command::Replica(command)) => run_on_replica(&config, command).await,
-        None => serve(config).await,
-    })
+fn main() -> ExitCode {
+    program::run(|config: &Config| &config.options, run)
 }
 
-fn app(config: &Config) -> Result<App, String> {
-    let database = config.database(&Settings::new("users", config.options.database_max_connections))?;
-    Ok(App::new(database, config.open_orders()?))
+async fn run(config: Config, level: Option<LogLevel>) -> Result<ExitCode, String> {
+    match &config.command {
+        Some(Command::Replica(command)) => run_on_replica(&config, *command).await,
+        Some(Command::Events(command)) => run_on_events(&config, command).await,
+        Some(Command::Topic(command)) => run_on_topic(&config, command).await,
+        Some(Command::Health(options)) => healthcheck::run(options, config.users_addr, &config.options.tls).await,
+        None => Box::pin(serve(config, level)).await,
+    }
 }
 
 async fn run_on_replica(config: &Config, command: replica::Command) -> Result<ExitCode, String> {
-    replica::run(app(config)?, &config.orders_feed(), command).await
+    replica::run(config.app()?, &config.orders_feed()?, command).await
+}
+
+async fn run_on_events(config: &Config, command: &archive::Command) -> Result<ExitCode, String> {
+    let database = config.database(&Settings::new("users events", 1).for_a_command())?;
+    archive::run(&App::new(database, config.open_orders()?), command).await
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn run_on_topic(_: &Config, _: &TopicCommand) -> Result<ExitCode, String> {
+    Err("this program was built without Kafka: build with `--features kafka`".to_owned())
+}
+
+#[cfg(feature = "kafka")]
+async fn run_on_topic(config: &Config, command: &TopicCommand) -> Result<ExitCode, String> {
+    let settings = config.options.events.kafka().ok_or("KAFKA_BROKERS is not set: it names the cluster with the topic")?;
+    broker::kafka::Cluster::open(settings)?.run("users", command).await.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs the service until a stop signal.
-async fn serve(config: Config) -> Result<ExitCode, String> {
-    let app = app(&config)?;
-    let events = config.options.events.events();
+async fn serve(config: Config, level: Option<LogLevel>) -> Result<ExitCode, String> {
+    let _traces = config.options.begin_traces::<Config>()?;
+    let addresses = [("USERS_ADDR", config.users_addr), ("USERS_GRPC_ADDR", config.users_grpc_addr)];
+    let app = config.app()?.for_callers(config.options.auth.open(&addresses, config.options.admin_addr).await?);
+    app.database.check_pooler().await.map_err(|error| format!("USERS_DATABASE_URL {error}"))?;
+    let events = config.options.events.events()?;
     #[cfg(feature = "kafka")]
-    let events = events.with_kafka(broker::kafka::Cluster::new);
-    let (transport, broker) = events.resolve()?;
-    let stop = serve::stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
-    let listener = serve::bind(config.users_addr, "USERS_ADDR").await?;
-    let grpc_listener = serve::bind(config.users_grpc_addr, "USERS_GRPC_ADDR").await?;
+    let events = events.with_kafka(broker::kafka::Cluster::open);
+    #[cfg(feature = "rabbitmq")]
+    let events = events.with_rabbitmq(broker::rabbitmq::Server::new);
+    let (transport, brokers) = events.resolve()?;
+    let stop = app.health.stopping(serve::stop_signal()?, config.options.shutdown_delay);
+    let tls = config.options.tls.serving()?;
+    let listener = serve::bind(config.users_addr, "USERS_ADDR", tls.clone()).await?;
+    let grpc_listener = serve::bind(config.users_grpc_addr, "USERS_GRPC_ADDR", tls.clone()).await?;
+    let admin_listener = serve::bind_admin(config.options.admin_addr, tls).await?;
     tracing::info!(address = %config.users_addr, grpc.address = %config.users_grpc_addr, "users is listening");
 
-    tokio::spawn(metrics::upkeep());
-    tokio::spawn(shared_db::report_until_ready(app.database.clone()));
-    tokio::spawn(shared_db::stay_warm(app.database.clone()));
-    tokio::spawn(chassis::events::watch(app.clone()));
+    app.watch();
     if let Some(transport) = transport {
-        tokio::spawn(replica::follow(app.clone(), config.orders_feed(), transport));
+        tokio::spawn(replica::follow(app.clone(), config.orders_feed()?, transport));
     }
-    if let Some(broker) = broker {
-        tokio::spawn(events::publish(app.clone(), broker));
+    if !brokers.is_empty() {
+        tokio::spawn(events::publish(app.clone(), brokers));
     }
-    let wakeups = app.wakeups.clone();
-    let grpc = chassis::grpc::serve(grpc_listener, users::grpc::routes(app.clone()).await, stop.clone());
-    let http = serve::serve(listener, users::router(app), stop, || wakeups.close());
-    let (grpc, ()) = tokio::join!(grpc, http);
-    grpc.map_err(|error| format!("gRPC cannot be served any more: {error}"))?;
-    Ok(ExitCode::SUCCESS)
+    let (limits, wakeups) = (&config.options.limits, app.wakeups.at_most(config.options.limits.max_long_polls));
+    let (health, auth, serves) = (app.health.clone(), app.auth.clone(), app.interfaces(level).await);
+    let grpc = chassis::grpc::serve_within(limits, grpc_listener, serves.grpc, stop.clone());
+    let admin = operators::serve(limits, admin_listener.zip(serves.operators), stop.clone());
+    let router = config.options.cors.allow(serves.http);
+    let http = serve::serve_within(limits, auth, listener, router, stop, || wakeups.close());
+    let served = async {
+        let (grpc, admin, ()) = tokio::join!(Box::pin(grpc), Box::pin(admin), Box::pin(http));
+        grpc.and(admin)
+    };
+    Box::pin(health.serving(config.options.startup_timeout, served)).await
 }

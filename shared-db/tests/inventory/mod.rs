@@ -30,6 +30,13 @@ pub const INVENTORY: &str = "
         and objoid in (select oid from pg_proc where pronamespace = 'public'::regnamespace)
     union all
     select format('schema %s', nspacl) from pg_namespace where nspname = 'public'
+    union all
+    select format('database %s', datacl) from pg_database where datname = current_database()
+    union all
+    select format('setting of %s: %s', setrole::regrole, pair)
+    from pg_db_role_setting
+    cross join lateral unnest(setconfig) pair
+    where setdatabase = (select oid from pg_database where datname = current_database())
     order by 1";
 
 /// The only column of a query.

@@ -12,7 +12,7 @@ const TABLES: [&str; 6] =
 const TABLES_AND_VIEWS: &str =
     "orders, order_items, order_events, customers_replica, orders_cursors, orders_parked_events, customers";
 /// The table that splitctl and every service agree on, and the rights of the service's role.
-const SWITCHES: &str = concat!(
+pub const SWITCHES: &str = concat!(
     include_str!("../../../splitctl/contract/switches.sql"),
     "grant usage on schema splitctl to orders_svc; grant select on splitctl.switches to orders_svc"
 );
@@ -44,9 +44,13 @@ impl Move {
 
     /// The connections of one process of orders to both databases.
     pub fn database(&self, name: &str, max_connections: usize) -> Database {
-        let settings = settings(name, max_connections);
-        let source = Database::new(&self.source.url_as(ORDERS_ROLE), &settings).expect("a URL");
-        source.moving("orders", &self.target.url_as(ORDERS_ROLE), &settings).expect("a URL")
+        self.database_with(&settings(name, max_connections))
+    }
+
+    /// The same with these settings.
+    pub fn database_with(&self, settings: &Settings) -> Database {
+        let source = Database::new(&self.source.url_as(ORDERS_ROLE), settings).expect("a URL");
+        source.moving("orders", &self.target.url_as(ORDERS_ROLE), settings).expect("a URL")
     }
 
     pub fn on(&self, side: Side) -> &TestDatabase {
@@ -105,11 +109,7 @@ impl Move {
 
 /// The usual settings with long time-outs, for a busy machine.
 pub fn settings(name: &str, max_connections: usize) -> Settings {
-    let mut settings = Settings::new(name, max_connections);
-    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
-        *limit = Duration::from_secs(40);
-    }
-    settings
+    Settings::new(name, max_connections).with_patience(Duration::from_secs(40))
 }
 
 fn revoke() -> String {

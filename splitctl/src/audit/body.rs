@@ -34,6 +34,11 @@ impl Name {
         &self.name
     }
 
+    /// Whether the body leaves it to the search path in which schema the object is.
+    pub fn needs_path(&self) -> bool {
+        self.schema.is_none()
+    }
+
     /// Whether it may mean this object. Without a schema it may mean one in any, since the caller sets the search path.
     pub fn may_mean(&self, other: &Qualified) -> bool {
         self.name == other.name && self.schema.as_ref().is_none_or(|schema| *schema == other.schema)
@@ -49,7 +54,10 @@ pub fn read(body: &str, is_schema: &dyn Fn(&str) -> bool) -> Mentions {
     if tokens.iter().any(|token| matches!(token, Token::Word(word) if word == "execute")) {
         for token in &tokens {
             if let Token::Literal(text) = token {
-                collect(&self::tokens(text).collect::<Vec<_>>(), is_schema, true, &mut mentions);
+                let inner: Vec<Token> = self::tokens(text).collect();
+                // A text that is a name and nothing else is what `format` puts into a statement.
+                let is_name = matches!(inner[..], [Token::Word(_)] | [Token::Word(_), Token::Other('.'), Token::Word(_)]);
+                collect(&inner, is_schema, !is_name, &mut mentions);
             }
         }
     }
@@ -118,6 +126,9 @@ mod tests {
             ("raise exception 'user % has open orders', new.id", &[]),
             ("execute 'update orders set x = 1'; raise 'no users'", &["orders"]),
             ("execute format($q$select from only users where x = %L$q$, 'it''s')", &["users"]),
+            ("execute format('delete from %I', 'users')", &["users"]),
+            ("execute format('delete from %I.%I', 'shop', 'orders') -- users", &["orders"]),
+            (r"raise E'it\'s from users'; execute E'update orders set x = \'a\''", &["orders"]),
             ("new.users := old.orders; select count(*) as orders, users(1)", &[]),
             ("select 'unfinished from users", &[]),
         ] {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use sqlx::{PgConnection, query_as};
 
 use super::unowned;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Owner};
 use crate::names::Qualified;
 
 /// A statement, then the condition that its schema `n` is a user's, then its end.
@@ -88,17 +88,32 @@ pub struct Catalog {
 impl Catalog {
     /// Reads the catalog. A table that looks like a migration tool's has no owner, unless the manifest lists one.
     pub async fn read(connection: &mut PgConnection, manifest: Option<&Manifest>) -> Result<Self> {
+        let keeps = |table: &Qualified, recognised: bool| match manifest {
+            Some(manifest) if manifest.unowned.contains(table) => true,
+            Some(manifest) if manifest.owner_of(table).is_some() => false,
+            _ => recognised,
+        };
+        Self::read_but(connection, keeps).await
+    }
+
+    /// Reads it for a move: what this owner does not list stays, whoever has it.
+    pub async fn of_move(connection: &mut PgConnection, owner: &Owner) -> Result<Self> {
+        let keeps = |table: &Qualified, recognised: bool| {
+            owner.unowned.contains(table) || recognised && !owner.tables.contains(table)
+        };
+        Self::read_but(connection, keeps).await
+    }
+
+    /// Reads it without the tables that each database keeps for itself. The second argument of `keeps` says whether the
+    /// table looks like a migration tool's.
+    async fn read_but(connection: &mut PgConnection, keeps: impl Fn(&Qualified, bool) -> bool) -> Result<Self> {
         let relations: Vec<Relation> = query_as(RELATIONS).fetch_all(&mut *connection).await?;
         let relations = relations.into_iter().map(|relation| (relation.oid, relation)).collect();
         let mut catalog = Self { relations, ..Self::default() };
         catalog.sequence_tables =
             query_as::<_, (i64, i64)>(SEQUENCE_TABLES).fetch_all(&mut *connection).await?.into_iter().collect();
         let recognised = unowned::recognise(connection).await?;
-        catalog.leave_out(|table| match manifest {
-            Some(manifest) if manifest.unowned.contains(&table.name) => true,
-            Some(manifest) if manifest.owner_of(&table.name).is_some() => false,
-            _ => recognised.contains(&table.oid),
-        });
+        catalog.leave_out(|table| keeps(&table.name, recognised.contains(&table.oid)));
         let known = |oid: &i64| catalog.relations.contains_key(oid);
         for (reader, read) in query_as::<_, (i64, i64)>(READS).fetch_all(&mut *connection).await? {
             if known(&reader) && known(&read) {

@@ -24,9 +24,6 @@ pub struct Finding {
     pub detail: String,
     /// What can replace the coupling, or what to do.
     pub replace_by: &'static str,
-    /// The oid of the trigger, function or view, if the coupling is in its code.
-    #[serde(skip)]
-    pub oid: Option<i64>,
     /// The columns that are used, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<BTreeSet<String>>,
@@ -145,15 +142,9 @@ impl Finding {
             severity: Severity::Error,
             detail: detail.into(),
             replace_by: kind.replace_by(),
-            oid: None,
             columns: None,
             rights: None,
         }
-    }
-
-    /// Names the object whose code couples the owners.
-    pub fn of(self, oid: i64) -> Self {
-        Self { oid: Some(oid), ..self }
     }
 
     /// Adds the owner to the id, for kinds where several owners can have a finding on one object.

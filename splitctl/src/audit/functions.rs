@@ -39,6 +39,25 @@ struct Use {
     name: String,
 }
 
+/// A function, and the relations that it uses, itself or through functions that it calls.
+pub struct Touching {
+    /// Its oid.
+    pub oid: i64,
+    /// Its name and the types of its arguments.
+    pub shown: String,
+    /// The oids of the relations.
+    pub relations: BTreeSet<i64>,
+}
+
+/// All functions, and what they use.
+pub async fn touching(connection: &mut PgConnection, catalog: &Catalog) -> Result<Vec<Touching>> {
+    let functions: Vec<Row> = query_as(FUNCTIONS).bind(Vec::<String>::new()).fetch_all(connection).await?;
+    let mut touched = touched(&functions, catalog);
+    let of =
+        |row: &Row| Touching { oid: row.oid, shown: shown(row), relations: touched.remove(&row.oid).unwrap_or_default() };
+    Ok(functions.iter().map(of).collect())
+}
+
 /// All couplings by functions. `roles` holds owners by role.
 pub async fn findings(
     connection: &mut PgConnection,
@@ -66,9 +85,7 @@ pub async fn findings(
             let is_view = catalog.relations[table].kind == RelationKind::View;
             let object = if is_view { catalog.shown(*table) } else { part(catalog, *table, name) };
             let kind = if is_trigger { Kind::Trigger } else { Kind::Default };
-            let finding = Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}"));
-            let coupling = if is_trigger { *trigger } else { *table };
-            findings.push(if is_trigger || is_view { finding.of(coupling) } else { finding });
+            findings.push(Finding::new(kind, object, owner, &to, format!("calls {function}, which uses {used}")));
         }
     }
     for function in &functions {
@@ -192,7 +209,7 @@ fn across(
     let from = only.or(all.first().map(String::as_str))?;
     let to = owners.others(from, touched.iter().copied())?;
     let used = touched.iter().map(|&relation| catalog.shown(relation)).collect::<Vec<_>>().join(", ");
-    Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")).of(function.oid))
+    Some(Finding::new(Kind::Function, shown(function), from, &to, format!("uses {used}")))
 }
 
 /// A function that runs with its owner's rights, so that other owners' roles use tables without rights of their own.

@@ -4,14 +4,14 @@ pub mod body;
 mod borrowings;
 pub mod catalog;
 mod finding;
-mod functions;
+pub mod functions;
 pub mod lexer;
 pub mod map;
 mod ownership;
 mod probe;
 mod references;
 pub mod rights;
-mod statements;
+pub mod statements;
 mod transactions;
 mod unowned;
 
@@ -50,16 +50,6 @@ pub async fn audit(connection: &mut PgConnection, manifest: &Manifest, sources: 
     let today: String = query_scalar("select current_date::text").fetch_one(connection).await?;
     borrowings::apply(manifest, &today, &mut findings, &mut notes);
     Ok(Report::new(findings, notes))
-}
-
-/// The functions, triggers, defaults, policies and inheritances that join an owner's tables to another owner's, with or
-/// without a borrowing. Foreign keys and views are left out.
-pub async fn code_across(connection: &mut PgConnection, manifest: &Manifest, owner: &str) -> Result<Vec<Finding>> {
-    let mut findings = Survey::of(connection, manifest, &mut Vec::new()).await?.findings;
-    let kinds = [Kind::Trigger, Kind::Function, Kind::Default, Kind::Policy, Kind::Inheritance];
-    let of_owner = |finding: &Finding| finding.from == owner || finding.to.split(", ").any(|to| to == owner);
-    findings.retain(|finding| kinds.contains(&finding.kind) && of_owner(finding));
-    Ok(findings)
 }
 
 /// The coupling that the borrowing names, if the catalog has it. Statements and transactions are left out.

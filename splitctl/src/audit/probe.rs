@@ -67,7 +67,9 @@ async fn used(connection: &mut PgConnection, catalog: &Catalog, statement: &str)
     let signature = format!("pg_temp.splitctl_probe({}) returns void language sql", types.join(", "));
     run(connection, format!("create function {signature} begin atomic {statement}\n; end")).await?;
     let mut used: BTreeMap<i64, Use> = BTreeMap::new();
-    for (relation, column) in query_as::<_, (i64, Option<String>)>(DEPENDENCIES).fetch_all(connection).await? {
+    let mut found: Vec<(i64, Option<String>)> = query_as(DEPENDENCIES).fetch_all(&mut *connection).await?;
+    found.extend(query_as::<_, (i64, Option<String>)>(WHOLE_ROWS).fetch_all(connection).await?);
+    for (relation, column) in found {
         if catalog.relations.contains_key(&relation) {
             used.entry(relation).or_default().columns.extend(column);
         }
@@ -85,9 +87,8 @@ async fn run(connection: &mut PgConnection, statement: String) -> Result<(), Err
     query(AssertSqlSafe(statement)).persistent(false).execute(connection).await.map(drop)
 }
 
-/// Adds what dependencies lack: the rights to what is written, and all columns of whole rows.
+/// Adds what dependencies lack: the rights to what is written.
 fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
-    let text = plan.to_string();
     let mut left = vec![plan];
     while let Some(node) = left.pop() {
         match node {
@@ -98,11 +99,6 @@ fn read_plan(plan: &Value, catalog: &Catalog, used: &mut BTreeMap<i64, Use>) {
                 let (Some(schema), Some(name)) = (field("Schema"), field("Relation Name")) else { continue };
                 let Some((oid, relation)) = catalog.find(&Qualified::new(schema, name)) else { continue };
                 let root = if used.contains_key(&oid) { oid } else { relation.root };
-                if field("Alias").is_some_and(|alias| text.contains(&format!("{alias}.*")))
-                    && let Some(used) = used.get_mut(&root)
-                {
-                    used.columns.extend(relation.columns.iter().cloned());
-                }
                 let Some(operation) = field("Operation") else { continue };
                 let mut rights = match operation {
                     "Merge" => vec!["insert", "update", "delete"],
@@ -167,3 +163,14 @@ const DEPENDENCIES: &str = r"
             and p.pronamespace = pg_my_temp_schema()
       )
       and d.refclassid = 'pg_class'::regclass";
+
+/// All columns of the relations whose rows are used as a whole. They are no dependencies, and the plan may lack them. In the
+/// function's tree, such a row is the column 0.
+const WHOLE_ROWS: &str = r"
+    select t.typrelid::int8, a.attname::text
+    from pg_proc p
+    cross join lateral regexp_matches(p.prosqlbody::text, ':varattno 0 :vartype (\d+)', 'g') row_type
+    join pg_type t on t.oid = row_type[1]::oid
+    join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+    where p.proname = 'splitctl_probe'
+      and p.pronamespace = pg_my_temp_schema()";

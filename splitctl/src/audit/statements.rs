@@ -21,7 +21,7 @@ const NAMED: usize = 3;
 const SHOWN: usize = 60;
 
 /// Commands that use no relation. Every session runs them.
-const USE_NOTHING: [&str; 14] = [
+pub const USE_NOTHING: [&str; 14] = [
     "begin",
     "start",
     "commit",
@@ -38,10 +38,13 @@ const USE_NOTHING: [&str; 14] = [
     "listen",
 ];
 
-struct Statement {
-    text: String,
+/// A statement of the application.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Its text.
+    pub text: String,
     /// Its name in findings.
-    label: String,
+    pub label: String,
 }
 
 /// What an owner's statements do with one relation of another owner.
@@ -132,7 +135,7 @@ fn finding(owner: &str, relation: i64, crossing: Crossing, catalog: &Catalog, ow
 }
 
 /// The statements of a folder's files `query-<hash>.json`.
-fn offline_data(folder: &Path) -> Result<Vec<Statement>> {
+pub fn offline_data(folder: &Path) -> Result<Vec<Statement>> {
     let shown = || format!("the statements in {} cannot be read", folder.display());
     let mut statements = Vec::new();
     for entry in fs::read_dir(folder).with_context(shown)? {
@@ -156,7 +159,7 @@ fn offline_data(folder: &Path) -> Result<Vec<Statement>> {
 }
 
 /// What `pg_stat_statements` has of the manifest's roles in this database.
-async fn run_by_roles(
+pub async fn run_by_roles(
     connection: &mut PgConnection,
     manifest: &Manifest,
     notes: &mut Vec<String>,

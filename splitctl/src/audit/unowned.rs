@@ -46,6 +46,7 @@ const RECOGNISED: &str = r"
               from pg_constraint k
               where k.contype = 'f'
                 and c.oid in (k.conrelid, k.confrelid)
+                and k.conrelid <> k.confrelid
           )
           or exists (
               select

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::arguments::Act;
 use crate::exit;
-use crate::moving::{Move, abort};
+use crate::moving::Move;
+use crate::moving::abort::{self, Rows};
 
 /// Flags of `abort`.
 #[derive(Debug, Args)]
@@ -17,12 +18,17 @@ pub struct Abort {
     /// Clean the source alone, because the target is gone for good
     #[arg(long)]
     without_target: bool,
+    /// With `--without-target`: open the source again although the tables live in the target. Rows that have not arrived in
+    /// the source are lost
+    #[arg(long, requires = "without_target")]
+    give_up_rows: bool,
 }
 
 /// Undoes a move that is not complete.
-pub async fn run(Abort { act, without_target }: Abort, manifest: &Path) -> Result<u8> {
+pub async fn run(Abort { act, without_target, give_up_rows }: Abort, manifest: &Path) -> Result<u8> {
     let aborted = if without_target {
-        abort::without_target(manifest, &act.owner, act.locking).await?
+        let rows = if give_up_rows { Rows::GiveUp } else { Rows::Keep };
+        abort::without_target(manifest, &act.owner, act.locking, rows).await?
     } else {
         abort::run(&mut Move::open_to_abort(manifest, &act.owner).await?, act.locking).await?
     };

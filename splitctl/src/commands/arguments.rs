@@ -5,15 +5,6 @@ use clap::Args;
 use crate::moving::Locking;
 use crate::output::Output;
 
-/// Arguments of a command that only reads.
-#[derive(Debug, Args)]
-pub struct Look {
-    /// The owner, as the manifest names it
-    pub owner: String,
-    #[command(flatten)]
-    pub output: Output,
-}
-
 /// Arguments of a command that locks tables.
 #[derive(Debug, Args)]
 pub struct Act {

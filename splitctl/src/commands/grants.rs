@@ -38,7 +38,7 @@ struct Document<'a> {
 
 /// Compares, applies if `--apply` is given, and prints the result.
 pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
-    let manifest = Manifest::read(manifest)?;
+    let mut manifest = Manifest::read(manifest)?;
     let only = (arguments.on != SOURCE).then_some(arguments.on.as_str());
     let url = match only {
         None => manifest.source.resolve("source")?,
@@ -48,6 +48,9 @@ pub async fn run(arguments: Grants, manifest: &Path) -> Result<u8> {
             target.resolve(&format!("the target of {name}"))?
         }
     };
+    if let Some(owner) = only.and_then(|name| manifest.owners.get_mut(name)) {
+        owner.role = owner.on_target(&owner.role).to_owned();
+    }
     let mut connection = database::connect(&url).await?;
     let (drift, left) = if arguments.apply {
         let (mut done, left) = apply(&mut connection, &manifest, only).await?;

@@ -9,25 +9,32 @@ mod complete;
 mod copy;
 mod cutover;
 mod detach;
+mod generate;
 mod grants;
 mod init;
+mod migrate;
 mod plan;
+mod prove;
+mod rehearse;
 mod replace;
 mod restore;
 mod rollback;
 mod status;
 mod verify;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::database::advice;
 use crate::exit;
 use crate::moving::Side;
+use crate::moving::pooler::guard;
 use crate::output::note;
-use arguments::{Act, Look};
+use arguments::Act;
 
 /// The way out of a shared Postgres: shows what couples the owners of its tables, ends borrowings, and moves one owner's
 /// tables to a database of their own – online, verified, and with a way back.
@@ -66,15 +73,25 @@ enum Command {
     /// Undoes `replace`
     Restore(restore::Restore),
     /// Prints everything that would stop or surprise a move; changes nothing
-    Plan(Look),
+    Plan(plan::Plan),
+    /// Rehearses a move on throw-away databases, out and back, and reports what was found; changes nothing else
+    ///
+    /// Exit code 1 if it found errors.
+    Rehearse(rehearse::Rehearse),
     /// Copies an owner's tables to its target; from then on every change follows
-    Copy(Act),
+    Copy(copy::Copy),
     /// Compares the rows of both sides while writes go on
     Verify(verify::Verify),
+    /// Runs a migration on both sides while a move stands, each statement in the order that the stream survives
+    Migrate(migrate::Migrate),
     /// Drops the foreign keys between the tables that move and those that stay
     Detach(Act),
     /// Creates those foreign keys again
     Attach(Act),
+    /// Checks that what the application runs works on the side of the next switch, as its own role; changes nothing
+    ///
+    /// Exit code 1 if a statement or a login that works today fails there.
+    Prove(prove::Prove),
     /// Switches to the target; writers wait for some milliseconds
     Cutover(cutover::Switch),
     /// Switches back to the source, any time before `complete`
@@ -84,7 +101,13 @@ enum Command {
     /// Undoes a move that is not complete
     Abort(abort::Abort),
     /// Prints how far a move is, and the next command
-    Status(Look),
+    Status(status::Status),
+    /// Writes shell completions and man pages
+    #[command(hide = true)]
+    Generate(generate::Generate),
+    /// The process that `cutover --pooler` starts beside itself
+    #[command(hide = true)]
+    Guard,
 }
 
 /// Reads `.env` and the arguments, and runs the command.
@@ -95,6 +118,9 @@ pub async fn run() -> ExitCode {
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         note(format_args!("error: {}", chain(&error)));
+        if let Some(advice) = advice(&error) {
+            note(format_args!("{advice}"));
+        }
         exit::code(&error)
     }))
 }
@@ -122,15 +148,20 @@ async fn dispatch(arguments: Arguments) -> Result<u8> {
         Command::Replace(replace) => replace::run(replace, manifest).await,
         Command::Restore(restore) => restore::run(restore, manifest).await,
         Command::Plan(plan) => plan::run(plan, manifest).await,
+        Command::Rehearse(rehearse) => rehearse::run(rehearse, manifest).await,
         Command::Copy(copy) => copy::run(copy, manifest).await,
         Command::Verify(verify) => verify::run(verify, manifest).await,
+        Command::Migrate(migrate) => migrate::run(migrate, manifest).await,
         Command::Detach(detach) => detach::run(detach, manifest).await,
         Command::Attach(attach) => attach::run(attach, manifest).await,
+        Command::Prove(prove) => prove::run(prove, manifest).await,
         Command::Cutover(cutover) => cutover::run(cutover, manifest, Side::Target).await,
         Command::Rollback(rollback) => rollback::run(rollback, manifest).await,
         Command::Complete(complete) => complete::run(complete, manifest).await,
         Command::Abort(abort) => abort::run(abort, manifest).await,
         Command::Status(status) => status::run(status, manifest).await,
+        Command::Generate(options) => generate::run(&options, Arguments::command()),
+        Command::Guard => guard::run().await,
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Verify {
 
 /// Compares both sides, and prints the differences.
 pub async fn run(command: Verify, manifest: &Path) -> Result<u8> {
+    command.output.begin();
     let mut the_move = Move::open(manifest, &command.owner).await?;
     let report = verify::run(&mut the_move, &command.options).await?;
     command.output.print(&report, || text(&report));
@@ -31,6 +32,7 @@ pub async fn run(command: Verify, manifest: &Path) -> Result<u8> {
 
 fn text(report: &Report) -> String {
     let mut lines = report.definitions.clone();
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     lines.extend(report.differences.iter().map(|d| format!("{} of {} is {}", d.key, d.table, d.difference)));
     lines.extend(report.broken_keys.iter().map(|key| format!("rows break the foreign key {key}")));
     let verdict = match (report.is_equal(), report.different, report.unproven) {

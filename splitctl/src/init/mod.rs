@@ -30,6 +30,7 @@ pub async fn draft(connection: &mut PgConnection, source: &str) -> Result<String
     let mut manifest = Manifest {
         source: Url(source.to_owned()),
         source_from_target: None,
+        source_standbys: Vec::new(),
         unowned: catalog.unowned.iter().cloned().collect(),
         owners: guesses
             .owners

@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use sqlx::PgConnection;
 use sqlx::postgres::PgDatabaseError;
+use sqlx::{PgConnection, query_scalar};
 
 use super::fence::{self, Locking};
 use super::journal::Step;
 use super::side::Side;
-use super::{Move, cleanup, crash_point, marker, relations, rights, schema, stream};
-use crate::database::execute;
+use super::{Move, cleanup, crash_point, cutover, marker, relations, rights, schema, stream};
+use crate::database::{execute, server_error};
 use crate::exit::{Refused, require};
 use crate::names::Qualified;
 
@@ -43,6 +43,9 @@ pub struct Completed {
 /// [`Refused`] unless the old tables are fenced, and have the same rows as the new ones or may differ.
 pub async fn run(the_move: &mut Move, locking: Locking, way_back: WayBack) -> Result<Completed> {
     the_move.check_open()?;
+    if the_move.state.switch.lives == Side::Target {
+        cutover::undo_killed(the_move).await?;
+    }
     check_switched(the_move)?;
     if the_move.state.pending != Some(Step::Complete) {
         check_fenced(the_move).await?;
@@ -77,9 +80,13 @@ fn check_switched(Move { owner_name, state, .. }: &Move) -> Result<()> {
     Ok(())
 }
 
-/// Every old table must have the fence's trigger, and only its owner may have rights.
-async fn check_fenced(Move { owner, source, .. }: &mut Move) -> Result<()> {
-    let open = relations::select_lines(&mut source.connection, WITHOUT_FENCE, &owner.tables).await?;
+/// Every old table must have the fence's trigger, the fence must be closed, and nobody may have rights.
+async fn check_fenced(Move { owner, owner_name, source, .. }: &mut Move) -> Result<()> {
+    let marker = marker::table(owner_name);
+    let passes = query_scalar("select has_table_privilege('public', $1, 'select')").bind(&marker);
+    let is_open: bool = passes.fetch_one(&mut source.connection).await?;
+    require!(!is_open, "{marker}: PUBLIC has been granted the right to read it, which lets writers pass: revoke it");
+    let open = relations::select_lines(&mut source.connection, fence::UNFENCED, &owner.tables).await?;
     require!(open.is_empty(), "{}: the old tables are not fenced, somebody has dropped the triggers", open.join(", "));
     let rights = rights::read(&mut source.connection, owner).await?;
     require!(
@@ -124,8 +131,7 @@ async fn drop_old(the_move: &mut Move, locking: Locking, end: &str) -> Result<()
 
 /// Names the objects that depend on the old tables.
 fn explain(error: anyhow::Error) -> anyhow::Error {
-    let from_server = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    match from_server.and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
+    match server_error(&error).and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
         Some(found) if found.code() == "2BP01" => Refused(format!(
             "the old tables cannot be dropped, because these depend on them: {}. Drop them, and repeat the command",
             found.detail().unwrap_or_default()
@@ -134,17 +140,3 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
         _ => error,
     }
 }
-
-const WITHOUT_FENCE: &str = r"
-    select format('%I.%I', n.nspname, c.relname)
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = any ($1)
-      and c.relkind in ('r', 'p')
-      and not exists (
-          select
-          from pg_trigger t
-          where t.tgrelid = c.oid
-            and t.tgname = 'splitctl_fence'
-            and t.tgenabled = 'O'
-      )";

@@ -2,10 +2,10 @@
 //! the comparison of the definitions before each step finds a change.
 
 use anyhow::Result;
-use sqlx::{AssertSqlSafe, query_scalar};
+use sqlx::{AssertSqlSafe, PgConnection, query_scalar};
 
-use super::relations;
 use super::side::Database;
+use super::{relations, shape};
 use crate::database::execute;
 use crate::names::{Qualified, quote_literal};
 
@@ -15,20 +15,27 @@ pub async fn guard(database: &mut Database, owner_name: &str, tables: &[Qualifie
     if !database.superuser {
         return Ok(());
     }
-    let definitions = DEFINITIONS.replace("{shape}", relations::SHAPE);
-    let oids = relations::oids(&mut database.connection, tables).await?;
-    let read = query_scalar(AssertSqlSafe(definitions.clone())).bind(oids);
-    let known: Vec<String> = read.fetch_all(&mut database.connection).await?;
+    let known = read(&mut database.connection, tables).await?;
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let listed = relations::OIDS.replace("$1", &quote_array(&schemas)).replace("$2", &quote_array(&names));
     // What the database holds comes last, so nothing in it is taken for a placeholder. Then the whole body is quoted.
     let body = BODY
-        .replace("{definitions}", &definitions.replace("$1", "moving"))
+        .replace("{definitions}", &definitions().replace("$1", "moving"))
         .replace("{oids}", &listed)
         .replace("{known}", &quote_array(&known));
     let statements = CREATE.replace("{name}", &name(owner_name)).replace("{body}", &quote_literal(&body));
     Ok(execute(&mut database.connection, statements).await?)
+}
+
+/// Reads the definitions that the guard compares, as lines.
+pub async fn read(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
+    let oids = relations::oids(connection, tables).await?;
+    query_scalar(AssertSqlSafe(definitions())).bind(oids).fetch_all(connection).await
+}
+
+fn definitions() -> String {
+    DEFINITIONS.replace("{shape}", shape::SHAPE)
 }
 
 /// Drops the event trigger.

@@ -30,6 +30,6 @@ begin
     limit 1;
     if difference is not null then
         raise exception '% changes a table that is moving to another database: %', tg_tag, difference
-            using errcode = 'object_not_in_prerequisite_state', hint = 'wait for splitctl complete, or splitctl abort';
+            using errcode = 'object_not_in_prerequisite_state', hint = 'run it by splitctl migrate, or wait for splitctl complete';
     end if;
 end

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use sqlx::postgres::types::Oid;
 use sqlx::{PgConnection, query_scalar};
 
-use super::{autovacuum, relations};
-use crate::database::{execute, sqlstate};
+use super::{autovacuum, marker, relations};
+use crate::database::{AWAIT_DISK, AWAIT_NO_DISK, LOCK_TIMEOUT, execute, sqlstate};
 use crate::exit::Refused;
 use crate::names::Qualified;
 
@@ -33,11 +34,68 @@ pub const GUARD: &str = "create or replace trigger splitctl_no_truncate before t
                          for each statement execute function splitctl.refuse_truncate()";
 /// Undoes [`GUARD`].
 pub const UNGUARD: &str = "drop trigger if exists splitctl_no_truncate on {}";
-/// Refuses writes of every role. The triggers do not fire for replication.
-pub const CLOSE: &str = "create or replace trigger splitctl_fence before insert or update or delete on {} \
-                         for each statement execute function splitctl.refuse_write()";
-/// Undoes [`CLOSE`].
-pub const REOPEN: &str = "drop trigger if exists splitctl_fence on {}";
+/// Takes the fence's triggers off.
+pub const UNFENCE: &str = "drop trigger if exists splitctl_fence on {}";
+
+/// Opens a side to writes. The fence's triggers let writers pass as long as PUBLIC may read the marker.
+pub fn open(owner_name: &str) -> String {
+    format!("grant select on {} to public", marker::table(owner_name))
+}
+
+/// Closes a side to writes of every role, by one row of the catalog, however many tables there are.
+pub fn close(owner_name: &str) -> String {
+    format!("revoke select on {} from public", marker::table(owner_name))
+}
+
+/// Puts the fence's triggers on the tables of the side that a switch will leave. They let writers pass for now. They do not
+/// fire for replication.
+pub async fn prepare(connection: &mut PgConnection, owner_name: &str, tables: &[Qualified], locking: Locking) -> Result<()> {
+    execute(connection, open(owner_name)).await?;
+    put_triggers(connection, owner_name, tables, UNFENCED, locking).await
+}
+
+/// Puts the triggers on those tables of a closed side that lack them.
+pub async fn complete(
+    connection: &mut PgConnection,
+    owner_name: &str,
+    tables: &[Qualified],
+    locking: Locking,
+) -> Result<()> {
+    put_triggers(connection, owner_name, tables, UNFENCED, locking).await
+}
+
+/// Replaces the triggers of version 1 on the closed side: they refuse writes whether the side is closed or not.
+pub async fn renew(connection: &mut PgConnection, owner_name: &str, tables: &[Qualified], locking: Locking) -> Result<()> {
+    execute(connection, close(owner_name)).await?;
+    put_triggers(connection, owner_name, tables, FENCED_BY_VERSION_1, locking).await
+}
+
+async fn put_triggers(
+    connection: &mut PgConnection,
+    owner_name: &str,
+    tables: &[Qualified],
+    which: &'static str,
+    locking: Locking,
+) -> Result<()> {
+    install(connection).await?;
+    let lacking = relations::select_lines(connection, which, tables).await?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let marker: Oid =
+        query_scalar("select $1::text::regclass::oid").bind(marker::table(owner_name)).fetch_one(&mut *connection).await?;
+    let statements: Vec<String> = lacking
+        .iter()
+        .map(|table| {
+            format!(
+                "create or replace trigger splitctl_fence before insert or update or delete on {table}
+                 for each statement execute function splitctl.refuse_write({})",
+                marker.0
+            )
+        })
+        .collect();
+    run_each(connection, tables, &statements, locking).await
+}
 
 /// Creates the functions of the triggers.
 pub async fn install(connection: &mut PgConnection) -> Result<()> {
@@ -65,13 +123,18 @@ pub async fn run_for_each(
     run_each(connection, tables, &statements, locking).await
 }
 
-/// Runs statements that need locks. Each is a transaction of its own, so no lock is held while the next one is tried.
+/// Runs statements that need locks, and that may be repeated. Each is a transaction of its own, so no lock is held while the
+/// next one is tried.
 pub async fn run_each(
     connection: &mut PgConnection,
     tables: &[Qualified],
     statements: &[String],
     locking: Locking,
 ) -> Result<()> {
+    // As a rule nobody is in the way, and then one round trip is enough for all.
+    if statements.len() > 1 && run_at_once(connection, statements, locking.lock_timeout).await? {
+        return Ok(());
+    }
     for statement in statements {
         patiently(connection, tables, locking, async |connection: &mut PgConnection| {
             execute(connection, statement.clone()).await
@@ -79,6 +142,25 @@ pub async fn run_each(
         .await?;
     }
     Ok(())
+}
+
+/// Returns whether all statements got their locks. The disk is waited for once: when the last commit is durable, all before
+/// it are, too.
+async fn run_at_once(connection: &mut PgConnection, statements: &[String], lock_timeout: Duration) -> Result<bool> {
+    let mut all = format!("set lock_timeout = {}; {AWAIT_NO_DISK}", lock_timeout.as_millis());
+    for (number, statement) in (1..).zip(statements) {
+        if number == statements.len() {
+            all += &format!("; {AWAIT_DISK}");
+        }
+        all += &format!("; begin; {statement}; commit");
+    }
+    let done = execute(connection, all).await;
+    execute(connection, format!("rollback; {AWAIT_DISK}; {LOCK_TIMEOUT}")).await?;
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(sqlstate(&error).as_deref(), Some("55P03" | "40P01")) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Runs `act`, which needs locks, and runs it again if it does not get a lock in time. `relations` are those that it locks;
@@ -99,24 +181,26 @@ pub async fn patiently<T>(
         autovacuum::make_way(connection, relations, lock_timeout).await?;
         match act(connection).await {
             Ok(done) => {
-                execute(connection, "set lock_timeout = 0").await?;
+                execute(connection, LOCK_TIMEOUT).await?;
                 return Ok(done);
             }
-            Err(error) if matches!(sqlstate(&error).as_deref(), Some("55P03" | "57014")) => {
+            Err(error) if matches!(sqlstate(&error).as_deref(), Some("55P03" | "57014" | "40P01")) => {
                 // `act` may have begun a transaction, which has failed.
                 execute(connection, "rollback").await?;
-                blockers = list_blockers(connection, relations).await?;
+                let now = list_blockers(connection, relations).await?;
+                // Whoever was in the way may be gone when the last attempt has failed.
+                blockers = if now.is_empty() { blockers } else { now };
             }
             Err(error) => {
-                let _ = execute(connection, "rollback; set lock_timeout = 0").await;
+                let _ = execute(connection, format!("rollback; {LOCK_TIMEOUT}")).await;
                 return Err(error.into());
             }
         }
         // The sessions that queued behind the lock go first.
         tokio::time::sleep(lock_timeout.max(Duration::from_millis(20)) * (attempt + 1).min(10)).await;
     }
-    execute(connection, "set lock_timeout = 0").await?;
-    let blockers = if blockers.is_empty() { "none is left".to_owned() } else { blockers.join("; ") };
+    execute(connection, LOCK_TIMEOUT).await?;
+    let blockers = if blockers.is_empty() { "none was found".to_owned() } else { blockers.join("; ") };
     Err(Refused(format!(
         "the tables could not be locked: {lock_attempts} attempts of {lock_timeout:?} failed, nothing was changed. Sessions \
          that block the lock: {blockers}"
@@ -138,8 +222,49 @@ const NAMES: &str = r"
     where c.oid = any ($1)
     order by 1";
 
-/// Sessions whose locks on the relations conflict with a writer's lock, or with the exclusive lock that a view needs.
+/// Tables and partitions without the fence's trigger, of whatever version.
+pub const UNFENCED: &str = r"
+    select format('%I.%I', n.nspname, c.relname)
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = any ($1)
+      and c.relkind in ('r', 'p')
+      and not exists (
+          select
+          from pg_trigger t
+          where t.tgrelid = c.oid
+            and t.tgname = 'splitctl_fence'
+            and t.tgenabled = 'O'
+      )
+    order by 1";
+
+/// Tables and partitions with the trigger of version 1, which has no argument.
+pub const FENCED_BY_VERSION_1: &str = r"
+    select format('%I.%I', n.nspname, c.relname)
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_trigger t on t.tgrelid = c.oid and t.tgname = 'splitctl_fence' and t.tgnargs = 0
+    where c.oid = any ($1)
+    order by 1";
+
+/// Sessions whose locks on the relations conflict with a writer's lock, or with the exclusive lock that a view needs. If
+/// there are none, a lock that excludes readers has failed, and these are the readers.
 const BLOCKERS: &str = r"
+    with held as (
+        select
+            l.pid,
+            l.virtualtransaction,
+            l.mode,
+            l.relation,
+            l.mode not in ('AccessShareLock', 'RowShareLock') or c.relkind in ('v', 'm') as holds_up_writers
+        from pg_locks l
+        join pg_class c on c.oid = l.relation
+        where l.granted
+          and l.locktype = 'relation'
+          and l.database = (select oid from pg_database where datname = current_database())
+          and l.pid is distinct from pg_backend_pid()
+          and (cardinality($1) = 0 or l.relation = any ($1))
+    )
     select distinct format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',
         a.pid,
@@ -148,19 +273,27 @@ const BLOCKERS: &str = r"
             nullif(a.application_name, ''),
             a.backend_type
         ),
-        coalesce(a.usename, '–'),
+        coalesce(a.usename, '-'),
         coalesce(a.state, 'active'),
         (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0),
         l.mode,
         l.relation::regclass
     )
-    from pg_locks l
+    from held l
     join pg_stat_activity a on a.pid = l.pid
-    join pg_class c on c.oid = l.relation
-    where l.granted
-      and l.locktype = 'relation'
-      and l.database = (select oid from pg_database where datname = current_database())
-      and l.pid <> pg_backend_pid()
-      and (cardinality($1) = 0 or l.relation = any ($1))
-      and (l.mode not in ('AccessShareLock', 'RowShareLock') or c.relkind in ('v', 'm'))
+    where l.holds_up_writers
+       or cardinality($1) > 0 and not exists (select from held h where h.holds_up_writers)
+    union
+    select format(
+        'the prepared transaction %L of %s, for %s, holds %s on %s: `commit prepared` or `rollback prepared` ends it',
+        p.gid,
+        p.owner,
+        (clock_timestamp() - p.prepared)::interval(0),
+        l.mode,
+        l.relation::regclass
+    )
+    from held l
+    join pg_locks x on x.locktype = 'transactionid' and x.virtualtransaction = l.virtualtransaction and x.pid is null
+    join pg_prepared_xacts p on p.transaction = x.transactionid
+    where l.pid is null
     order by 1";

@@ -10,9 +10,11 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
 use super::crossings::crossing::Crossing;
+use super::hanging::Known;
+use super::migrate::planned::Begun as Migrating;
+use super::objects::Names;
 use super::rights::Kept;
 use super::side::{Database, Identity, Side};
-use super::stream::Names;
 use super::switches::{self, Switch};
 use crate::database::execute;
 use crate::exit::{Refused, require};
@@ -34,6 +36,8 @@ pub enum Step {
     Detach,
     /// Crossings are created again.
     Attach,
+    /// A migration of the definitions, on both sides.
+    Migrate,
     /// The switch to the target.
     Cutover,
     /// The switch to the source.
@@ -85,6 +89,9 @@ pub struct Begun {
     /// The rights on the target's tables, if these were there before.
     #[serde(default)]
     pub by_hand: Vec<String>,
+    /// Statements that put back on the target what else was there before: rights on schemas, default privileges, sequences.
+    #[serde(default)]
+    pub undo: Vec<String>,
     /// The tables without an owner that the copy brings to the target, which had none.
     #[serde(default)]
     pub unowned: Vec<Qualified>,
@@ -111,6 +118,10 @@ pub struct State {
     pub kept: Kept,
     /// Crossings that are dropped, in the order in which they were.
     pub detached: Vec<Crossing>,
+    /// What hung on the tables at the end of the copy, before the last switch, or after the last migration.
+    pub known: Option<Known>,
+    /// The migration that was begun and is not done.
+    pub migrating: Option<Migrating>,
 }
 
 impl State {
@@ -154,14 +165,29 @@ impl State {
                 self.begun = serde_json::from_value(detail)?;
                 self.kept = Kept { source: None, by_hand: self.begun.by_hand.clone() };
             }
-            // A release before version 2 kept no rights.
-            (Step::Cutover | Step::Rollback, true) if detail["rights"].is_object() => {
-                self.kept = serde_json::from_value(detail["rights"].clone())?;
+            (Step::Cutover | Step::Rollback, true) => {
+                // A release before version 2 kept no rights.
+                if detail["rights"].is_object() {
+                    self.kept = serde_json::from_value(detail["rights"].clone())?;
+                }
+                if detail["hanging"].is_object() {
+                    self.known = serde_json::from_value(detail["hanging"].clone())?;
+                }
             }
-            (Step::Copy, false) => self.copied = true,
+            (Step::Copy, false) => {
+                self.copied = true;
+                self.known = serde_json::from_value(detail["hanging"].clone())?;
+            }
             (Step::Verify, false) => self.verified = detail["generation"].as_i64(),
             (Step::Detach, true) => self.detached = serde_json::from_value(detail)?,
             (Step::Attach, false) => self.detached = Vec::new(),
+            (Step::Migrate, true) => self.migrating = Some(serde_json::from_value(detail)?),
+            (Step::Migrate, false) => {
+                self.migrating = None;
+                self.verified = None;
+                self.begun.shape = serde_json::from_value(detail["shape"].clone())?;
+                self.known = serde_json::from_value(detail["hanging"].clone())?;
+            }
             _ => {}
         }
         // A step stays pending until it is done itself, or given up.
@@ -209,8 +235,7 @@ impl Journal {
     /// [`Refused`] with the session that holds it.
     pub async fn lock(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let lock = "select pg_try_advisory_lock(hashtextextended('splitctl', 0))";
-        while !query_scalar(lock).fetch_one(&mut self.connection).await? {
+        while !self.try_lock().await? {
             if Instant::now() > deadline {
                 let holder: Option<String> = query_scalar(LOCK_HOLDER).fetch_optional(&mut self.connection).await?;
                 let holder = holder.unwrap_or_else(|| "holder unknown".to_owned());
@@ -219,6 +244,17 @@ impl Journal {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// Takes the lock if nobody holds it. Returns whether it has.
+    pub async fn try_lock(&mut self) -> Result<bool, sqlx::Error> {
+        let lock = "select pg_try_advisory_lock(hashtextextended('splitctl', 0))";
+        query_scalar(lock).fetch_one(&mut self.connection).await
+    }
+
+    /// Releases the lock.
+    pub async fn unlock(&mut self) -> Result<()> {
+        Ok(execute(&mut self.connection, "select pg_advisory_unlock(hashtextextended('splitctl', 0))").await?)
     }
 
     /// Creates the table, or upgrades it.

@@ -12,9 +12,9 @@ create table if not exists splitctl.journal (
     constraint journal_pkey primary key (id)
 );
 comment on table splitctl.journal is 'What splitctl was about to do (intent) and has done (record). Append-only.';
--- Version 2: the intents of a switch hold the rights that it gives.
+-- Version 2: the intents of a switch hold the rights that it gives. Version 3: there are migrations.
 insert into splitctl.versions as known (format, version, release)
-values ('journal', 2, '0.1.0')
+values ('journal', 3, '0.1.0')
 on conflict (format) do update
 set version = excluded.version, release = excluded.release
 where known.version < excluded.version;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, query_scalar};
 
 use crate::database::{execute, fetch_value};
 
@@ -42,10 +42,10 @@ pub async fn set(from: &mut PgConnection, owner_name: &str) -> Result<i64, sqlx:
 
 /// Waits for a token. Returns whether it arrived in time.
 pub async fn wait(to: &mut PgConnection, owner_name: &str, token: i64, patience: Duration) -> Result<bool, sqlx::Error> {
-    let statement = format!("select true from {} where token >= {token}", table(owner_name));
+    let statement = format!("select exists (select from {} where token >= $1)", table(owner_name));
     let begun = Instant::now();
     loop {
-        if fetch_value::<bool>(to, statement.clone()).await?.is_some() {
+        if query_scalar(AssertSqlSafe(statement.clone())).bind(token).fetch_one(&mut *to).await? {
             return Ok(true);
         }
         let waited = begun.elapsed();

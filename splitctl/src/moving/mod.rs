@@ -4,7 +4,9 @@
 //! finishes the work. Each step reads the facts from the databases. The journal keeps what no database knows.
 
 pub mod abort;
+mod applier;
 mod autovacuum;
+pub mod budget;
 mod cleanup;
 pub mod complete;
 pub mod copy;
@@ -12,38 +14,57 @@ pub mod crossings;
 pub mod cutover;
 mod definitions;
 pub mod fence;
+mod hanging;
 mod inventory;
 mod journal;
 mod marker;
+pub mod migrate;
+mod objects;
+mod opening;
+mod passing;
 pub mod plan;
-mod progress;
+pub mod pooler;
+pub mod progress;
 mod relations;
 mod rights;
+mod roles;
 mod schema;
 mod sequences;
+mod shape;
 mod side;
 mod slot;
+mod stalled;
+mod standbys;
 pub mod status;
 mod stream;
+mod subscription;
 mod switches;
 mod unowned;
 pub mod verify;
 mod versions;
+pub mod watching;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::database::address;
+use crate::endpoint::Endpoint;
 use crate::exit::require;
 use crate::manifest::{Manifest, Owner, Url};
 pub use fence::{Locking, patiently};
+use inventory::Inventory;
 use journal::{Journal, State};
+pub use opening::Opening;
+pub use progress::Progress;
+pub use relations::tables;
+pub use schema::{definitions_of, pg_dump};
 pub use side::{Database, Side};
+pub use subscription::try_subscription;
 
 /// Ends the process as `kill -9` does, at the point that `SPLITCTL_DIE_AT` counts to. The tests of crashes use it; a release
 /// build has no such points.
-fn crash_point(name: &str) {
+pub fn crash_point(name: &str) {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static PASSED: AtomicUsize = AtomicUsize::new(0);
     let wanted = || std::env::var("SPLITCTL_DIE_AT").ok()?.parse::<usize>().ok();
@@ -53,6 +74,21 @@ fn crash_point(name: &str) {
     {
         eprintln!("dying at point {wanted}: {name}");
         std::process::abort();
+    }
+}
+
+/// Names the way out of a move whose target does not answer.
+async fn explain(error: anyhow::Error, source: &Database, owner_name: &str) -> anyhow::Error {
+    let open = async {
+        let mut journal = Journal::open(source, owner_name).await?;
+        journal.find_open().await
+    };
+    match open.await {
+        Ok(Some(open)) if open.owner == owner_name => error.context(format!(
+            "{owner_name}: its move is open, and the target does not answer. If the target is there at another address, \
+             correct the manifest. If it is gone for good, run `splitctl abort {owner_name} --without-target`"
+        )),
+        _ => error,
     }
 }
 
@@ -80,8 +116,13 @@ impl Move {
     /// # Errors
     /// If the manifest is wrong, a database does not answer, or another process holds the lock.
     pub async fn open(manifest: &Path, owner_name: &str) -> Result<Self> {
-        let the_move = Self::open_to_abort(manifest, owner_name).await?;
+        let mut the_move = Self::open_to_abort(manifest, owner_name).await?;
         the_move.check_tables()?;
+        if the_move.state.is_open() {
+            let Self { source, target, state, .. } = &mut the_move;
+            let (from, to) = state.switch.lives.order(source, target);
+            subscription::reconnect(from, to, &state.stream()).await?;
+        }
         Ok(the_move)
     }
 
@@ -91,6 +132,14 @@ impl Move {
     /// # Errors
     /// As [`Move::open`].
     pub async fn open_to_abort(manifest: &Path, owner_name: &str) -> Result<Self> {
+        Self::open_with(Manifest::read(manifest)?, owner_name).await
+    }
+
+    /// Does the same with a manifest that is no file: a rehearsal names two databases of its own.
+    ///
+    /// # Errors
+    /// As [`Move::open`].
+    pub async fn open_with(manifest: Manifest, owner_name: &str) -> Result<Self> {
         let mut the_move = Self::connect(manifest, owner_name).await?;
         the_move.journal.lock().await?;
         the_move.read_state().await?;
@@ -103,37 +152,50 @@ impl Move {
     /// # Errors
     /// If the manifest is wrong, or a database does not answer.
     pub async fn look(manifest: &Path, owner_name: &str) -> Result<Self> {
-        let mut the_move = Self::connect(manifest, owner_name).await?;
+        let mut the_move = Self::connect(Manifest::read(manifest)?, owner_name).await?;
         the_move.read_state().await?;
         the_move.check_tables()?;
         Ok(the_move)
     }
 
-    async fn connect(manifest: &Path, owner_name: &str) -> Result<Self> {
-        let manifest = Manifest::read(manifest)?;
+    async fn connect(manifest: Manifest, owner_name: &str) -> Result<Self> {
         let owner = manifest.owner(owner_name)?.clone();
         let field = |name: &str| format!("owners.{owner_name}.{name}");
         let target = owner.target.as_ref();
         let target = target.with_context(|| format!("{}: the manifest names no target", field("target")))?;
         let (source_url, target_url) = (manifest.source.resolve("source")?, target.resolve(&field("target"))?);
         let or = |url: &Option<Url>, field: &str, otherwise: &str| match url {
-            Some(url) => url.resolve(field),
-            None => Ok(otherwise.to_owned()),
+            Some(url) => match url.resolve_for_server(field)? {
+                same if same == otherwise => Endpoint::of_this_process(otherwise),
+                other => Endpoint::of_a_server(&other),
+            },
+            None => Endpoint::of_this_process(otherwise),
         };
         let source_from_target = or(&manifest.source_from_target, "source_from_target", &source_url)?;
         let target_from_source = or(&owner.target_from_source, &field("target_from_source"), &target_url)?;
         let mut source = Database::open(Side::Source, source_url, source_from_target).await?;
-        let mut target = Database::open(Side::Target, target_url, target_from_source).await?;
+        let target = Database::open(Side::Target, target_url, target_from_source).await;
+        let mut target = match target {
+            Ok(target) => target,
+            Err(error) => return Err(explain(error, &source, owner_name).await),
+        };
         require!(
             source.identity != target.identity,
             "{}: source and target are the same database: name another one as the target",
             address(&source.url)
         );
+        source.standbys.extend(Url::resolve_hosts(&manifest.source_standbys, "source_standbys")?);
+        target.standbys.extend(Url::resolve_hosts(&owner.target_standbys, &field("target_standbys"))?);
         versions::check(&mut source).await?;
         versions::check(&mut target).await?;
         let journal = Journal::open(&source, owner_name).await?;
         let owner_name = owner_name.to_owned();
         Ok(Self { manifest, owner_name, owner, source, target, journal, state: State::default() })
+    }
+
+    /// Whether a move of the owner is open.
+    pub fn is_open(&self) -> bool {
+        self.state.is_open()
     }
 
     async fn read_state(&mut self) -> Result<()> {
@@ -154,13 +216,18 @@ impl Move {
         }
         for database in [&mut self.source, &mut self.target] {
             if versions::is_outdated(database).await? {
-                switches::install(&mut database.connection, &self.owner.role).await?;
+                switches::install(&mut database.connection, database.side.role_of(&self.owner)).await?;
                 if database.side == Side::Source {
                     self.journal.install().await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The inventory of the source.
+    async fn read_inventory(&mut self) -> Result<Inventory> {
+        Inventory::read(&mut self.source.connection, &self.owner).await
     }
 
     fn check_tables(&self) -> Result<()> {

@@ -13,6 +13,8 @@ pub struct Table {
     /// Its name.
     #[sqlx(flatten)]
     pub name: Qualified,
+    /// Whether it is the root of partitions.
+    pub is_partitioned: bool,
     /// The columns that identify a row: of the primary key, or of the replica identity's index. Empty if there are none.
     pub key: Vec<String>,
     /// The types of those columns.
@@ -31,15 +33,23 @@ pub struct Table {
     /// are equal to the bit, else by the hash of its text. In a table without a key, replication finds a row by the types'
     /// own equality (`1.0 = 1.00`), so there every column whose type can be hashed is hashed by its type.
     pub hashed: Vec<String>,
-    /// The number of rows, as the statistics estimate it.
+    /// The number of rows, as Postgres' planner estimates it: by the size of today, with as many rows in a page as the
+    /// statistics say, or as the types suggest.
     pub estimate: i64,
     /// The size with all partitions, without indexes, in bytes.
     pub bytes: i64,
 }
 
+impl Table {
+    /// What a query reads its rows from.
+    pub fn rows(&self) -> String {
+        self.name.rows(self.is_partitioned)
+    }
+}
+
 /// The oids of relations and of all their partitions. Relations that do not exist are left out.
 pub async fn oids(connection: &mut PgConnection, relations: &[Qualified]) -> Result<Vec<Oid>, sqlx::Error> {
-    let (schemas, names) = arrays(relations);
+    let (schemas, names) = Qualified::arrays(relations);
     query_scalar(OIDS).bind(schemas).bind(names).fetch_all(connection).await
 }
 
@@ -68,7 +78,7 @@ pub async fn select_lines(
 
 /// Those of the tables that the database has.
 pub async fn tables(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Table>, sqlx::Error> {
-    let (schemas, names) = arrays(tables);
+    let (schemas, names) = Qualified::arrays(tables);
     query_as(TABLES).bind(schemas).bind(names).fetch_all(connection).await
 }
 
@@ -82,36 +92,9 @@ pub async fn full_identities(connection: &mut PgConnection, tables: &[Qualified]
     select(connection, FULL_IDENTITIES, tables).await
 }
 
-/// The row security of the tables, and their policies. Its lines are the same on both sides.
-pub async fn row_security(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
-    select_lines(connection, ROW_SECURITY, tables).await
-}
-
-/// The shape of the tables: the definitions that must not change during a move. Its lines are the same on both sides.
-/// Rights, triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
-pub async fn shape(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<String>, sqlx::Error> {
-    select_lines(connection, SHAPE, tables).await
-}
-
-/// The first few lines that only one of two shapes has.
-pub fn differences(here: &[String], there: &[String]) -> Vec<String> {
-    const SHOWN: usize = 8;
-    let only = |a: &[String], b: &[String], sign: char| {
-        a.iter().filter(|line| !b.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
-    };
-    let mut lines = only(here, there, '-');
-    lines.extend(only(there, here, '+'));
-    lines.truncate(SHOWN);
-    lines
-}
-
 /// Quoted names, separated by commas.
 pub fn list(relations: &[Qualified]) -> String {
     relations.iter().map(Qualified::sql).collect::<Vec<_>>().join(", ")
-}
-
-fn arrays(relations: &[Qualified]) -> (Vec<&str>, Vec<&str>) {
-    relations.iter().map(|relation| (relation.schema.as_str(), relation.name.as_str())).unzip()
 }
 
 pub(super) const OIDS: &str = r"
@@ -129,6 +112,7 @@ const TABLES: &str = r#"
     select
         n.nspname::text as schema,
         c.relname::text as name,
+        c.relkind = 'p' as is_partitioned,
         k.key,
         k.key_types,
         k.key_columns,
@@ -227,9 +211,20 @@ const TABLES: &str = r#"
     ) h
     cross join lateral (
         select
-            coalesce(sum(greatest(p.reltuples, 0)), 0)::int8 as estimate,
+            coalesce(sum(
+                pg_relation_size(p.oid) / current_setting('block_size')::float8 * coalesce(
+                    p.reltuples / nullif(p.relpages, 0),
+                    current_setting('block_size')::float8 / w.width
+                )
+            ), 0)::int8 as estimate,
             coalesce(sum(pg_table_size(p.oid)), 0)::int8 as bytes
         from pg_class p
+        cross join lateral (
+            select 28 + coalesce(sum(case when a.attlen > 0 then a.attlen else 32 end), 0) as width
+            from pg_attribute a
+            where a.attrelid = p.oid
+              and a.attnum > 0
+        ) w
         where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid))
           and p.relkind = 'r'
     ) s
@@ -249,87 +244,3 @@ const FULL_IDENTITIES: &str = r"
     where c.oid = any ($1)
       and c.relreplident = 'f'
     order by 1, 2";
-
-const ROW_SECURITY: &str = r"
-    select format(
-        'row security of %s.%s is on%s',
-        n.nspname,
-        c.relname,
-        case when c.relforcerowsecurity then ', for its owner too' else '' end
-    )
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = any ($1)
-      and c.relrowsecurity
-    union all
-    select format(
-        'policy %s on %s.%s is %s for %s to %s using (%s) with check (%s)',
-        p.policyname, p.schemaname, p.tablename, p.permissive, p.cmd, p.roles, p.qual, p.with_check
-    )
-    from pg_policies p
-    join pg_namespace n on n.nspname = p.schemaname
-    join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-    where c.oid = any ($1)
-    order by 1";
-
-/// The journal of an open move holds these lines: to change their text is to change the journal's version.
-pub(super) const SHAPE: &str = r"
-    select format(
-        'column %s.%s of %s is %s%s%s%s%s',
-        n.nspname,
-        c.relname,
-        a.attname,
-        format_type(a.atttypid, a.atttypmod),
-        case when a.attnotnull then ' not null' else '' end,
-        case when a.attidentity <> '' then ' identity ' || a.attidentity::text else '' end,
-        case when a.attgenerated <> '' then ' generated as ' else ' default ' end,
-        coalesce(pg_get_expr(d.adbin, d.adrelid), 'none')
-    )
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-    where c.oid = any ($1)
-      and c.relkind in ('r', 'p')
-    union all
-    select format('constraint %s on %s.%s is %s', o.conname, n.nspname, c.relname, pg_get_constraintdef(o.oid))
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    join pg_constraint o on o.conrelid = c.oid and o.contype in ('p', 'u', 'c', 'x')
-    where c.oid = any ($1)
-    union all
-    select format('unique index %s on %s.%s is %s', i.relname, n.nspname, c.relname, pg_get_indexdef(x.indexrelid))
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    join pg_index x on x.indrelid = c.oid and x.indisunique
-    join pg_class i on i.oid = x.indexrelid
-    where c.oid = any ($1)
-    union all
-    select format(
-        'partition %s.%s is %s',
-        n.nspname,
-        c.relname,
-        coalesce(pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid))
-    )
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = any ($1)
-      and (c.relispartition or c.relkind = 'p')
-    union all
-    select format('type %s has the values %s', t.oid::regtype, v.listed)
-    from pg_type t
-    cross join lateral (
-        select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) as listed
-        from pg_enum e
-        where e.enumtypid = t.oid
-    ) v
-    where t.typtype = 'e'
-      and t.oid in (
-          select coalesce(nullif(y.typelem, 0), y.oid)
-          from pg_attribute a
-          join pg_type y on y.oid = a.atttypid
-          where a.attrelid = any ($1)
-            and a.attnum > 0
-            and not a.attisdropped
-      )
-    order by 1";

@@ -6,7 +6,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection, query_as};
 
-use crate::database::{address, connect, execute, version};
+use crate::database::{address, choose, connect, connect_with, execute, version};
+use crate::endpoint::{Endpoint, each_host};
+use crate::manifest::Owner;
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
@@ -26,6 +28,14 @@ impl Side {
         match self {
             Self::Source => Self::Target,
             Self::Target => Self::Source,
+        }
+    }
+
+    /// The role that the owner's application has on this side.
+    pub fn role_of(self, owner: &Owner) -> &str {
+        match self {
+            Self::Source => &owner.role,
+            Self::Target => owner.on_target(&owner.role),
         }
     }
 
@@ -57,10 +67,12 @@ pub struct Identity {
 pub struct Database {
     /// Its side.
     pub side: Side,
-    /// The URL for splitctl.
+    /// The URL for splitctl: of one host, if there are several.
     pub url: String,
-    /// The URL for the server of the other side.
-    pub url_from_other: String,
+    /// The address for the server of the other side, with all hosts.
+    pub from_other: Endpoint,
+    /// The URLs of servers that may be its standbys: the other hosts, and those that the manifest names.
+    pub standbys: Vec<String>,
     /// What identifies it.
     pub identity: Identity,
     /// The server's major version.
@@ -73,17 +85,30 @@ pub struct Database {
 
 impl Database {
     /// Connects, and reads what the server says of itself.
-    pub async fn open(side: Side, url: String, url_from_other: String) -> Result<Self> {
+    pub async fn open(side: Side, url: String, from_other: Endpoint) -> Result<Self> {
+        let mut standbys = each_host(&url);
+        let url = choose(&url).await?;
+        standbys.retain(|host| *host != url);
         let mut connection = connect(&url).await?;
         let version = version(&mut connection).await?;
         let Server { identity, superuser } = query_as(SERVER).fetch_one(&mut connection).await?;
         silence(&mut connection, superuser).await?;
-        Ok(Self { side, url, url_from_other, identity, version, superuser, connection })
+        Ok(Self { side, url, from_other, standbys, identity, version, superuser, connection })
+    }
+
+    /// Connects to a database that no other server connects to.
+    pub async fn open_alone(side: Side, url: &str) -> Result<Self> {
+        Self::open(side, url.to_owned(), Endpoint::of_this_process(url)?).await
     }
 
     /// Opens a second session, beside one that holds locks.
     pub async fn connect(&self) -> Result<PgConnection> {
-        let mut connection = connect(&self.url).await?;
+        self.connect_with(None).await
+    }
+
+    /// Does the same, with a setting that only this session knows.
+    pub async fn connect_with(&self, setting: Option<(&str, &str)>) -> Result<PgConnection> {
+        let mut connection = connect_with(&self.url, setting).await?;
         silence(&mut connection, self.superuser).await?;
         Ok(connection)
     }

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
 
+use super::side::Database;
 use crate::database::{execute, sqlstate};
 use crate::exit::{Refused, require};
+use crate::manifest::Owner;
 
 /// How long a new slot may wait for open transactions.
-const CREATION: &str = "10s";
+pub const CREATION: Duration = Duration::from_secs(10);
 /// How long a session may go on using a slot that is to be dropped.
 const RELEASE: Duration = Duration::from_secs(20);
 /// After this time the session is terminated.
@@ -40,11 +42,28 @@ pub async fn find(from: &mut PgConnection, name: &str) -> Result<Slot> {
     })
 }
 
+/// Whether new slots on this server are for its standbys too, so that a stream goes on after a failover: from Postgres 17
+/// on, unless the manifest has `failover = false`.
+pub fn for_standbys(from: &Database, owner: &Owner) -> bool {
+    from.version >= 17 && owner.failover != Some(false)
+}
+
+/// Whether a slot is for the standbys of its server.
+pub async fn is_for_standbys(from: &mut Database, name: &str) -> Result<bool, sqlx::Error> {
+    if from.version < 17 {
+        return Ok(false);
+    }
+    let found = query_scalar("select failover from pg_replication_slots where slot_name = $1").bind(name);
+    Ok(found.fetch_optional(&mut from.connection).await?.unwrap_or(false))
+}
+
 /// Creates a slot, unless it exists. No stream has begun from it yet, so one that has lost its WAL is replaced.
 ///
 /// # Errors
 /// [`Refused`] with the open transactions that the new slot waits for.
-pub async fn create(from: &mut PgConnection, name: &str) -> Result<()> {
+pub async fn create(from: &mut Database, name: &str, owner: &Owner) -> Result<()> {
+    let create = if for_standbys(from, owner) { CREATE_FOR_STANDBYS } else { CREATE };
+    let from = &mut from.connection;
     match find(from, name).await? {
         Slot::Missing => {}
         Slot::Lost => {
@@ -52,24 +71,29 @@ pub async fn create(from: &mut PgConnection, name: &str) -> Result<()> {
         }
         Slot::Holds(_) => return Ok(()),
     }
-    execute(from, format!("set statement_timeout = '{CREATION}'")).await?;
-    let create = query("select pg_create_logical_replication_slot($1, 'pgoutput')").bind(name);
-    let created = create.execute(&mut *from).await;
+    execute(from, format!("set statement_timeout = {}", CREATION.as_millis())).await?;
+    let created = query(create).bind(name).execute(&mut *from).await;
     execute(from, "set statement_timeout = 0").await?;
     match created {
         Ok(_) => Ok(()),
-        Err(error) if sqlstate(&error).as_deref() == Some("57014") => Err(Refused(format!(
-            "{name}: a new replication slot waits for every open write transaction of the cluster. These did not end within \
-             {CREATION}: {}. End them, and repeat the command",
-            long_transactions(from, Duration::ZERO).await?.join("; ")
-        ))
-        .into()),
+        Err(error) if matches!(sqlstate(&error).as_deref(), Some("57014" | "55P03")) => {
+            Err(waits(name, &long_transactions(from, Duration::ZERO).await?).into())
+        }
         Err(error) => Err(error).with_context(|| {
             format!(
                 "{name}: the replication slot cannot be created (it needs wal_level = logical, a free slot, REPLICATION)"
             )
         }),
     }
+}
+
+/// The refusal of a slot that waits for these transactions.
+pub fn waits(name: &str, open: &[String]) -> Refused {
+    Refused(format!(
+        "{name}: a new replication slot waits for every open write transaction of the cluster. These did not end within \
+         {CREATION:?}: {}. End them, and repeat the command",
+        open.join("; ")
+    ))
 }
 
 /// Advances a slot to the WAL that is flushed, and returns that position.
@@ -140,6 +164,10 @@ const FOUND: &str = r"
     from pg_replication_slots
     where slot_name = $1";
 
+const CREATE: &str = "select pg_create_logical_replication_slot($1, 'pgoutput')";
+
+const CREATE_FOR_STANDBYS: &str = "select pg_create_logical_replication_slot($1, 'pgoutput', failover => true)";
+
 const ADVANCE: &str = "select end_lsn::text from pg_replication_slot_advance($1, pg_current_wal_flush_lsn())";
 
 const USED: &str = r"
@@ -153,7 +181,7 @@ const LONG_TRANSACTIONS: &str = r"
         'process %s (%s) in database %s, open for %s',
         pid,
         coalesce(nullif(application_name, ''), usename, backend_type),
-        coalesce(datname, '–'),
+        coalesce(datname, '-'),
         (now() - xact_start)::interval(0)
     )
     from pg_stat_activity

@@ -1,17 +1,19 @@
 //! Tables that no owner has, as the manifest lists them. The copy brings them to a target that has none; a target with a
 //! history of its own keeps it. Nothing ever drops them from the source.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
-use futures_util::TryStreamExt;
 use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
 use super::relations::{self, Table};
 use super::schema::pg_dump;
 use super::side::Database;
 use super::verify::hash_rows;
-use super::{Move, crash_point, sequences};
-use crate::database::execute;
+use super::{Move, crash_point, roles, sequences};
+use crate::database::{self, execute};
 use crate::exit::require;
+use crate::manifest::Owner;
 use crate::names::Qualified;
 
 /// The tables that the source has and the target lacks: the copy creates them.
@@ -35,7 +37,7 @@ pub async fn describe(the_move: &mut Move) -> Result<Vec<String>> {
 
 /// Copies the tables that the move brings, and copies again those that have changed since.
 pub async fn copy(the_move: &mut Move) -> Result<()> {
-    let Move { source, target, state, .. } = the_move;
+    let Move { owner, source, target, state, .. } = the_move;
     let brought = &state.begun.unowned;
     for table in relations::tables(&mut source.connection, brought).await? {
         let lists = std::slice::from_ref(&table.name);
@@ -46,7 +48,7 @@ pub async fn copy(the_move: &mut Move) -> Result<()> {
         } else {
             format!("delete from {}", table.name.sql())
         };
-        copy_one(source, target, &table, &definitions)
+        copy_one(source, target, owner, &table, &definitions)
             .await
             .with_context(|| format!("{}: the table cannot be copied to the target", table.name))?;
         crash_point("unowned table copied");
@@ -92,39 +94,43 @@ async fn dump(source: &Database, version: i32, table: &Qualified) -> Result<Stri
 }
 
 /// Copies definitions, rows, sequences and rights in one transaction on the target.
-async fn copy_one(source: &mut Database, target: &mut Database, table: &Table, definitions: &str) -> Result<()> {
+async fn copy_one(
+    source: &mut Database,
+    target: &mut Database,
+    owner: &Owner,
+    table: &Table,
+    definitions: &str,
+) -> Result<()> {
     let lists = std::slice::from_ref(&table.name);
-    let sequences = sequences::list(&mut source.connection, lists).await?;
-    let setting = sequences::setting(&mut source.connection, sequences::reading(&sequences).as_deref()).await?;
+    let of_the_table = Owner { tables: lists.to_vec(), ..Owner::default() };
+    let sequences = sequences::list(&mut source.connection, &of_the_table).await?;
+    let reading = sequences::reading(&mut source.connection, &sequences).await?;
     let relations = [lists, &sequences].concat();
     let rights = relations::select::<Right>(&mut source.connection, RIGHTS, &relations).await?;
     // A dump changes settings of its session and does not reset them.
     let mut there = target.connect().await?;
     execute(&mut there, format!("begin; {definitions}")).await?;
-    copy_rows(&mut source.connection, &mut there, &table.name).await?;
-    execute(&mut there, setting.unwrap_or_default()).await?;
+    copy_rows(&mut source.connection, &mut there, table).await?;
+    sequences::set_ahead(&mut source.connection, &mut there, reading.as_deref()).await?;
     for Right { statement, role, is_owner } in rights {
+        let role = role.as_deref().map(|role| owner.on_target(role));
         let exists = query_scalar("select $1 is null or exists (select from pg_roles where rolname = $1)").bind(role);
         if exists.fetch_one(&mut there).await? && (target.superuser || !is_owner) {
-            execute(&mut there, statement).await?;
+            execute(&mut there, roles::on_target(&statement, &owner.owned_by)).await?;
         }
     }
     Ok(execute(&mut there, "commit").await?)
 }
 
-async fn copy_rows(source: &mut PgConnection, target: &mut PgConnection, table: &Qualified) -> Result<()> {
+async fn copy_rows(source: &mut PgConnection, target: &mut PgConnection, table: &Table) -> Result<()> {
     let names: Vec<String> =
-        query_as(COLUMNS).bind(table.sql()).fetch_all(&mut *source).await?.into_iter().map(|(name,)| name).collect();
+        query_as(COLUMNS).bind(table.name.sql()).fetch_all(&mut *source).await?.into_iter().map(|(name,)| name).collect();
     if names.is_empty() {
-        bail!("{table}: the table has no columns");
+        bail!("{}: the table has no columns", table.name);
     }
-    let (columns, name) = (names.join(", "), table.sql());
-    let mut rows = source.copy_out_raw(&format!("copy (select {columns} from {name}) to stdout")).await?;
-    let mut copy = target.copy_in_raw(&format!("copy {name} ({columns}) from stdin")).await?;
-    while let Some(row) = rows.try_next().await? {
-        copy.send(row).await?;
-    }
-    copy.finish().await?;
+    let columns = names.join(", ");
+    let query = format!("select {columns} from {}", table.rows());
+    database::copy_rows(source, &query, target, &format!("{} ({columns})", table.name.sql()), |_, _| Duration::ZERO).await?;
     Ok(())
 }
 

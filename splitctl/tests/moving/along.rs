@@ -328,3 +328,50 @@ fn the_replica_identity_is_put_back_as_it_was_on_both_sides() {
     }
     assert_eq!(strings(&fixture.target, identities), before);
 }
+
+/// A family by inheritance: rows of one key in parent and child, and a table that inherits twice.
+const FAMILY: &str = "
+    create table places (id integer primary key, name text not null);
+    create table cities (mayor text) inherits (places);
+    alter table cities add primary key (id);
+    create table ports (berths integer) inherits (cities, notes);
+    insert into places select i, 'place ' || i from generate_series(1, 500) i;
+    insert into cities select i, 'city ' || i, 'mayor' from generate_series(400, 900) i;
+    insert into ports values (7, 'port', 'mayor', 'said', 1, 3);
+    grant select, insert, update, delete on places, cities, ports to shop_svc;
+";
+
+#[test]
+fn tables_that_inherit_from_each_other_move_and_come_back_together() {
+    let family = r#"tables = ["notes", "lines", "places", "cities", "ports"]"#;
+    let family = manifest("").replace(r#"tables = ["notes", "lines"]"#, family);
+    let fixture = Fixture::two_clusters(&schema(FAMILY), &family);
+    let rows = "select concat_ws(' ', tableoid::regclass, p) from places p union all
+        select concat_ws(' ', tableoid::regclass, n) from notes n order by 1";
+    let before = strings(&fixture.source, rows);
+    fixture.done(&["plan", OWNER]);
+    fixture.copied();
+    // A statement over the parent reaches the children's rows, on either side of the switch.
+    execute(&fixture.source, "update places set name = name || '!' where id % 2 = 0; delete from places where id = 450");
+    fixture.done(&["verify", OWNER]);
+    fixture.done(&["cutover", OWNER]);
+    let refused = try_execute(&fixture.source, "set role shop_svc; update places set name = 'late'");
+    assert_eq!(refused, Err("42501".to_owned()));
+    let changed = strings(&fixture.target, rows);
+    assert_eq!(changed.len(), before.len() - 2, "{changed:?}");
+    assert_eq!(strings(&fixture.source, rows), changed);
+    execute(&fixture.target, "update places set name = trim(name, '!')");
+    fixture.done(&["verify", OWNER]);
+    fixture.done(&["rollback", OWNER]);
+    let kept: Vec<_> = before.into_iter().filter(|row| !row.contains("(450,")).collect();
+    assert_eq!(strings(&fixture.source, rows), kept);
+    // A difference in a child is the child's, and no other table's.
+    execute(
+        &fixture.target,
+        "set session_replication_role = replica; update only cities set mayor = 'planted' where id = 500",
+    );
+    let (_, said) = fixture.run(&["verify", OWNER]);
+    assert!(said.contains("cities") && said.contains("500") && !said.contains("places"), "{said}");
+    fixture.done(&["abort", OWNER]);
+    fixture.assert_clean();
+}

@@ -59,7 +59,7 @@ impl<'a> App<'a> {
                     return;
                 }
                 Err(code) if code == "42501" => self.on_target = !self.on_target,
-                Err(other) => panic!("{other}"),
+                Err(other) => panic!("write {} on {url}: {other}", self.acknowledged),
             }
         }
         panic!("refused on both sides");

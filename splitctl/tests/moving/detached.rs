@@ -196,16 +196,19 @@ fn every_object_that_does_not_come_back_is_named_with_its_statement() {
 fn detach_drops_nothing_that_it_would_have_to_wait_for_and_names_what_hangs_on_a_crossing() {
     let fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     execute(&fixture.target, "do $$ begin if to_regrole('reporter') is null then create role reporter; end if; end $$");
-    // A default of a third table calls a function that crosses.
+    // An operator calls a function that crosses.
     execute(
         &fixture.source,
         "create function known(integer) returns bigint language sql as 'select count(*) from parts, tenants';
-         create table others (id integer default known(1))",
+         create operator ### (rightarg = integer, function = known)",
     );
+    fixture.refused(&["plan", OWNER], "error: crossings: operator public.###(NONE,integer): it uses function public.known");
+    execute(&fixture.source, "drop operator ### (none, integer)");
     fixture.copied();
+    execute(&fixture.source, "create operator ### (rightarg = integer, function = known)");
     fixture.refused(&["detach", OWNER], "known(integer): the function cannot be dropped, because these depend on it");
     fixture.done(&["attach", OWNER]);
-    execute(&fixture.source, "drop table others");
+    execute(&fixture.source, "drop operator ### (none, integer)");
     // A reader of one table keeps the lock away. Readers of both go on meanwhile.
     let mut reader = std::process::Command::new("psql");
     reader.arg(&fixture.source).args(["-q", "-c", "begin; select from tenants limit 1; select pg_sleep(90)"]);

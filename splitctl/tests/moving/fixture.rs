@@ -31,7 +31,8 @@ impl Fixture {
         Self::new(vec![cluster(), cluster()], schema, manifest)
     }
 
-    fn new(clusters: Vec<Cluster>, schema: &str, manifest: &str) -> Self {
+    /// A source in the first of these clusters, and a target in the last.
+    pub fn new(clusters: Vec<Cluster>, schema: &str, manifest: &str) -> Self {
         let last = clusters.last().expect("a cluster");
         execute(&clusters[0].url("postgres"), "create database before");
         execute(&last.url("postgres"), "create database after");
@@ -89,6 +90,33 @@ impl Fixture {
         self.done(&["verify", OWNER]);
     }
 
+    /// The lines of a dump without rows and without what is splitctl's, in order of the alphabet: an access list keeps no
+    /// order.
+    pub fn definitions(&self, url: &str) -> Vec<String> {
+        let mut command = Command::new(self.clusters[0].client("pg_dump").expect("pg_dump"));
+        command.args(["--schema-only", "--create", "--exclude-schema=splitctl", "--dbname"]).arg(url);
+        let output = command.output().expect("pg_dump starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("text");
+        // Each dump has another key in these lines.
+        let is_kept = |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
+        let mut lines: Vec<String> = text.lines().filter(is_kept).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// Checks that both databases have the definitions and rights that they had.
+    pub fn assert_as(&self, before: &[Vec<String>; 2], when: &str) {
+        for ((side, url), before) in [("source", &self.source), ("target", &self.target)].into_iter().zip(before) {
+            let now = self.definitions(url);
+            let only = |these: &[String], others: &[String]| {
+                these.iter().filter(|line| !others.contains(line)).cloned().collect::<Vec<_>>().join("\n")
+            };
+            let (lost, gained) = (only(before, &now), only(&now, before));
+            assert!(*before == now, "{when}, the {side} has lost:\n{lost}\nand gained:\n{gained}");
+        }
+    }
+
     /// Checks that no slot, publication, subscription, trigger or session of a move is left on either side.
     pub fn assert_clean(&self) {
         let left = "select 'slot ' || slot_name from pg_replication_slots
@@ -107,18 +135,25 @@ impl Fixture {
 
 /// A cluster for one test.
 pub fn cluster() -> Cluster {
-    Cluster::temporary_with(&[
-        "max_replication_slots=20",
-        "max_wal_senders=20",
-        "wal_receiver_timeout=5s",
-        "wal_retrieve_retry_interval=200ms",
-    ])
-    .expect("a cluster")
+    cluster_with(&[]).expect("a cluster")
+}
+
+/// A cluster with these settings besides.
+pub fn cluster_with(settings: &[&str]) -> anyhow::Result<Cluster> {
+    let common =
+        ["max_replication_slots=20", "max_wal_senders=20", "wal_receiver_timeout=5s", "wal_retrieve_retry_interval=200ms"];
+    Cluster::temporary_with(&[&common, settings].concat())
 }
 
 pub fn said(output: &Output) -> (Option<i32>, String) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code(), text)
+}
+
+/// Sends a signal to a process.
+pub fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
+    assert!(sent.expect("it runs").success());
 }
 
 /// Runs statements, which must succeed.

@@ -8,7 +8,7 @@ use dev::wait::block_on;
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};
-use super::fixture::{Fixture, OWNER, execute, strings, try_execute, until};
+use super::fixture::{Fixture, OWNER, cluster, cluster_with, execute, said, signal, strings, try_execute, until};
 
 fn slots(fixture: &Fixture) -> Vec<String> {
     strings(&fixture.source, "select database::text from pg_replication_slots order by 1")
@@ -172,9 +172,9 @@ fn a_target_that_cannot_write_is_reported_and_the_copy_continues_when_it_can() {
         create trigger fail before insert on notes for each row execute function fail();
         alter table notes enable always trigger fail";
     execute(&fixture.target, full);
-    fixture.refused(&["copy", OWNER], "failed 3 times to copy");
+    fixture.refused(&["copy", OWNER], "its rows cannot be copied: no room");
     App::new(&fixture).write();
-    fixture.refused(&["copy", OWNER], "failed 3 times to copy");
+    fixture.refused(&["copy", OWNER], "its rows cannot be copied: no room");
     execute(&fixture.target, "drop trigger fail on notes");
     fixture.done(&["copy", OWNER]);
     fixture.done(&["verify", OWNER]);
@@ -182,6 +182,47 @@ fn a_target_that_cannot_write_is_reported_and_the_copy_continues_when_it_can() {
     fixture.assert_clean();
     // The table was there before the move, so it stays.
     assert_eq!(strings(&fixture.target, "select count(*)::text from notes"), ["0"]);
+}
+
+/// The worker that applies the stream locks tables in the order of the changes, as this session does.
+#[test]
+fn a_deadlock_with_the_stream_does_not_end_the_copy() {
+    const PARENTS: &str = "
+        create table parents (id integer primary key);
+        create table children (id integer primary key, parent_id integer not null references parents);
+        insert into parents values (1);
+        insert into children values (1, 1);
+    ";
+    let manifest = r#"
+        source = "$SOURCE_URL"
+        [owners.shop]
+        role = "shop_svc"
+        tables = ["parents", "children"]
+        target = "$TARGET_URL"
+    "#;
+    let patient = cluster_with(&["deadlock_timeout=3s"]).expect("a cluster");
+    let fixture = Fixture::new(vec![cluster(), patient], PARENTS, manifest);
+    block_on(async || {
+        let mut applier = connect(&fixture.target).await.expect("a connection");
+        // The copy is the one that the server ends.
+        applier.execute("set deadlock_timeout = '1min'").await.expect("set");
+        let copy =
+            fixture.command(&["copy", OWNER]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let ready = "select 1::text from pg_subscription_rel having count(*) > 0 and bool_and(srsubstate = 'r')";
+        until("the rows are copied, and pg_dump runs", || !strings(&fixture.target, ready).is_empty());
+        let mut open = applier.begin().await.expect("begun");
+        open.execute("lock table parents in row exclusive mode").await.expect("locked");
+        let waits = "select pid::text from pg_locks where relation = 'parents'::regclass and not granted";
+        until("the copy has the one table and waits for the other", || !strings(&fixture.target, waits).is_empty());
+        open.execute("lock table children in row exclusive mode").await.expect("locked, since the copy was ended");
+        open.commit().await.expect("committed");
+        let (code, text) = said(&copy.wait_with_output().expect("it ends"));
+        assert_eq!(code, Some(0), "{text}");
+    });
+    let ended = "select deadlocks::text from pg_stat_database where datname = current_database()";
+    until("the deadlock is counted", || strings(&fixture.target, ended) == ["1"]);
+    let keys = "select conname::text from pg_constraint where conrelid = 'children'::regclass and contype = 'f'";
+    assert_eq!(strings(&fixture.target, keys), ["children_parent_id_fkey"]);
 }
 
 #[test]
@@ -253,6 +294,35 @@ fn hooks_run_before_and_after_the_switch_and_one_that_fails_before_stops_it() {
 }
 
 /// A server crashes at some moment of a switch and restarts: the same command does the rest.
+/// The stream stands still, so the switch cannot be made, and then splitctl does, so it cannot give up.
+#[test]
+fn writers_go_on_when_splitctl_stands_still() {
+    let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
+    fixture.copied();
+    fixture.done(&["detach", OWNER]);
+    let worker = &strings(&fixture.source, "select pid::text from pg_stat_subscription where pid is not null")[0];
+    let hook = format!("kill -STOP {worker}");
+    let mut cutover = fixture.command(&["cutover", OWNER, "--max-pause", "6s", "--before-switch", &hook]);
+    let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let locks = "select pid::text
+        from pg_locks
+        where relation = 'notes'::regclass
+          and mode = 'ShareRowExclusiveLock'
+          and granted";
+    until("writers wait", || !strings(&fixture.source, locks).is_empty());
+    signal(cutover.id(), "STOP");
+    let write = "set lock_timeout = '60s'; set role shop_svc; insert into notes (tenant_id, token) values (1, 'late')";
+    assert_eq!(try_execute(&fixture.source, write), Ok(()));
+    for stopped in [worker.parse().expect("a process"), cutover.id()] {
+        signal(stopped, "CONT");
+    }
+    let (code, text) = said(&cutover.wait_with_output().expect("it ends"));
+    assert!(matches!(code, Some(1 | 2)), "{text}");
+    fixture.done(&["cutover", OWNER]);
+    fixture.done(&["verify", OWNER]);
+    assert_eq!(strings(&fixture.target, "select count(*)::text from notes where token = 'late'"), ["1"]);
+}
+
 fn a_server_crashes(cluster: usize) {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     fixture.copied();

@@ -5,7 +5,7 @@ use dev::wait::block_on;
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};
-use super::fixture::{Fixture, OWNER, execute, said, strings, until};
+use super::fixture::{Fixture, OWNER, execute, said, strings, try_execute, until};
 
 /// Drops all slots of a database, in use or not.
 fn lose_slots(url: &str) {
@@ -32,6 +32,47 @@ fn a_lost_slot_is_reported_and_no_new_one_skips_what_was_committed_since() {
     app.write();
     app.check();
     fixture.done(&["abort", OWNER]);
+    fixture.assert_clean();
+}
+
+/// Runs a command until it dies at the point of this name, which is behind the first so many. `undo` takes back what it did.
+fn die_at(fixture: &Fixture, step: &str, name: &str, first: usize, undo: impl Fn()) {
+    for point in first..100 {
+        let mut command = fixture.command(&[step, OWNER]);
+        let (code, text) = said(&command.env("SPLITCTL_DIE_AT", point.to_string()).output().expect("it runs"));
+        assert_eq!(code, None, "{step} did not die at `{name}`: {text}");
+        if text.contains(&format!("dying at point {point}: {name}")) {
+            return;
+        }
+        undo();
+    }
+    panic!("{step} has no point `{name}`");
+}
+
+/// What `status` names as the next command, which must work.
+fn do_next(fixture: &Fixture, expected: &str) {
+    let status = fixture.done(&["status", OWNER]);
+    let next = status.lines().find_map(|line| line.strip_prefix("next: splitctl ")).unwrap_or_else(|| panic!("{status}"));
+    assert_eq!(next, expected, "{status}");
+    fixture.done(&next.split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn status_names_a_command_that_works_when_a_step_was_killed_and_its_slot_is_lost() {
+    let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
+    die_at(&fixture, "copy", "rows copied", 11, || drop(fixture.done(&["abort", OWNER])));
+    lose_slots(&fixture.source);
+    fixture.refused(&["copy", OWNER], "is gone");
+    do_next(&fixture, "abort shop");
+    fixture.copied();
+    fixture.done(&["detach", OWNER]);
+    fixture.done(&["cutover", OWNER]);
+    fixture.done(&["verify", OWNER]);
+    // The source is open by then, and the tables still live in the target.
+    die_at(&fixture, "rollback", "other side open", 5, || {});
+    lose_slots(&fixture.target);
+    do_next(&fixture, "complete shop --give-up-way-back");
+    execute(&fixture.target, "set role shop_svc; insert into notes (tenant_id, token) values (1, 'new')");
     fixture.assert_clean();
 }
 
@@ -102,6 +143,9 @@ fn an_open_change_of_rights_stops_the_switch_and_no_writer() {
         open.execute("grant select on notes to other_svc").await.expect("granted");
         let (code, text) = fixture.run(&["cutover", OWNER, "--max-pause", "300ms"]);
         assert!(matches!(code, Some(1 | 2)), "{text}");
+        let version = &strings(&fixture.source, "select current_setting('server_version_num')")[0];
+        // From 16 on, the role that applies changes is given its rights before writers wait.
+        assert!(version.as_str() < "160000" || text.contains("from pg_stat_activity"), "{text}");
         // At once, because no session of the attempt holds the tables any more.
         app.write();
         open.rollback().await.expect("ended");
@@ -202,4 +246,26 @@ fn moved_tables_can_move_again_and_a_key_that_rows_broke_before_does_not_stop_th
     fixture.assert_clean();
     let (_, text) = said(&fixture.command(&["status", OWNER]).output().expect("it runs"));
     assert!(text.contains("no move of shop is open"), "{text}");
+}
+
+#[test]
+fn a_target_that_is_gone_for_good_after_the_switch_leaves_a_way_out() {
+    let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
+    fixture.copied();
+    fixture.done(&["detach", OWNER]);
+    fixture.done(&["cutover", OWNER]);
+    let insert = "set role shop_svc; insert into notes (tenant_id, token) values (1, 'written ' || random())";
+    execute(&fixture.target, insert);
+    fixture.done(&["verify", OWNER]);
+    fixture.clusters[1].stop(true).expect("gone");
+    let (_, text) = fixture.run(&["status", OWNER]);
+    assert!(text.contains("splitctl abort shop --without-target"), "{text}");
+    fixture.refused(&["abort", OWNER, "--without-target"], "--give-up-rows");
+    assert!(try_execute(&fixture.source, insert).is_err());
+    fixture.done(&["abort", OWNER, "--without-target", "--give-up-rows"]);
+    execute(&fixture.source, insert);
+    assert_eq!(strings(&fixture.source, "select count(*)::text from notes where token like 'written%'"), ["2"]);
+    let source = fixture.source.clone();
+    fixture.target = source;
+    fixture.assert_clean();
 }

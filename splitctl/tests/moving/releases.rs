@@ -42,7 +42,7 @@ fn a_move_that_the_release_before_versions_began_ends_with_this_one() {
         fixture.done(&[step, OWNER]);
         app.write();
     }
-    assert_eq!(strings(&fixture.source, VERSIONS), ["journal 2", "switches 1"]);
+    assert_eq!(strings(&fixture.source, VERSIONS), ["journal 3", "switches 1"]);
     assert_eq!(strings(&fixture.target, VERSIONS), ["switches 1"]);
     fixture.done(&["complete", OWNER]);
     app.write();
@@ -65,7 +65,7 @@ fn a_newer_version_is_refused_before_anything_is_touched_and_the_message_names_t
     fixture.copied();
     let rows = "select count(*)::text from splitctl.journal";
     let before = strings(&fixture.source, rows);
-    for (url, format, version) in [(&fixture.source, "journal", 3), (&fixture.target, "switches", 3)] {
+    for (url, format, version) in [(&fixture.source, "journal", 4), (&fixture.target, "switches", 3)] {
         let set = |version: i32, release: &str| {
             format!("update splitctl.versions set version = {version}, release = '{release}' where format = '{format}'")
         };
@@ -74,7 +74,7 @@ fn a_newer_version_is_refused_before_anything_is_touched_and_the_message_names_t
             let told = fixture.refused(&[step, OWNER], &format!("splitctl.{format} has version {version}"));
             assert!(told.contains("continue with splitctl 0.9.0 or newer"), "{told}");
         }
-        execute(url, &set(if format == "journal" { 2 } else { 1 }, "0.1.0"));
+        execute(url, &set(if format == "journal" { 3 } else { 1 }, "0.1.0"));
     }
     assert_eq!(strings(&fixture.source, rows), before);
     fixture.done(&["abort", OWNER]);

@@ -123,7 +123,7 @@ fn compile(service: &Service, url: &str) -> Result<Option<QueryData>> {
     File::options().append(true).open(service.folder.join("src/lib.rs"))?.set_modified(SystemTime::now())?;
     // With --package, cargo would build everything anew with other features.
     let status = cargo()
-        .args(["build", "--quiet", "--bin", &service.name])
+        .args(["check", "--quiet", "--bin", &service.name])
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", folder.path())
         .env(&service.variable, url)

@@ -34,8 +34,6 @@ pub struct Sample {
     pub at: Duration,
     /// From that moment to the answer.
     pub latency: Duration,
-    /// Whether the request was a write.
-    pub write: bool,
 }
 
 /// All that the load has seen.
@@ -191,13 +189,13 @@ impl Worker {
     }
 
     /// Notes the outcome of a request, and its latency if it was `due` at a certain moment.
-    fn note(&mut self, outcome: &Result<bool>, due: Option<Instant>) {
+    fn note(&mut self, outcome: &Result<()>, due: Option<Instant>) {
         match outcome {
-            Ok(write) => {
+            Ok(()) => {
                 self.done.requests.fetch_add(1, Ordering::Relaxed);
                 self.seen.samples.extend(due.map(|due| {
                     let at = due.saturating_duration_since(self.begun);
-                    Sample { at, latency: due.elapsed(), write: *write }
+                    Sample { at, latency: due.elapsed() }
                 }));
             }
             Err(error) => {
@@ -214,37 +212,37 @@ impl Worker {
         }
     }
 
-    /// Sends the person's next request, and returns whether it was a write.
-    async fn turn(&mut self, turn: usize) -> Result<bool> {
+    /// Sends the person's next request.
+    async fn turn(&mut self, turn: usize) -> Result<()> {
         let Some(Person { user, order }) = self.person.clone() else {
             let email = format!("person.{}.{turn}.{}@example.org", self.number, self.begun.elapsed().as_nanos());
             let registration = self.users.post("/users").json(&json!({ "email": email, "name": "Person" }));
             let user = note(&mut self.seen.users, &registration.answered(201).await?, "name")?;
             self.person = Some(Person { user, order: None });
-            return Ok(true);
+            return Ok(());
         };
         match (turn % 10, order) {
             (0, _) => {
                 let change = self.users.patch(format!("/users/{user}")).json(&json!({ "name": format!("Person {turn}") }));
                 note(&mut self.seen.users, &change.answered(200).await?, "name")?;
                 self.person = None;
-                Ok(true)
+                Ok(())
             }
             (1 | 6, _) => {
                 self.users.get(format!("/users/{user}")).answered(200).await?;
-                Ok(false)
+                Ok(())
             }
             (2 | 4 | 7, Some(order)) => {
                 let read = self.orders.get(format!("/orders/{order}")).answered(200).await?;
                 let (version, known) = (read["version"].as_i64(), self.seen.orders.get(&order).map(|known| known.version));
                 ensure!(version == known, "order {order} has version {version:?} instead of the acknowledged {known:?}");
-                Ok(false)
+                Ok(())
             }
             (5, Some(order)) => {
                 let paid = self.orders.post(format!("/orders/{order}/pay")).answered(200).await?;
                 note(&mut self.seen.orders, &paid, "status")?;
                 self.person = Some(Person { user, order: None });
-                Ok(true)
+                Ok(())
             }
             _ => {
                 let tea = json!({ "sku": "tea", "quantity": 1 + turn % 9, "unit_price_minor": 350 });
@@ -254,7 +252,7 @@ impl Worker {
                 let order = note(&mut self.seen.orders, &placed, "status")?;
                 self.person = Some(Person { user, order: Some(order) });
                 self.done.orders.fetch_add(1, Ordering::Relaxed);
-                Ok(true)
+                Ok(())
             }
         }
     }

@@ -40,6 +40,9 @@ pub struct Options {
     /// The load, as a part of the highest rate before the move: replication and verification need the rest
     #[arg(long, default_value_t = 0.35)]
     load: f64,
+    /// The load in requests a second, instead of a part of the highest rate
+    #[arg(long, conflicts_with = "load")]
+    rate: Option<f64>,
     /// Build in release mode, for meaningful figures
     #[arg(long)]
     release: bool,
@@ -97,8 +100,9 @@ async fn walk(options: &Options, programs: &std::path::Path) -> Result<Report> {
     scene.start(&[]).await?;
     eprintln!("filling the database as fast as possible");
     let most = load.fill(options.orders).await?;
-    load.pace(most * options.load);
-    eprintln!("load: {:.0} requests/s, {:.0} % of the highest rate", most * options.load, options.load * 100.0);
+    let rate = options.rate.unwrap_or(most * options.load);
+    load.pace(rate);
+    eprintln!("load: {rate:.0} requests/s, {:.0} % of the highest rate", rate / most * 100.0);
     let quiet = Duration::from_secs(options.seconds);
     tokio::time::sleep(quiet).await;
 
@@ -147,6 +151,10 @@ impl Walker<'_> {
                 self.scene.nothing_crosses().await?;
             }
             let switched = self.step(step, owner).await?;
+            let at = self.scene.switched_at().await?;
+            if let Some(mark) = self.marks.last_mut() {
+                mark.switched = Some(self.load.elapsed().saturating_sub(at.elapsed()?));
+            }
             eprintln!("  writes paused for {} ms", switched["pause"]["total"]);
             self.pauses.push(switched["pause"].clone());
         }
@@ -170,6 +178,6 @@ impl Walker<'_> {
     }
 
     fn mark(&mut self, step: &str) {
-        self.marks.push(Mark { at: self.load.elapsed(), step: step.to_owned() });
+        self.marks.push(Mark { at: self.load.elapsed(), step: step.to_owned(), switched: None });
     }
 }

@@ -112,13 +112,13 @@ impl Scale {
         axes
     }
 
-    /// A line for each step; the name goes where there is room for it.
+    /// A line for each step, and for a switch where it was made; the name goes where there is room for it.
     fn marks(&self, report: &Report) -> String {
         const ROOM: f64 = 13.0;
         let (mut marks, mut free) = (String::new(), 0.0_f64);
-        for Mark { at, step } in &report.marks {
-            let place = self.x(at.as_secs_f64());
-            let class = if ["cutover", "rollback"].contains(&step.as_str()) { "switch" } else { "mark" };
+        for Mark { at, step, switched } in &report.marks {
+            let place = self.x(switched.unwrap_or(*at).as_secs_f64());
+            let class = if switched.is_some() { "switch" } else { "mark" };
             let label = place.max(free);
             free = label + ROOM;
             marks += &format!(

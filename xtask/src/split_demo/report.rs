@@ -19,11 +19,31 @@ pub struct Mark {
     pub at: Duration,
     /// The name of its command.
     pub step: String,
+    /// Time since the load began, of the switch that the step made: its command begins with checks.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub switched: Option<Duration>,
 }
 
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
+
+fn maybe_seconds<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+/// A switch, as clients saw it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Felt {
+    /// splitctl's pause in milliseconds.
+    pub pause: f64,
+    /// The longest latency in milliseconds of a request that was due in the pause or soon after it.
+    pub longest: f64,
+}
+
+/// How long after a switch a request may still wait for those that waited for it. Before the pause, it is the inaccuracy of
+/// the mark.
+const AROUND: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 
 /// A slice of the timeline.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -54,8 +74,8 @@ pub struct Report {
     pub pauses_ms: Vec<f64>,
     /// The parts of each pause.
     pub pauses: Vec<Value>,
-    /// For each switch, the longest latency of a write that was due between its command and the next.
-    pub felt_ms: Vec<f64>,
+    /// What clients saw of each switch.
+    pub felt: Vec<Felt>,
     /// Rows per second of each verification.
     pub verified_per_second: Vec<f64>,
     pub verdict: Verdict,
@@ -67,9 +87,11 @@ pub struct Report {
 impl Report {
     /// Computes the figures.
     pub fn new(owner: &str, seen: Seen, marks: Vec<Mark>, pauses: Vec<Value>, rates: Vec<f64>, verdict: Verdict) -> Self {
-        let felt_ms = felt(&seen.samples, &marks);
+        let felt = felt(&seen.samples, &marks, &pauses);
         let begun = seen.samples.first().map_or(Duration::ZERO, |sample| sample.at);
-        let marks = marks.into_iter().map(|mark| Mark { at: mark.at.saturating_sub(begun), ..mark }).collect();
+        let shift = |at: Duration| at.saturating_sub(begun);
+        let marks =
+            marks.into_iter().map(|mark| Mark { at: shift(mark.at), switched: mark.switched.map(shift), ..mark }).collect();
         let mut latencies: Vec<f64> = seen.samples.iter().map(|sample| milliseconds(sample.latency)).collect();
         latencies.sort_by(f64::total_cmp);
         let mut totals: Vec<f64> = pauses.iter().filter_map(|pause| pause["total"].as_f64()).collect();
@@ -84,7 +106,7 @@ impl Report {
             worst_ms: part(&latencies, 1.0),
             pauses_ms: totals,
             pauses,
-            felt_ms,
+            felt,
             verified_per_second: rates,
             verdict,
             marks,
@@ -103,14 +125,15 @@ impl Report {
         let Self { owner, requests, failed, p50_ms, p99_ms, worst_ms, pauses_ms, .. } = self;
         let Verdict { acknowledged, lost, doubled, invented, stale } = &self.verdict;
         let slowest = self.verified_per_second.iter().copied().fold(f64::INFINITY, f64::min);
-        let felt: Vec<String> = self.felt_ms.iter().map(|felt| format!("{felt:.0}")).collect();
+        let felt = self.felt.iter().map(|Felt { pause, longest }| format!("{longest:.0} ({:+.0})", longest - pause));
+        let felt: Vec<String> = felt.collect();
         let faults: String = self.faults.iter().map(|fault| format!("\nfailed: {fault}")).collect();
         format!(
             "{requests} requests at a steady pace, {failed} failed; {acknowledged} writes acknowledged, {lost} lost, \
              {doubled} doubled, {invented} invented; {stale} rows of replicas stale\n\
              latency, from the moment a request was due: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, worst {worst_ms:.1} ms\n\
              {} switches of {owner}: writes paused p50 {:.1} ms, worst {:.1} ms; rows compared: {slowest:.0}/s at least\n\
-             the slowest write around each switch, in ms: {}{faults}",
+             the longest wait of a client around each switch, in ms, and how much longer than the pause: {}{faults}",
             pauses_ms.len(),
             part(pauses_ms, 0.5),
             part(pauses_ms, 1.0),
@@ -119,13 +142,14 @@ impl Report {
     }
 }
 
-fn felt(samples: &[Sample], marks: &[Mark]) -> Vec<f64> {
-    let ends = marks.iter().skip(1).map(|mark| mark.at).chain([Duration::MAX]);
-    let switches = marks.iter().zip(ends).filter(|(mark, _)| ["cutover", "rollback"].contains(&&*mark.step));
+fn felt(samples: &[Sample], marks: &[Mark], pauses: &[Value]) -> Vec<Felt> {
+    let switches = marks.iter().filter_map(|mark| mark.switched).zip(pauses);
     switches
-        .map(|(mark, end)| {
-            let writes = samples.iter().filter(|sample| sample.write && (mark.at..end).contains(&sample.at));
-            writes.map(|sample| milliseconds(sample.latency)).fold(0.0, f64::max)
+        .map(|(switched, pause)| {
+            let pause = pause["total"].as_f64().unwrap_or_default();
+            let begin = switched.saturating_sub(Duration::from_secs_f64(pause / 1e3) + AROUND[0]);
+            let due = samples.iter().filter(|sample| (begin..switched + AROUND[1]).contains(&sample.at));
+            Felt { pause, longest: due.map(|sample| milliseconds(sample.latency)).fold(0.0, f64::max) }
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use dev::http::Client;
@@ -109,6 +109,18 @@ impl Scene {
         let (code, document) = self.ask_splitctl(arguments).await?;
         ensure!(code == Some(0), "splitctl {} ended with {code:?}: {document}", arguments.join(" "));
         Ok(document)
+    }
+
+    /// When the newest switch was made. The side that was left has recorded it first.
+    pub async fn switched_at(&self) -> Result<SystemTime> {
+        let mut rows: Vec<(i64, f64)> = Vec::new();
+        for url in [self.source.url(SHARED), self.target.url(self.owner)] {
+            let newest = "select generation, extract(epoch from at)::float8 from splitctl.switches";
+            rows.extend(sqlx::query_as::<_, (i64, f64)>(newest).fetch_all(&mut connect(&url).await?).await?);
+        }
+        let newest = rows.iter().map(|(generation, _)| *generation).max().context("no side has recorded a switch")?;
+        let first = rows.iter().filter(|(generation, _)| *generation == newest).map(|(_, at)| *at);
+        Ok(UNIX_EPOCH + Duration::try_from_secs_f64(first.fold(f64::INFINITY, f64::min))?)
     }
 
     async fn ask_splitctl(&self, arguments: &[&str]) -> Result<(Option<i32>, Value)> {

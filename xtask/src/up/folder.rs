@@ -20,6 +20,10 @@ const LOCK: &str = "up.lock";
 pub const CLUSTER: &str = "cluster";
 /// The ending of the files that keep passwords of roles on a named server.
 pub const PASSWORD: &str = ".password";
+/// The beginning of the files of the local issuer.
+pub const ISSUER: &str = "issuer.";
+/// The ending of the files with the services' tokens.
+pub const TOKEN: &str = ".token";
 /// Longer than `up` takes to stop everything.
 const STOP: Duration = Duration::from_secs(90);
 
@@ -63,7 +67,7 @@ impl DataFolder {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name == CLUSTER {
                 fs::remove_dir_all(&entry).with_context(failed)?;
-            } else if name == LOCK || name.ends_with(PASSWORD) {
+            } else if name == LOCK || name.ends_with(PASSWORD) || name.starts_with(ISSUER) || name.ends_with(TOKEN) {
                 fs::remove_file(&entry).with_context(failed)?;
             }
         }

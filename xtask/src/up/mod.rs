@@ -3,6 +3,7 @@
 pub mod database;
 pub mod demo;
 pub mod folder;
+mod issuer;
 mod own;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use crate::services::{PROGRAMS, Running, SERVICES, Service};
 use crate::workspace::build;
 use database::SharedDatabase;
 use folder::DataFolder;
+use issuer::Issuer;
+pub use issuer::{TokenOptions, token};
 use own::Home;
 
 /// Flags of `up`.
@@ -27,6 +30,12 @@ pub struct UpOptions {
     /// Build the services with Kafka, which needs a C compiler; `KAFKA_BROKERS` names the broker
     #[arg(long)]
     kafka: bool,
+    /// Build the services with RabbitMQ; `RABBITMQ_URL` names the server
+    #[arg(long)]
+    rabbitmq: bool,
+    /// Have the services ask for tokens of a local issuer, which `cargo xtask token` mints
+    #[arg(long)]
+    auth: bool,
     /// Prepare a database of its own for this service, which follows its tables there when `cargo splitctl` moves them; may
     /// be repeated. With `DATABASE_URL`, set `…_DATABASE_NEXT_OWNER_URL` to that database
     #[arg(long, value_name = "SERVICE")]
@@ -37,8 +46,9 @@ pub struct UpOptions {
     data_dir: Option<PathBuf>,
 }
 
-/// The feature in both services.
-const KAFKA: &[&str] = &["orders/kafka", "users/kafka"];
+/// The features in both services.
+const KAFKA: [&str; 2] = ["orders/kafka", "users/kafka"];
+const RABBITMQ: [&str; 2] = ["orders/rabbitmq", "users/rabbitmq"];
 
 /// Flags of `down`.
 #[derive(Debug, Args)]
@@ -63,8 +73,10 @@ pub fn up(options: &UpOptions) -> Result<()> {
     }
     // Before signals are handled, so Ctrl-C ends a download at once.
     SharedDatabase::find_programs()?;
-    let programs = build(&PROGRAMS, options.release, if options.kafka { KAFKA } else { &[] })?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs, &options.next))
+    let wanted = [(options.kafka, KAFKA), (options.rabbitmq, RABBITMQ)];
+    let features: Vec<&str> = wanted.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, names)| names).collect();
+    let programs = build(&PROGRAMS, options.release, &features)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&folder, &programs, options))
 }
 
 /// Reads `.env`.
@@ -76,22 +88,30 @@ pub fn load_variables() -> Result<()> {
     }
 }
 
-async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<()> {
+async fn run(folder: &DataFolder, programs: &Path, options: &UpOptions) -> Result<()> {
     // From here on, a signal starts the clean-up.
     let stop = stop_signal()?;
     let work = async {
         let database = SharedDatabase::prepare(folder.path()).await?;
+        let issuer = if options.auth { Some(Issuer::open(folder.path())?) } else { None };
         let mut running = Running::default();
         let mut homes = Vec::new();
         for service in SERVICES {
-            let home = own::home(&database, service, next, folder.path()).await?;
-            let variables: Vec<_> = home.next_url.iter().map(|url| (service.next_variable, url.clone())).collect();
+            let home = own::home(&database, service, &options.next, folder.path()).await?;
+            let mut variables: Vec<_> = home.next_url.iter().map(|url| (service.next_variable, url.clone())).collect();
+            if let Some(issuer) = &issuer {
+                variables.extend(issuer.variables(service)?);
+            }
             running.start(service, service.address()?, programs, &home.url, &variables)?;
             homes.push((service, home));
         }
         running.until_ready().await?;
-        demo::add_once(&Client::at(SERVICES[0].address()?), &Client::at(SERVICES[1].address()?)).await?;
-        describe(&database, &homes)?;
+        let client = |service: Service| -> Result<Client> {
+            let client = Client::at(service.address()?);
+            Ok(issuer.as_ref().map_or_else(|| client.clone(), |issuer| client.bearing(issuer.token_for_all())))
+        };
+        demo::add_once(&client(SERVICES[0])?, &client(SERVICES[1])?).await?;
+        describe(&database, &homes, options)?;
         Ok::<_, anyhow::Error>((running, database))
     };
     tokio::pin!(stop, work);
@@ -113,7 +133,7 @@ async fn run(folder: &DataFolder, programs: &Path, next: &[Service]) -> Result<(
 }
 
 /// Prints the addresses and the first commands to try.
-fn describe(database: &SharedDatabase, homes: &[(Service, Home)]) -> Result<()> {
+fn describe(database: &SharedDatabase, homes: &[(Service, Home)], options: &UpOptions) -> Result<()> {
     let [users, orders] = [SERVICES[0].address()?, SERVICES[1].address()?];
     println!();
     println!("users   http://{users}   API page: http://{users}/docs/");
@@ -127,7 +147,13 @@ fn describe(database: &SharedDatabase, homes: &[(Service, Home)]) -> Result<()> 
         }
     }
     println!();
-    println!("  curl 'http://{orders}/orders?limit=1'");
+    if options.auth {
+        let data_dir = options.data_dir.as_ref().map(|path| format!(" --data-dir {}", path.display())).unwrap_or_default();
+        println!("  TOKEN=$(cargo xtask token --scope orders:read:any{data_dir})");
+        println!("  curl -H \"Authorization: Bearer $TOKEN\" 'http://{orders}/orders?limit=1'");
+    } else {
+        println!("  curl 'http://{orders}/orders?limit=1'");
+    }
     let users_at = match homes.iter().find(|(service, home)| service.name == "users" && home.moved_to.is_some()) {
         Some((service, home)) => home.owner_url.clone().unwrap_or(format!("\"${}\"", service.next_owner_variable)),
         None => database.psql_argument.clone(),

@@ -7,12 +7,14 @@ use std::process::Command;
 use crate::documents::{Document, Mark, Step, build, documents, root};
 use crate::running::{Place, Up};
 
-/// What `cargo xtask` and `cargo splitctl` are in a test: the programs that are built already.
+/// What `cargo xtask`, `cargo splitctl` and `cargo run` are in a test: the programs that are built already. The last one
+/// runs until Ctrl-C.
 const COMMANDS: &str = r#"set -eu
 cargo() {
     case $1 in
     xtask) shift; 'XTASK' "$@" ;;
     splitctl) shift; splitctl --manifest 'MANIFEST' "$@" ;;
+    run) shift 4; timeout 5 notifications "$@" || [ $? -eq 124 ] ;;
     *) echo "cargo $1: not in a test" >&2; return 1 ;;
     esac
 }
@@ -30,7 +32,7 @@ fn steps_of(setting: &str) -> Vec<(String, Vec<Step>)> {
 /// Runs the documents whose path starts with `which` one after the other: each in a shell of its own, as a reader would, but
 /// on the test's ports.
 pub fn run_documents(place: &Place, up: &Up, setting: &str, which: &str) {
-    let programs = build(&["splitctl"], false, &[]).expect("splitctl builds");
+    let programs = build(&["splitctl", "notifications"], false, &[]).expect("they build");
     let mut promises = 0;
     for (document, steps) in steps_of(setting).into_iter().filter(|(document, _)| document.starts_with(which)) {
         promises += run(place, up, &programs, &document, &steps);

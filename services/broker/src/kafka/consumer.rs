@@ -1,38 +1,33 @@
 //! Reads the events of a topic, as a member of a consumer group, and hands them to an inbox.
 //!
-//! A position is committed when every event before it has been applied. So a crash or a rebalance may repeat events, but
-//! loses none.
+//! The inbox stores the place in the topic with the effect of the events before it. So a crash or a rebalance may repeat
+//! events, but loses none, and a database that was restored goes on from its own place. The group gets the places too, for
+//! Kafka's own tools.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::error::chain;
-use chassis::events::consumer::{Inbox, Received, observe, storable};
-use chassis::events::{Brokers, Pauses, Trouble};
-use chrono::{DateTime, Utc};
+use chassis::events::consumer::{Cursor, Follower, Inbox, Received};
+use chassis::events::{Pauses, Trouble};
 use futures_util::FutureExt;
-use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Message};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{Client, Listener, config};
+use super::event::read;
+use super::member::Member;
+use super::places::{Loss, Places, Record, Standing};
+use super::settings::Settings;
 
 /// The most events applied at once.
 const BATCH: usize = 200;
-/// After this time without an event, the topic counts as read to its end.
-const IDLE: Duration = Duration::from_secs(5);
-/// How often the consumer looks for a topic that does not exist yet, and for new partitions.
-const LOOK: Duration = Duration::from_secs(10);
-/// How long the group waits for a silent member.
-const SESSION: Duration = Duration::from_secs(10);
-/// How long the drop of a member waits until it has left its group. Then other members get its partitions at once, not after
-/// [`SESSION`].
-const LEAVE: Duration = Duration::from_secs(1);
-/// The pause after an error. The listener has logged the error, and librdkafka recovers from all but the fatal ones.
+/// How often the brokers are asked where the topic begins and ends, whether events arrive or not.
+const IDLE: Duration = Duration::from_secs(3);
+/// The pause after an error. librdkafka recovers from all but the fatal ones.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Why nothing is consumed now.
@@ -44,164 +39,245 @@ enum ConsumeError<E> {
     Fatal(#[source] RDKafkaErrorCode, String),
     #[error("events of the topic could not be applied")]
     Inbox(#[source] E),
+    #[error("the data could not be read from a snapshot")]
+    Refill(#[source] E),
 }
 
-/// Hands the inbox all events of `topic` for ever, as a member of the consumer group `group`. It starts at the position that
-/// the group committed, or at the start of the topic. Members of one group share the partitions.
+/// Hands the inbox all events of the topic of `service` for ever, as a member of the consumer group `group`. Members of one
+/// group share the partitions.
 ///
-/// It can be dropped at any point: events that were not committed are read again, by this member or by another.
-pub async fn consume<I: Inbox>(brokers: &Brokers, group: &str, topic: &'static str, inbox: &I) -> Infallible {
-    let trouble = Arc::new(Trouble::new(topic, "consumed"));
+/// It can be dropped at any point: events whose place was not stored are read again, by this member or by another.
+pub(super) async fn consume<I: Inbox>(settings: &Settings, group: &str, service: &'static str, inbox: &I) -> Infallible {
+    let trouble = Arc::new(Trouble::new(service, "consumed"));
+    let follower = Follower::begin(service);
+    let log = format!("topic {}", settings.topic(service));
     let mut pauses = Pauses::default();
     loop {
-        let Err(error) = consume_until_failure(brokers, group, topic, inbox, &trouble, &mut pauses).await;
+        let reading = Reading::begin(settings, group, service, inbox, &log, &follower, &trouble).await;
+        let Err(error) = match reading {
+            Ok(mut reading) => reading.read_until_failure(&mut pauses).await,
+            Err(error) => Err(error),
+        };
         trouble.report(chain(&error));
         tokio::time::sleep(pauses.next()).await;
     }
 }
 
-async fn consume_until_failure<I: Inbox>(
-    brokers: &Brokers,
-    group: &str,
-    topic: &'static str,
-    inbox: &I,
-    trouble: &Arc<Trouble>,
-    pauses: &mut Pauses,
-) -> Result<Infallible, ConsumeError<I::Error>> {
-    let member = Member { topic, client: join(brokers, group, topic, trouble)?, trouble };
-    loop {
-        let Some(mut batch) = member.receive().await? else {
-            observe(topic, &[]);
-            continue;
-        };
-        member.apply(inbox, &mut batch).await?;
-        member.commit(&batch)?;
-        observe(topic, &batch.events);
-        trouble.end();
-        *pauses = Pauses::default();
-    }
-}
-
-fn join(
-    brokers: &Brokers,
-    group: &str,
-    topic: &'static str,
-    trouble: &Arc<Trouble>,
-) -> Result<Client<StreamConsumer<Listener>>, KafkaError> {
-    let consumer: StreamConsumer<Listener> = config(brokers)
-        .set("group.id", group)
-        .set("session.timeout.ms", SESSION.as_millis().to_string())
-        // Only `commit` commits.
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("topic.metadata.refresh.interval.ms", LOOK.as_millis().to_string())
-        // A few batches ahead. The default is a hundred thousand events of each partition.
-        .set("queued.min.messages", (BATCH * 5).to_string())
-        .create_with_context(Listener(trouble.clone()))?;
-    consumer.subscribe(&[topic])?;
-    Ok(Client::new(consumer, LEAVE))
-}
-
-struct Member<'a> {
-    topic: &'static str,
-    client: Client<StreamConsumer<Listener>>,
-    trouble: &'a Trouble,
-}
-
-/// Events in the order of their arrival, and the next offset of each partition.
+/// Events in the order of their arrival, and what was found beside them.
 #[derive(Default)]
 struct Batch {
     events: Vec<Received>,
-    next: BTreeMap<i32, i64>,
+    /// Records that were read for the first time, tombstones included.
+    records: usize,
+    doubt: Option<Doubt>,
 }
 
-impl Batch {
-    fn push(&mut self, message: &BorrowedMessage<'_>) {
-        self.next.insert(message.partition(), message.offset() + 1);
-        self.events.push(read(message));
+/// Why events may be lost.
+#[derive(Debug, Clone, Copy)]
+enum Doubt {
+    /// The brokers do not have a place.
+    Place,
+    /// Another record stands where one was read.
+    Record(i32),
+}
+
+struct Reading<'a, I> {
+    service: &'static str,
+    inbox: &'a I,
+    log: &'a str,
+    follower: &'a Follower,
+    trouble: &'a Trouble,
+    member: Member,
+    /// The inbox was filled when this began, so its partitions may begin anywhere.
+    is_first: bool,
+    looked: Instant,
+}
+
+impl<'a, I: Inbox> Reading<'a, I> {
+    /// Joins the group, with the inbox's places. An inbox without a place is filled first.
+    async fn begin(
+        settings: &Settings,
+        group: &str,
+        service: &'static str,
+        inbox: &'a I,
+        log: &'a str,
+        follower: &'a Follower,
+        trouble: &'a Arc<Trouble>,
+    ) -> Result<Self, ConsumeError<I::Error>> {
+        let stored = inbox.cursor(log).await.map_err(ConsumeError::Inbox)?;
+        let places = stored.and_then(|stored| stored.parse::<Places>().ok()).unwrap_or_default();
+        let is_first = places == Places::default();
+        if is_first {
+            inbox.refill().await.map_err(ConsumeError::Refill)?;
+        }
+        let member = Member::join(settings, group, service, places, trouble)?;
+        Ok(Self { service, inbox, log, follower, trouble, member, is_first, looked: Instant::now() })
     }
-}
 
-impl Member<'_> {
-    /// Waits for an event and takes those that have arrived with it; `None` if there was none for [`IDLE`].
-    async fn receive<E>(&self) -> Result<Option<Batch>, ConsumeError<E>> {
-        if let Some((code, reason)) = self.client.client().fatal_error() {
+    async fn read_until_failure(&mut self, pauses: &mut Pauses) -> Result<Infallible, ConsumeError<I::Error>> {
+        loop {
+            let mut batch = self.receive().await?;
+            if batch.records > 0 {
+                self.apply(&mut batch).await?;
+                if !batch.events.is_empty() {
+                    self.follower.observe(&batch.events);
+                }
+                self.trouble.end();
+                *pauses = Pauses::default();
+            }
+            if let Some(doubt) = batch.doubt {
+                self.recover(doubt).await?;
+            } else if batch.records == 0 || self.looked.elapsed() >= IDLE {
+                self.look(batch.records == 0).await?;
+            }
+        }
+    }
+
+    /// Waits for a record and takes those that have arrived with it; none within [`IDLE`] makes an empty batch.
+    async fn receive(&self) -> Result<Batch, ConsumeError<I::Error>> {
+        let client = &self.member.client;
+        if let Some((code, reason)) = client.client().fatal_error() {
             return Err(ConsumeError::Fatal(code, reason));
         }
         let mut batch = Batch::default();
-        match timeout(IDLE, self.client.recv()).await {
-            Ok(Ok(message)) => batch.push(&message),
-            Ok(Err(_)) => {
+        let Ok(first) = timeout(IDLE, client.recv()).await else { return Ok(batch) };
+        let mut arrived = Some(first);
+        while let Some(record) = arrived {
+            if !self.take(record, &mut batch) {
+                // An error may come again at once.
                 tokio::time::sleep(BREATH).await;
-                return Ok(None);
+                break;
             }
-            Err(_) => return Ok(None),
+            arrived = if batch.records < BATCH { client.recv().now_or_never() } else { None };
         }
-        while batch.events.len() < BATCH
-            && let Some(Ok(message)) = self.client.recv().now_or_never()
-        {
-            batch.push(&message);
-        }
-        Ok(Some(batch))
+        Ok(batch)
     }
 
-    /// Has the batch applied, and tries again until it is.
-    async fn apply<I: Inbox>(&self, inbox: &I, batch: &mut Batch) -> Result<(), ConsumeError<I::Error>> {
+    /// Adds a record to the batch; false of an error, or of a record that puts the rest in doubt.
+    fn take(&self, record: Result<BorrowedMessage<'_>, KafkaError>, batch: &mut Batch) -> bool {
+        let message = match record {
+            Ok(message) => message,
+            Err(error) => {
+                // The listener has reported the error.
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                    batch.doubt.get_or_insert(Doubt::Place);
+                }
+                return false;
+            }
+        };
+        let (partition, timestamp) = (message.partition(), message.timestamp().to_millis());
+        match self.member.reader().places().take(partition, message.offset(), timestamp) {
+            Record::Known => true,
+            Record::Other => {
+                batch.doubt = Some(Doubt::Record(partition));
+                false
+            }
+            Record::New => {
+                batch.records += 1;
+                batch.events.extend(read(&message));
+                true
+            }
+        }
+    }
+
+    /// Has the batch applied together with its places, and tries again until it is.
+    async fn apply(&self, batch: &mut Batch) -> Result<(), ConsumeError<I::Error>> {
         let mut pauses = Pauses::default();
         let mut held = false;
-        while let Err(error) = inbox.apply(&batch.events, None).await {
-            self.trouble.report(chain(&ConsumeError::Inbox(error)));
+        loop {
+            let places = self.member.reader().places().clone();
+            let cursor = Cursor { log: self.log, value: &places.to_string() };
+            match self.inbox.apply(&batch.events, Some(cursor)).await {
+                Ok(()) => {
+                    if held {
+                        self.member.resume()?;
+                    }
+                    return Ok(self.member.commit(&places)?);
+                }
+                Err(error) => self.trouble.report(chain(&ConsumeError::Inbox(error))),
+            }
             self.hold(batch, Instant::now() + pauses.next()).await?;
             held = true;
         }
-        if held {
-            self.client.resume(&self.client.assignment()?)?;
-        }
-        Ok(())
     }
 
     /// Waits without leaving the group. A member that does not poll delays every rebalance and is removed from the group
-    /// after a while. So it polls, with its partitions paused. An event that still arrives belongs to a partition assigned
+    /// after a while. So it polls, with its partitions paused. A record that still arrives belongs to a partition assigned
     /// since, and goes to the end of the batch.
     async fn hold(&self, batch: &mut Batch, until: Instant) -> Result<(), KafkaError> {
         loop {
-            self.client.pause(&self.client.assignment()?)?;
-            match timeout_at(until, self.client.recv()).await {
-                Ok(Ok(message)) => batch.push(&message),
-                Ok(Err(_)) => tokio::time::sleep(BREATH).await,
+            self.member.pause()?;
+            match timeout_at(until, self.member.client.recv()).await {
+                Ok(record) => {
+                    if !self.take(record, batch) {
+                        tokio::time::sleep(BREATH).await;
+                    }
+                }
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    /// Commits the positions behind the batch, without waiting. If this fails, or a partition has moved to another member
-    /// meanwhile, the batch is read again.
-    fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
-        let mut offsets = TopicPartitionList::new();
-        for (partition, offset) in &batch.next {
-            offsets.add_partition_offset(self.topic, *partition, Offset::Offset(*offset))?;
+    /// Asks the brokers how far behind this member is, and whether its places are still there. `is_idle` says that nothing
+    /// has arrived for a while.
+    async fn look(&mut self, is_idle: bool) -> Result<(), ConsumeError<I::Error>> {
+        self.looked = Instant::now();
+        let behind = metrics::gauge!("kafka_lag_offsets", "topic" => self.service);
+        // While no broker answers, the lag in seconds grows.
+        let Ok(standings) = self.member.look().await else {
+            behind.set(f64::NAN);
+            return Ok(());
+        };
+        // Without a partition, nothing is known of the topic.
+        let is_unknown = standings.is_empty();
+        behind.set(if is_unknown { f64::NAN } else { standings.iter().map(Standing::behind).sum::<u64>() as f64 });
+        if standings.iter().any(|standing| standing.loss(self.is_first).is_some()) {
+            return self.recover(Doubt::Place).await;
         }
-        self.client.commit(&offsets, CommitMode::Async)
+        if is_idle && !is_unknown && standings.iter().all(|standing| standing.behind() == 0) {
+            self.follower.observe(&[]);
+            self.trouble.end();
+        }
+        Ok(())
     }
-}
 
-/// Reads a CloudEvent in binary mode. A message that is not one gets its place in the topic as its id, and no type.
-fn read(message: &BorrowedMessage<'_>) -> Received {
-    let header = |name: &str| {
-        let header = message.headers()?.iter().find(|header| header.key == name)?;
-        header.value.map(text)
-    };
-    Received {
-        id: header("ce_id").unwrap_or_else(|| format!("{}/{}/{}", message.topic(), message.partition(), message.offset())),
-        r#type: header("ce_type").unwrap_or_default(),
-        time: header("ce_time")
-            .and_then(|time| DateTime::parse_from_rfc3339(&time).ok())
-            .map(|time| time.with_timezone(&Utc)),
-        data: message.payload().map(text).unwrap_or_default(),
+    /// Finds out whether events are lost. If they are, the inbox is refilled, and what the topic has left is read from its
+    /// beginning.
+    async fn recover(&mut self, doubt: Doubt) -> Result<(), ConsumeError<I::Error>> {
+        let standings = self.member.look().await?;
+        let losses: Vec<Loss> = match doubt {
+            Doubt::Record(partition) => vec![Loss::Anew(partition)],
+            Doubt::Place => standings.iter().filter_map(|standing| standing.loss(self.is_first)).collect(),
+        };
+        if let Some(loss) = losses.iter().find(|loss| matches!(loss, Loss::Anew(_))).or(losses.first()) {
+            self.refill(&loss.to_string()).await?;
+        }
+        let is_anew = losses.iter().any(|loss| matches!(loss, Loss::Anew(_)));
+        for Standing { partition, next, low, .. } in &standings {
+            let start = next.filter(|next| next >= low && !is_anew).unwrap_or(*low);
+            let mut places = self.member.reader().places();
+            if is_anew || places.next(*partition) != Some(start) || start == *low {
+                places.set(*partition, start);
+            }
+        }
+        let places = self.member.reader().places().to_string();
+        self.inbox.apply(&[], Some(Cursor { log: self.log, value: &places })).await.map_err(ConsumeError::Inbox)?;
+        Ok(self.member.start_again()?)
     }
-}
 
-/// A topic may contain any bytes: they are made a text that can be stored.
-fn text(bytes: &[u8]) -> String {
-    storable(&String::from_utf8_lossy(bytes))
+    /// Refills the inbox without leaving the group. Records that arrive meanwhile are dropped: they are read again.
+    async fn refill(&self, reason: &str) -> Result<(), ConsumeError<I::Error>> {
+        let mut refilled = pin!(self.follower.refill(self.inbox, reason));
+        loop {
+            self.member.pause()?;
+            tokio::select! {
+                refilled = &mut refilled => return refilled.map_err(ConsumeError::Refill),
+                record = self.member.client.recv() => {
+                    if record.is_err() {
+                        tokio::time::sleep(BREATH).await;
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,35 +1,55 @@
-//! The cluster, and all messages of a topic.
+//! The clusters, and all messages of a topic.
 
-use std::time::Duration;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 
-use broker::kafka::{consume, relay};
-use chassis::events::{Brokers, Wakeups};
+use broker::kafka;
+use chassis::events::Brokers;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use uuid::Uuid;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::fakes::{Applied, Log};
-
-/// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// What the relays of these tests publish as.
-pub const SOURCE: &str = "/things";
+use crate::suite::fakes::PATIENCE;
+use crate::suite::{Record, Server, new_name};
 
 /// A broker.
 pub struct Cluster {
     brokers: String,
     /// The controls to make it fail, unless the broker is a real one.
     pub mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    /// Keeps other tests from the real broker that is taken down: see [`own`].
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+/// The real broker that tests take down, one after the other: its folder and its address.
+fn own() -> Option<(String, String)> {
+    Some((std::env::var("TEST_KAFKA_OWN_HOME").ok()?, std::env::var("TEST_KAFKA_OWN_BROKERS").ok()?))
+}
+
+/// Runs the script that has started the brokers of `home`; without it, those of the workspace: what it prints.
+pub fn script(home: Option<&(String, String)>, arguments: &[&str]) -> String {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dev/kafka/kafka.sh"));
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit());
+    if let Some((home, brokers)) = home {
+        command.env("KAFKA_HOME", home).env("KAFKA_PORT", brokers.rsplit(':').next().expect("host:port"));
+    }
+    let output = command.output().expect("the script runs");
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 impl Cluster {
     pub fn new() -> Self {
         match std::env::var("TEST_KAFKA_BROKERS") {
-            Ok(brokers) => Self { brokers, mock: None },
+            Ok(brokers) => Self { brokers, mock: None, _turn: None },
             Err(_) => Self::mock(),
         }
     }
@@ -37,11 +57,42 @@ impl Cluster {
     /// A broker that can be made to fail.
     pub fn mock() -> Self {
         let mock = MockCluster::new(1).expect("a cluster in this process");
-        Self { brokers: mock.bootstrap_servers(), mock: Some(mock) }
+        Self { brokers: mock.bootstrap_servers(), mock: Some(mock), _turn: None }
+    }
+
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        config(&self.brokers()).create().expect("an administrator")
+    }
+
+    pub fn brokers(&self) -> Brokers {
+        self.brokers.parse().expect("host:port")
+    }
+}
+
+impl Server for Cluster {
+    type Broker = kafka::Cluster;
+
+    async fn shared() -> Self {
+        Self::new()
+    }
+
+    async fn own() -> Self {
+        static TURN: OnceLock<Arc<Mutex<()>>> = OnceLock::new();
+        let Some(real) = own() else { return Self::mock() };
+        let turn = TURN.get_or_init(Arc::default).clone().lock_owned().await;
+        // A test before this one may have failed with its broker down.
+        if TcpStream::connect(&real.1).is_err() {
+            script(Some(&real), &["revive", "0"]);
+        }
+        Self { brokers: real.1, mock: None, _turn: Some(turn) }
+    }
+
+    fn broker(&self) -> kafka::Cluster {
+        kafka::Cluster::new(self.brokers())
     }
 
     /// An unused topic. On a real broker the relay creates it; the mock cluster cannot create topics on request.
-    pub fn new_topic(&self) -> &'static str {
+    fn new_topic(&self) -> &'static str {
         let topic = new_name("topic");
         if let Some(mock) = &self.mock {
             mock.create_topic(topic, 3, 1).expect("created");
@@ -49,36 +100,44 @@ impl Cluster {
         topic
     }
 
-    pub fn brokers(&self) -> Brokers {
-        self.brokers.parse().expect("host:port")
+    fn read(&self, topic: &str) -> Vec<Record> {
+        read(&self.brokers(), topic)
     }
 
-    /// Does something while a relay takes `log` to `topic`.
-    pub async fn relaying<T>(&self, topic: &'static str, log: &Log, meanwhile: impl Future<Output = T>) -> T {
-        let (brokers, wakeups) = (self.brokers(), Wakeups::default());
-        tokio::select! {
-            never = relay(&brokers, topic, SOURCE, log, &wakeups) => match never {},
-            done = meanwhile => done,
+    async fn send(&self, topic: &str, header: Option<&[u8]>, content_type: Option<&str>, payload: &[u8]) -> String {
+        let producer: FutureProducer = config(&self.brokers()).create().expect("a producer");
+        let headers = [("trace", header), ("content-type", content_type.map(str::as_bytes))];
+        let headers = headers.into_iter().filter(|(_, value)| value.is_some());
+        let headers = headers.fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value }));
+        let record = FutureRecord::<str, [u8]>::to(topic).payload(payload).partition(0).headers(headers);
+        let sent = producer.send(record, PATIENCE).await.expect("sent");
+        format!("{topic}/0/{}", sent.offset)
+    }
+
+    /// The mock cannot delete, so it is another cluster.
+    async fn without(self, topic: &'static str) -> Self {
+        if self.mock.is_some() {
+            let other = Self::mock();
+            other.mock.as_ref().expect("it is one").create_topic(topic, 3, 1).expect("created");
+            return other;
+        }
+        for deleted in self.admin().delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer") {
+            deleted.expect("deleted");
+        }
+        self
+    }
+
+    fn down(&mut self) {
+        match &self.mock {
+            Some(mock) => mock.broker_down(-1).expect("down"),
+            None => drop(script(own().as_ref(), &["kill", "0"])),
         }
     }
 
-    /// Runs a relay of `log` until the broker has confirmed all of it.
-    pub async fn publish(&self, topic: &'static str, log: &Log) {
-        self.relaying(topic, log, log.until_published()).await;
-    }
-
-    /// Does something while `inbox` gets what comes to `topic`.
-    pub async fn consuming<T>(
-        &self,
-        group: &str,
-        topic: &'static str,
-        inbox: &Applied,
-        meanwhile: impl Future<Output = T>,
-    ) -> T {
-        let brokers = self.brokers();
-        tokio::select! {
-            never = consume(&brokers, group, topic, inbox) => match never {},
-            done = meanwhile => done,
+    fn up(&mut self) {
+        match &self.mock {
+            Some(mock) => mock.broker_up(-1).expect("up"),
+            None => drop(script(own().as_ref(), &["revive", "0"])),
         }
     }
 }
@@ -110,9 +169,13 @@ pub fn read(brokers: &Brokers, topic: &str) -> Vec<Record> {
         let headers = message
             .headers()
             .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())));
+        let mut headers: Vec<(String, String)> = headers.into_iter().flatten().collect();
+        let content_type = headers.extract_if(.., |(name, _)| name == "content-type").next();
+        let attribute = |(name, value): (String, String)| (name.strip_prefix("ce_").unwrap_or(&name).to_owned(), value);
         records.push(Record {
+            attributes: headers.into_iter().map(attribute).collect(),
+            content_type: content_type.map(|(_, value)| value).unwrap_or_default(),
             key: message.key().map(text).unwrap_or_default(),
-            headers: headers.into_iter().flatten().collect(),
             value: message.payload().map(text).unwrap_or_default(),
         });
     }
@@ -121,22 +184,4 @@ pub fn read(brokers: &Brokers, topic: &str) -> Vec<Record> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
-}
-
-/// An unused name for a topic or a group.
-pub fn new_name(what: &str) -> &'static str {
-    format!("{what}-{}", Uuid::now_v7()).leak()
-}
-
-/// A message of a topic.
-pub struct Record {
-    pub key: String,
-    pub headers: Vec<(String, String)>,
-    pub value: String,
-}
-
-impl Record {
-    pub fn id(&self) -> String {
-        self.headers.iter().find(|(name, _)| name == "ce_id").map(|(_, id)| id.clone()).expect("an id")
-    }
 }

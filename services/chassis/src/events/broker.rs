@@ -11,6 +11,14 @@ use super::wakeups::Wakeups;
 
 /// A broker that carries events between services. The services' topics have the services' names.
 pub trait Broker: Clone + Send + Sync + 'static {
+    /// The name of this kind of broker in traces.
+    fn system(&self) -> &'static str;
+
+    /// The name of the cursor up to which a service's own log is published: each kind of broker has its own.
+    fn cursor(&self) -> &'static str {
+        "own log, to the broker"
+    }
+
     /// Publishes the events of `outbox` to `topic`, as `source`, for ever.
     fn publish<O: Outbox>(
         &self,
@@ -20,7 +28,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
         wakeups: &Wakeups,
     ) -> impl Future<Output = Infallible> + Send;
 
-    /// Hands the inbox all events of `topic` for ever, as a member of the consumer group `group`.
+    /// Hands the inbox all events of `topic` for ever, as a member of the consumer group `group`. The inbox keeps the place
+    /// in the topic. Without a place it is filled first, and then gets every event that the topic still has.
     fn consume<I: Inbox>(&self, group: &str, topic: &'static str, inbox: &I) -> impl Future<Output = Infallible> + Send;
 }
 
@@ -29,12 +38,61 @@ pub trait Broker: Clone + Send + Sync + 'static {
 pub enum NoBroker {}
 
 impl Broker for NoBroker {
+    fn system(&self) -> &'static str {
+        match *self {}
+    }
+
     async fn publish<O: Outbox>(&self, _: &'static str, _: &'static str, _: &O, _: &Wakeups) -> Infallible {
         match *self {}
     }
 
     async fn consume<I: Inbox>(&self, _: &str, _: &'static str, _: &I) -> Infallible {
         match *self {}
+    }
+}
+
+/// One of two kinds of brokers.
+#[derive(Debug, Clone)]
+pub enum Either<A, B> {
+    /// The first kind.
+    First(A),
+    /// The second kind.
+    Second(B),
+}
+
+impl<A: Broker, B: Broker> Broker for Either<A, B> {
+    fn system(&self) -> &'static str {
+        match self {
+            Self::First(broker) => broker.system(),
+            Self::Second(broker) => broker.system(),
+        }
+    }
+
+    fn cursor(&self) -> &'static str {
+        match self {
+            Self::First(broker) => broker.cursor(),
+            Self::Second(broker) => broker.cursor(),
+        }
+    }
+
+    async fn publish<O: Outbox>(
+        &self,
+        topic: &'static str,
+        source: &'static str,
+        outbox: &O,
+        wakeups: &Wakeups,
+    ) -> Infallible {
+        match self {
+            Self::First(broker) => broker.publish(topic, source, outbox, wakeups).await,
+            Self::Second(broker) => broker.publish(topic, source, outbox, wakeups).await,
+        }
+    }
+
+    async fn consume<I: Inbox>(&self, group: &str, topic: &'static str, inbox: &I) -> Infallible {
+        match self {
+            Self::First(broker) => broker.consume(group, topic, inbox).await,
+            Self::Second(broker) => broker.consume(group, topic, inbox).await,
+        }
     }
 }
 
@@ -48,6 +106,14 @@ pub enum Transport<B> {
 }
 
 impl<B: Broker> Transport<B> {
+    /// Its name in traces.
+    pub(super) fn system(&self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::Broker(broker) => broker.system(),
+        }
+    }
+
     /// Hands the inbox all events of the service that `feed` belongs to, for ever. `group` names the reader to a broker.
     pub async fn follow<I: Inbox>(&self, feed: &Feed, group: &str, inbox: &I) -> Infallible {
         match self {

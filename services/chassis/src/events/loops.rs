@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::broker::Broker;
+use super::outbox::OwnLog;
 use super::store::EventStore;
 
 /// How often [`watch`] reads the gauges.
@@ -25,7 +28,13 @@ pub async fn watch(store: impl EventStore) -> Infallible {
     }
 }
 
-/// Publishes the service's log by `broker`, for ever. Only one process at a time may do it.
-pub async fn publish<S: EventStore>(store: &S, broker: &impl Broker) -> Infallible {
-    broker.publish(S::SERVICE, S::SOURCE, store, store.wakeups()).await
+/// Publishes the service's log by each of the brokers, for ever. Only one process at a time may do it.
+pub async fn publish<S: EventStore>(store: &S, brokers: &[impl Broker]) -> Infallible {
+    join_all(brokers.iter().map(|broker| publish_by(store, broker))).await;
+    std::future::pending().await
+}
+
+async fn publish_by<S: EventStore>(store: &S, broker: &impl Broker) -> Infallible {
+    let log = OwnLog { store, cursor: broker.cursor() };
+    broker.publish(S::SERVICE, S::SOURCE, &log, store.wakeups()).await
 }

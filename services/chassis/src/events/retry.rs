@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use crate::throttle;
+
 /// The pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -56,8 +58,11 @@ impl Trouble {
     /// Logs this error, unless it has been logged since the trouble began.
     pub fn report(&self, error: String) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if !logged.contains(&error) {
-            tracing::warn!(of = self.of, error, "events are not {} now", self.activity);
+        // Trouble may begin and end many times a second.
+        if !logged.contains(&error)
+            && let Some(omitted) = throttle::line(&format!("{} {} {error}", self.of, self.activity))
+        {
+            tracing::warn!(of = self.of, error, omitted, "events are not {} now", self.activity);
             logged.insert(error);
         }
     }

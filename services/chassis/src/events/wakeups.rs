@@ -1,7 +1,7 @@
 //! Waiting for events inside one process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,16 +12,36 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Default)]
 pub struct Wakeups(Arc<Waiters>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiters {
-    notify: Notify,
+    notify: Arc<Notify>,
+    closing: Notify,
     closed: AtomicBool,
+    long_polls: AtomicUsize,
+    most_long_polls: AtomicUsize,
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        let (notify, closing, closed) = Default::default();
+        Self { notify, closing, closed, long_polls: AtomicUsize::new(0), most_long_polls: AtomicUsize::new(usize::MAX) }
+    }
 }
 
 /// The first pause between two polls; each pause is twice the one before, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two polls: an event of another instance waits no longer than this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A long poll under way.
+#[derive(Debug)]
+pub(super) struct LongPoll(Arc<Waiters>);
+
+impl Drop for LongPoll {
+    fn drop(&mut self) {
+        self.0.long_polls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Wakeups {
     /// Wakes all waiting tasks: an event was committed.
@@ -33,6 +53,38 @@ impl Wakeups {
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.0.notify.notify_waiters();
+        self.0.closing.notify_waiters();
+    }
+
+    /// The same, with a limit on the long polls of the feed.
+    #[must_use]
+    pub fn at_most(&self, long_polls: u32) -> Self {
+        self.0.most_long_polls.store(long_polls as usize, Ordering::Relaxed);
+        self.clone()
+    }
+
+    /// Counts a long poll, until the value is dropped. `None` if there are too many.
+    pub(super) fn begin_long_poll(&self) -> Option<LongPoll> {
+        let poll = LongPoll(self.0.clone());
+        let before = self.0.long_polls.fetch_add(1, Ordering::Relaxed);
+        (before < self.0.most_long_polls.load(Ordering::Relaxed)).then_some(poll)
+    }
+
+    /// Resolves at the next wake-up after this call.
+    pub(super) fn woken(&self) -> impl Future<Output = ()> {
+        let mut woken = Box::pin(self.0.notify.clone().notified_owned());
+        woken.as_mut().enable();
+        woken
+    }
+
+    /// Resolves once the service stops.
+    pub(super) async fn closed(&self) {
+        let closing = self.0.closing.notified();
+        tokio::pin!(closing);
+        closing.as_mut().enable();
+        if !self.0.closed.load(Ordering::Acquire) {
+            closing.await;
+        }
     }
 
     /// Calls `fetch` until it finds something or `wait` has passed.

@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
-use std::time::Duration;
+use std::error::Error;
+use std::{fmt, io, iter};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -22,8 +22,6 @@ use crate::http::problem::{FieldError, Problem};
 
 /// The largest body read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most faults that one answer reports.
 const MAX_ERRORS: usize = 50;
 
@@ -42,7 +40,7 @@ pub trait FromValue: Sized {
 /// A field of an object: it may be left out if its type is an `Option`, but it is never null.
 pub trait Field: Sized {
     /// Reads the field. A fault is recorded at its place in the body and yields `None`.
-    fn read(object: &mut Object<'_>, name: &str) -> Option<Self>;
+    fn read(object: &mut Object<'_>, name: &'static str) -> Option<Self>;
 }
 
 /// Implements [`FromObject`] for a struct. It reads every field before it gives up, so that all faults are reported.
@@ -113,14 +111,22 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
             Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 64 KiB"))
         }
-        Ok(Err(_)) => Err(Problem::bad_request("the connection ended before the body did")),
-        Err(_elapsed) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds")),
+        Err(error) if is_late(&*error) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time: send the request again"))
+        }
+        Err(_) => Err(Problem::bad_request("the connection ended before the body did")),
     }
+}
+
+/// Whether the time to send the body was over: [`crate::http::stream`] measures it.
+fn is_late(error: &(dyn Error + 'static)) -> bool {
+    iter::successors(Some(error), |&error| error.source())
+        .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
 }
 
 fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
@@ -128,7 +134,7 @@ fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
     let raw: &RawValue = serde_json::from_str(text)
         .map_err(|error| Problem::bad_request(format!("the body is not well-formed JSON: {error}")))?;
     let errors = Errors::default();
-    let value = Value { raw, pointer: String::new(), errors: &errors };
+    let value = Value { raw, place: Place::Body, errors: &errors };
     match (T::from_value(&value), errors.0.into_inner()) {
         (Some(value), errors) if errors.is_empty() => Ok(value),
         (_, errors) => Err(Problem::invalid(errors)),
@@ -138,11 +144,31 @@ fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
 #[derive(Debug, Default)]
 struct Errors(RefCell<Vec<FieldError>>);
 
+/// The place of a value in the body. It becomes text only if there is a fault.
+#[derive(Debug)]
+enum Place<'a> {
+    /// The whole body.
+    Body,
+    Field(&'a Place<'a>, &'a str),
+    Element(&'a Place<'a>, usize),
+}
+
+/// An RFC 6901 JSON pointer.
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body => Ok(()),
+            Self::Field(of, name) => write!(formatter, "{of}/{}", name.replace('~', "~0").replace('/', "~1")),
+            Self::Element(of, index) => write!(formatter, "{of}/{index}"),
+        }
+    }
+}
+
 /// One JSON value and its place in the body.
 #[derive(Debug)]
 pub struct Value<'a> {
     pub(super) raw: &'a RawValue,
-    pointer: String,
+    place: Place<'a>,
     errors: &'a Errors,
 }
 
@@ -151,13 +177,13 @@ impl<'a> Value<'a> {
     pub fn reject<T>(&self, detail: impl Into<String>) -> Option<T> {
         let mut errors = self.errors.0.borrow_mut();
         if errors.len() < MAX_ERRORS {
-            errors.push(FieldError { pointer: self.pointer.clone(), detail: detail.into() });
+            errors.push(FieldError { pointer: self.place.to_string(), detail: detail.into() });
         }
         None
     }
 
     /// The text of a string.
-    pub(super) fn string(&self) -> Option<Cow<'a, str>> {
+    pub fn string(&self) -> Option<Cow<'a, str>> {
         if !self.raw.get().starts_with('"') {
             return self.reject("must be a string");
         }
@@ -167,9 +193,9 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value of an element or a field of this one.
-    pub(super) fn child(&self, name: impl fmt::Display, raw: &'a RawValue) -> Self {
-        Value { raw, pointer: format!("{}/{name}", self.pointer), errors: self.errors }
+    /// An element of this one.
+    pub(super) fn element<'of>(&'of self, index: usize, raw: &'of RawValue) -> Value<'of> {
+        Value { raw, place: Place::Element(&self.place, index), errors: self.errors }
     }
 }
 
@@ -177,12 +203,12 @@ impl<'a> Value<'a> {
 #[derive(Debug)]
 pub struct Object<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
-    pointer: String,
+    place: &'a Place<'a>,
     errors: &'a Errors,
 }
 
 impl<T: FromValue> Field for T {
-    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+    fn read(object: &mut Object<'_>, name: &'static str) -> Option<Self> {
         match object.take(name) {
             Some(value) => T::from_value(&value),
             None => object.value(name, RawValue::NULL).reject("is missing"),
@@ -191,7 +217,7 @@ impl<T: FromValue> Field for T {
 }
 
 impl<T: FromValue> Field for Option<T> {
-    fn read(object: &mut Object<'_>, name: &str) -> Option<Self> {
+    fn read(object: &mut Object<'_>, name: &'static str) -> Option<Self> {
         match object.take(name) {
             Some(value) => T::from_value(&value).map(Some),
             None => Some(None),
@@ -205,7 +231,7 @@ impl<T: FromObject> FromValue for T {
             let named = value.raw.get().starts_with('{');
             return value.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
         };
-        let mut object = Object { fields, pointer: value.pointer.clone(), errors: value.errors };
+        let mut object = Object { fields, place: &value.place, errors: value.errors };
         let read = T::from_object(&mut object);
         for (name, raw) in &object.fields {
             object.value(name, raw).reject::<()>("is unknown, or stands twice");
@@ -222,15 +248,14 @@ impl FromValue for Uuid {
 }
 
 impl<'a> Object<'a> {
-    fn take(&mut self, name: &str) -> Option<Value<'a>> {
+    fn take(&mut self, name: &'static str) -> Option<Value<'a>> {
         let index = self.fields.iter().position(|(field, _)| field == name)?;
         let (_, raw) = self.fields.remove(index);
-        Some(self.value(name, raw))
+        Some(Value { raw, place: Place::Field(self.place, name), errors: self.errors })
     }
 
-    fn value(&self, name: &str, raw: &'a RawValue) -> Value<'a> {
-        let name = name.replace('~', "~0").replace('/', "~1");
-        Value { raw, pointer: format!("{}/{name}", self.pointer), errors: self.errors }
+    fn value<'of>(&'of self, name: &'of str, raw: &'of RawValue) -> Value<'of> {
+        Value { raw, place: Place::Field(self.place, name), errors: self.errors }
     }
 }
 

@@ -9,8 +9,18 @@ const CAPACITY: usize = 1024;
 
 /// The response 200 with this body.
 pub fn json(body: &impl Serialize) -> Response {
+    respond(write(body))
+}
+
+/// A body as JSON.
+pub(crate) fn write(body: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(CAPACITY);
     serde_json::to_writer(&mut bytes, body).expect("a response is JSON, and writing to memory does not fail");
+    bytes
+}
+
+/// The response 200 with this JSON.
+pub(crate) fn respond(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
 }
 

@@ -7,16 +7,27 @@ use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
 use crate::http::body::{FromValue, Value};
 use crate::http::query::FromText;
 
-/// A text of `MIN` to `MAX` characters (Unicode scalar values) without control characters. `TRIM` says whether a body's text
-/// is measured and kept without the white space around it.
+/// A text of `MIN` to `MAX` characters (Unicode scalar values) without control characters, those for the direction of
+/// writing among them. A body's text is kept in Unicode's normal form C, so that what looks the same is the same. `TRIM`
+/// says whether it is measured and kept without the white space around it, and needs a character that a reader sees.
 #[derive(Debug)]
 pub struct Text<const MIN: usize, const MAX: usize, const TRIM: bool = false>(pub String);
 
 /// A [`Text`] without white space around it.
 pub type TrimmedText<const MIN: usize, const MAX: usize> = Text<MIN, MAX, true>;
+
+/// The class of a regular expression for characters that are not for control, nor any of `$more`.
+macro_rules! not_control {
+    ($($more:literal)?) => {
+        concat!("[^", $($more,)? r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]")
+    };
+}
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +39,8 @@ pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<T>);
 
 impl<const MIN: usize, const MAX: usize, const TRIM: bool> FromText for Text<MIN, MAX, TRIM> {
     fn from_text(text: &str) -> Result<Self, Cow<'static, str>> {
-        // Postgres cannot store a NUL, and the others confuse logs and terminals.
-        if text.chars().any(char::is_control) {
+        // Postgres cannot store a NUL, and the others confuse logs, terminals and readers.
+        if text.chars().any(is_control) {
             return Err("must not contain control characters".into());
         }
         if !(MIN..=MAX).contains(&text.chars().count()) {
@@ -43,17 +54,46 @@ impl<const MIN: usize, const MAX: usize, const TRIM: bool> FromValue for Text<MI
     fn from_value(value: &Value<'_>) -> Option<Self> {
         let text = value.string()?;
         let text = if TRIM { text.trim() } else { &text };
-        Self::from_text(text).map_or_else(|reason| value.reject(reason), Some)
+        // Measured as it was sent, and as it is kept: a few characters have no composed form, and grow.
+        let read = Self::from_text(text)
+            .and_then(|sent| if is_nfc(text) { Ok(sent) } else { Self::from_text(&text.nfc().collect::<String>()) });
+        match read {
+            Ok(_) if TRIM && !text.chars().any(is_visible) => value.reject("must have a visible character"),
+            Ok(read) => Some(read),
+            Err(reason) => value.reject(reason),
+        }
     }
+}
+
+/// Whether the character controls a device or the direction of writing (UAX #9: embeddings, overrides and isolates).
+fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether a reader sees something.
+fn is_visible(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_graphic();
+    }
+    // Letters and symbols that are blank.
+    let blank = matches!(character, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}');
+    let kind = character.general_category_group();
+    let seen = [
+        GeneralCategoryGroup::Letter,
+        GeneralCategoryGroup::Number,
+        GeneralCategoryGroup::Punctuation,
+        GeneralCategoryGroup::Symbol,
+    ];
+    !blank && seen.contains(&kind)
 }
 
 impl<const MIN: usize, const MAX: usize, const TRIM: bool> PartialSchema for Text<MIN, MAX, TRIM> {
     fn schema() -> RefOr<Schema> {
         let pattern = if TRIM {
             // At least one character is not white space.
-            r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+            concat!("^", not_control!(), "*", not_control!(r"\s"), not_control!(), "*$")
         } else {
-            r"^[^\u0000-\u001f\u007f-\u009f]*$"
+            concat!("^", not_control!(), "*$")
         };
         let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
         Schema::Object(text.min_length(Some(MIN)).max_length(Some(MAX)).build()).into()
@@ -109,7 +149,7 @@ impl<T: FromValue, const MIN: usize, const MAX: usize> FromValue for List<T, MIN
         if !(MIN..=MAX).contains(&elements.len()) {
             return value.reject(format!("must have {MIN} to {MAX} elements"));
         }
-        let values = elements.into_iter().enumerate().map(|(index, raw)| T::from_value(&value.child(index, raw)));
+        let values = elements.into_iter().enumerate().map(|(index, raw)| T::from_value(&value.element(index, raw)));
         // Collected twice: the first pass reads all elements, so that the faults of each are recorded.
         values.collect::<Vec<Option<T>>>().into_iter().collect::<Option<_>>().map(Self)
     }

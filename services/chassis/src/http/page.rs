@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::http::cursor;
 use crate::http::document::parameter;
-use crate::http::json::json;
+use crate::http::json;
 use crate::http::limited::Whole;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
@@ -89,43 +89,110 @@ impl<P: Place> PageRequest<P> {
     }
 
     /// Makes the page from [`Self::rows`] rows of `list`.
-    pub fn page<T>(&self, list: &str, mut items: Vec<T>, place: impl Fn(&T) -> P) -> Page<T> {
+    pub fn page<T>(&self, list: &str, rows: impl Into<Rows<T>>, place: impl Fn(&T) -> P) -> Page<T>
+    where
+        P: Send + 'static,
+    {
+        let Rows { mut items, is_cut } = rows.into();
         let limit = self.limit.0 as usize;
-        let more = items.len() > limit;
+        let more = is_cut || items.len() > limit;
         items.truncate(limit);
-        let next_cursor = match items.last() {
-            Some(last) if more => Some(cursor::encode(list, &place(last).to_bytes())),
-            _ => None,
-        };
-        Page { items, next_cursor }
+        let places: Vec<P> = items.iter().map(place).collect();
+        let list = list.to_owned();
+        let cursor_behind = move |index: usize| cursor::encode(&list, &places[index].to_bytes());
+        let next_cursor = more.then(|| cursor_behind(items.len() - 1));
+        Page { items, next_cursor, cursor_behind: Some(Box::new(cursor_behind)) }
     }
 }
 
+/// The most bytes of a page. A single item may be larger.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+
+/// The rows for a page.
+#[derive(Debug)]
+pub struct Rows<T> {
+    /// In the order of the list.
+    pub items: Vec<T>,
+    /// Whether there were more, for which the page has no room: they stayed in the database.
+    pub is_cut: bool,
+}
+
+impl<T> From<Vec<T>> for Rows<T> {
+    /// All rows that were asked for.
+    fn from(items: Vec<T>) -> Self {
+        Self { items, is_cut: false }
+    }
+}
+
+/// Rows that each say whether they are all.
+impl<T> FromIterator<(bool, T)> for Rows<T> {
+    fn from_iter<I: IntoIterator<Item = (bool, T)>>(rows: I) -> Self {
+        let (cut, items): (Vec<bool>, _) = rows.into_iter().unzip();
+        Self { items, is_cut: cut.contains(&true) }
+    }
+}
+
+type CursorBehind = Box<dyn Fn(usize) -> String + Send>;
+
 /// One page of a list.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct Page<T> {
     /// In the order of the list.
     pub items: Vec<T>,
     /// The cursor of the next page; null on the last page.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
+    /// The cursor behind the item at an index, if the list goes on there.
+    #[serde(skip)]
+    #[schema(ignore)]
+    cursor_behind: Option<CursorBehind>,
 }
 
 impl<T> Page<T> {
+    /// A page that is the whole list.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None, cursor_behind: None }
+    }
+
+    /// The page with other items in the places of its own.
+    pub fn with_items<U>(self, items: Vec<U>) -> Page<U> {
+        Page { items, next_cursor: self.next_cursor, cursor_behind: self.cursor_behind }
+    }
+
     /// The page with each item changed by `change`.
-    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
-        Page { items: self.items.into_iter().map(change).collect(), next_cursor: self.next_cursor }
+    pub fn map<U>(mut self, change: impl FnMut(T) -> U) -> Page<U> {
+        let items = std::mem::take(&mut self.items).into_iter().map(change).collect();
+        self.with_items(items)
     }
 }
 
 impl<T: Serialize> Page<T> {
-    /// The response, with a `Link` to the next page of the list at `uri`.
-    pub fn respond(&self, uri: &Uri) -> Response {
-        let mut response = json(self);
+    /// The response, with a `Link` to the next page of the list at `uri`. A page that is too large ends sooner.
+    pub fn respond(mut self, uri: &Uri) -> Response {
+        let mut bytes = json::write(&self);
+        if let (true, Some(cursor_behind)) = (bytes.len() > PAGE_BYTES, &self.cursor_behind) {
+            let count = self.count_fitting();
+            self.next_cursor = Some(cursor_behind(count - 1));
+            self.items.truncate(count);
+            bytes = json::write(&self);
+        }
+        let mut response = json::respond(bytes);
         if let Some(cursor) = &self.next_cursor {
             response.headers_mut().insert(header::LINK, next_link(uri, "cursor", cursor));
         }
         response
+    }
+
+    /// How many items fit into a page, and at least one.
+    fn count_fitting(&self) -> usize {
+        // What stands around the items is shorter.
+        let mut bytes = 1024;
+        let sizes = self.items.iter().map(|item| json::write(item).len() + 1);
+        let fits = |size: &usize| {
+            bytes += size;
+            bytes <= PAGE_BYTES
+        };
+        sizes.take_while(fits).count().max(1)
     }
 }
 

@@ -109,11 +109,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
-    /// 412: `If-Match` does not match.
+    /// 412: a precondition does not hold.
     pub fn precondition_failed() -> Self {
         Self::new(
             StatusCode::PRECONDITION_FAILED,
-            "the ETag in If-Match is outdated: read the resource again and send its present ETag",
+            "If-Match or If-None-Match does not hold: read the resource again and send its present ETag",
         )
     }
 

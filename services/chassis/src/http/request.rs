@@ -3,7 +3,7 @@
 //! tower has a layer for each of these. Each would add an allocation and a future to every request.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,43 +11,68 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::Either;
+use opentelemetry::trace::FutureExt as _;
+use tokio::time::error::Elapsed;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
+use crate::auth::{Admission, Auth, Caller};
 use crate::context::{CallContext, REQUEST_ID};
 use crate::error::chain;
+use crate::http::meaning::{Routes, id_in_path};
 use crate::http::problem::Problem;
-use crate::metrics::Durations;
+use crate::metrics::{ActiveRequests, Durations};
+use crate::throttle;
+use crate::traces::ServerSpan;
 
 /// The longest time for one answer. Statements, waits for a connection, bodies and the feed's wait have shorter limits of
 /// their own; this one ends a request when a database or a network stops answering altogether.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(50);
 
+const NO_SNIFFING: HeaderValue = HeaderValue::from_static("nosniff");
+
 /// Adds the layer to a router.
-#[derive(Debug, Clone, Default)]
-pub struct RequestLayer(Arc<Durations>);
+#[derive(Debug, Clone)]
+pub(crate) struct RequestLayer {
+    durations: Arc<Durations>,
+    active: ActiveRequests,
+    routes: Arc<Routes>,
+    auth: Auth,
+}
+
+impl RequestLayer {
+    /// For these routes, and the callers that `auth` admits.
+    pub(crate) fn new(routes: Routes, auth: Auth) -> Self {
+        Self { durations: Arc::default(), active: ActiveRequests::default(), routes: Arc::new(routes), auth }
+    }
+}
 
 impl<S> Layer<S> for RequestLayer {
     type Service = RequestService<S>;
 
     fn layer(&self, inner: S) -> RequestService<S> {
-        RequestService { inner, durations: self.0.clone() }
+        let Self { durations, active, routes, auth } = self.clone();
+        RequestService { inner, durations, active, routes, auth }
     }
 }
 
 /// A service with the layer around it.
 #[derive(Debug, Clone)]
-pub struct RequestService<S> {
+pub(crate) struct RequestService<S> {
     inner: S,
     durations: Arc<Durations>,
+    active: ActiveRequests,
+    routes: Arc<Routes>,
+    auth: Auth,
 }
 
 impl<S> Service<Request> for RequestService<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -60,34 +85,84 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let started = Instant::now();
-        let context = CallContext::read(request.headers());
+        let mut context = CallContext::read(request.headers());
         let id = context.request_id().clone();
         let seen = Seen {
             method: request.method().clone(),
             uri: request.uri().clone(),
             route: request.extensions().get::<MatchedPath>().cloned(),
         };
-        let span = seen.span(&context);
-        let durations = self.durations.clone();
-        let answer = context.scope(tokio::time::timeout(DEADLINE, self.inner.call(request)));
+        let traced = ServerSpan::http(&mut context, &seen.method, seen.route.as_ref().map(MatchedPath::as_str));
+        let (span, traced_by) = (seen.span(&context, traced.as_ref()), traced.as_ref().map(ServerSpan::context));
+        let (durations, active) = (self.durations.clone(), self.active.begin());
+        let answer = match self.auth.admit(request.headers(), || self.routes.needs(&request), || id_in_path(&request)) {
+            Admission::Judged(judged) => Either::Left(answer(&self.routes, &mut self.inner, judged, request)),
+            Admission::Unknown(pending) => {
+                let (routes, mut inner) = (self.routes.clone(), self.inner.clone());
+                let answer = async move {
+                    let judged = pending.judge().await;
+                    answer(&routes, &mut inner, judged, request).await
+                };
+                Either::Right(answer.boxed())
+            }
+        };
+        let answer = context.scope(tokio::time::timeout(DEADLINE, answer));
         let answer = AssertUnwindSafe(answer).catch_unwind();
         let recorded = span.clone();
         let answer = async move {
-            let mut response = match answer.await {
-                Ok(Ok(Ok(response))) => response,
-                Ok(Err(_elapsed)) => Problem::unavailable("the answer was not ready in time").into_response(),
-                // The panic hook has logged the panic.
-                Err(_panic) => Problem::internal().into_response(),
-            };
+            let mut response = response_of(answer.await);
             seen.finish(&mut response);
             response.headers_mut().insert(REQUEST_ID, id);
+            // A browser must not take an answer for something else than it says it is.
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
             let route = seen.route.as_ref().map_or("", MatchedPath::as_str);
             let duration = started.elapsed();
+            drop(active);
+            if let Some(traced) = traced {
+                traced.answered(response.status());
+            }
             durations.record(seen.method.clone(), route, response.status(), duration);
             tracing::debug!(status = response.status().as_u16(), duration_ms = duration.as_secs_f64() * 1e3, "answered");
             Ok(response)
         };
-        Box::pin(answer.instrument(recorded))
+        let answer = answer.instrument(recorded);
+        match traced_by {
+            None => Box::pin(answer),
+            Some(context) => Box::pin(answer.with_context(context)),
+        }
+    }
+}
+
+/// The response, also of a handler that took too long, or panicked.
+fn response_of(outcome: std::thread::Result<Result<Result<Response, Infallible>, Elapsed>>) -> Response {
+    match outcome {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Err(_elapsed)) => Problem::unavailable("the answer was not ready in time").into_response(),
+        // The panic hook has logged the panic.
+        Err(_panic) => Problem::internal().into_response(),
+    }
+}
+
+/// Answers a request whose caller was judged.
+fn answer<S: Service<Request, Response = Response, Error = Infallible>>(
+    routes: &Routes,
+    inner: &mut S,
+    judged: Result<Option<Caller>, Problem>,
+    mut request: Request,
+) -> Either<S::Future, Ready<Result<Response, Infallible>>> {
+    let refused = match judged {
+        Ok(caller) => {
+            // With AUTH=off there is none.
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            routes.refuse(&request)
+        }
+        Err(problem) => Some(problem),
+    };
+    match refused {
+        None => Either::Left(inner.call(request)),
+        Some(refused) => Either::Right(ready(Ok(refused.into_response()))),
     }
 }
 
@@ -99,7 +174,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn span(&self, context: &CallContext) -> Span {
+    fn span(&self, context: &CallContext, traced: Option<&ServerSpan>) -> Span {
         tracing::info_span!(
             "request",
             method = self.method.as_str(),
@@ -107,6 +182,7 @@ impl Seen {
             route = self.route.as_ref().map_or("", MatchedPath::as_str),
             request.id = context.request_id().to_str().unwrap_or_default(),
             trace.id = context.trace_id(),
+            span.id = traced.map(|traced| tracing::field::display(traced.id())),
         )
     }
 
@@ -134,14 +210,15 @@ impl Seen {
     }
 }
 
-/// Logs the cause of a 5xx.
+/// Logs the cause of a 5xx, the same one once a second.
 pub(crate) fn log_failure(problem: &Problem) {
     let status = problem.status();
     if status.is_server_error() {
         let error = problem.cause().map_or_else(|| problem.detail().to_owned(), |cause| chain(&**cause));
+        let Some(omitted) = throttle::line(&error) else { return };
         match status {
-            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status = status.as_u16(), error, "request failed"),
-            _ => tracing::error!(status = status.as_u16(), error, "request failed"),
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status = status.as_u16(), error, omitted, "request failed"),
+            _ => tracing::error!(status = status.as_u16(), error, omitted, "request failed"),
         }
     }
 }

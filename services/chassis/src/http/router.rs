@@ -2,32 +2,92 @@
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::http::document::merge_descriptions;
+use crate::auth::{Access, Auth};
+use crate::http::document::{complete_document, merge_descriptions};
+use crate::http::meaning::Routes;
 use crate::http::request::RequestLayer;
+use crate::http::security::secure;
+use crate::operators;
+use crate::telemetry::LogLevel;
 
-/// The router of a service with these routes.
-pub fn complete<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> Router {
+/// What the page of the API may load and be shown in: its own files alone, and no other page.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+);
+
+/// The router of a service with these routes. `table` says what each asks of its callers, whom `auth` knows.
+///
+/// # Panics
+/// If the table lacks a route.
+pub fn complete<S: Clone + Send + Sync + 'static>(
+    routes: OpenApiRouter<S>,
+    table: &[Access],
+    auth: Auth,
+    state: S,
+) -> Router {
+    let (router, document, layer) = describe(routes, table, auth);
+    finish(router.with_state(state).merge(documents(&document)), layer)
+}
+
+/// The routers of a service: for its clients, with these routes, and for its operators, with `metrics`, the documents and
+/// the log level.
+///
+/// # Panics
+/// If the table lacks a route.
+pub fn complete_apart<S: Clone + Send + Sync + 'static>(
+    routes: OpenApiRouter<S>,
+    metrics: OpenApiRouter,
+    level: LogLevel,
+    table: &[Access],
+    auth: Auth,
+    state: S,
+) -> (Router, Router) {
+    let (router, document, layer) = describe(routes, table, auth);
+    let (metrics, _) = metrics.split_for_parts();
+    let operators = metrics.merge(documents(&document)).merge(operators::log_level(level));
+    (finish(router.with_state(state), layer), finish(operators, RequestLayer::new(Routes::default(), Auth::off())))
+}
+
+/// The routes, their document, and the layer around them.
+fn describe<S: Clone + Send + Sync + 'static>(
+    routes: OpenApiRouter<S>,
+    table: &[Access],
+    auth: Auth,
+) -> (Router<S>, Value, RequestLayer) {
     crate::metrics::recorder();
     let (router, document) = routes.split_for_parts();
     let mut document = serde_json::to_value(&document).expect("an OpenAPI document is JSON");
     merge_descriptions(&mut document);
     close_request_bodies(&mut document);
+    secure(&mut document, table, &auth);
+    complete_document(&mut document);
+    let layer = RequestLayer::new(Routes::read(&document, table), auth);
+    (router, document, layer)
+}
+
+/// The document, and the page that shows it. The page is in the binary and loads nothing from elsewhere.
+fn documents(document: &Value) -> Router {
     let document = Bytes::from(document.to_string());
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    router
-        .with_state(state)
-        .route("/openapi.json", get(async move || (content_type, document)))
-        // The page is in the binary and loads nothing from elsewhere.
+    let page = Router::new()
         .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json").validator_url("none")))
-        .fallback(async || StatusCode::NOT_FOUND.into_response())
-        .layer(RequestLayer::default())
+        .layer(map_response(async |mut page: Response| {
+            page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+            page
+        }));
+    Router::new().route("/openapi.json", get(async move || (content_type, document))).merge(page)
+}
+
+fn finish(router: Router, layer: RequestLayer) -> Router {
+    router.fallback(async || StatusCode::NOT_FOUND.into_response()).layer(layer)
 }
 
 /// Marks every schema of a request body as closed, because [`crate::http::body`] refuses unknown fields.

@@ -43,6 +43,8 @@ impl State {
 /// Guards the calls to one service.
 #[derive(Debug)]
 pub struct Breaker {
+    /// The service, for the log.
+    name: &'static str,
     inner: Mutex<Inner>,
     /// Tests replace it.
     clock: fn() -> Instant,
@@ -74,14 +76,13 @@ impl Inner {
 #[error("the circuit breaker is open")]
 pub struct Refused;
 
-impl Default for Breaker {
-    fn default() -> Self {
-        let inner = Inner { phase: Phase::Closed { failures: 0 }, generation: 0 };
-        Self { inner: Mutex::new(inner), clock: Instant::now }
-    }
-}
-
 impl Breaker {
+    /// A closed breaker for the calls of the service called `name`.
+    pub fn new(name: &'static str) -> Self {
+        let inner = Inner { phase: Phase::Closed { failures: 0 }, generation: 0 };
+        Self { name, inner: Mutex::new(inner), clock: Instant::now }
+    }
+
     /// Admits a call, or refuses it.
     ///
     /// # Errors
@@ -116,8 +117,14 @@ impl Breaker {
             (Phase::Closed { failures }, Outcome::Failure) if failures + 1 < FAILURES => {
                 inner.phase = Phase::Closed { failures: failures + 1 };
             }
-            (Phase::Closed { .. }, Outcome::Failure) => inner.turn(open(FIRST_PAUSE)),
-            (Phase::HalfOpen { .. }, Outcome::Success) => inner.turn(Phase::Closed { failures: 0 }),
+            (Phase::Closed { .. }, Outcome::Failure) => {
+                inner.turn(open(FIRST_PAUSE));
+                tracing::warn!(service = self.name, "the circuit breaker opens: {FAILURES} calls in a row have failed");
+            }
+            (Phase::HalfOpen { .. }, Outcome::Success) => {
+                inner.turn(Phase::Closed { failures: 0 });
+                tracing::info!(service = self.name, "the circuit breaker closes: a call has succeeded");
+            }
             (Phase::HalfOpen { pause }, Outcome::Failure) => inner.turn(open((pause * 2).min(LONGEST_PAUSE))),
             // The next call becomes the probe.
             (Phase::HalfOpen { pause }, Outcome::GivenUp) => inner.turn(Phase::Open { until: (self.clock)(), pause }),
@@ -195,7 +202,7 @@ mod tests {
     }
 
     fn breaker() -> Breaker {
-        Breaker { clock, ..Breaker::default() }
+        Breaker { clock, ..Breaker::new("test") }
     }
 
     fn fail(breaker: &Breaker, times: u32) {

@@ -23,6 +23,7 @@ impl Comparisons {
     pub fn new(metric: &'static str) -> Self {
         // Every outcome is exported from the start, so that an operator sees zero rather than no series.
         crate::metrics::recorder();
+        metrics::describe_counter!(metric, metrics::Unit::Count, "Comparisons with the other way, by outcome.");
         let comparisons = Self { metric, free: Arc::new(Semaphore::new(AT_ONCE)) };
         OUTCOMES.into_iter().for_each(|outcome| comparisons.count(outcome, 0));
         comparisons

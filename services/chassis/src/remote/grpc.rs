@@ -1,15 +1,20 @@
 //! Another service by gRPC.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use super::guard::{BoxError, Limits, Remote, RemoteError};
+use super::token::ServiceToken;
 use super::url::BaseUrl;
-use crate::context::CallContext;
+use crate::context::{CallContext, TRACEPARENT};
+use crate::tls::Protocol;
+use crate::traces::ClientSpan;
 
 /// How often an idle connection is pinged, and how long the answer to a ping may take.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -18,7 +23,9 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Grpc {
     remote: Remote,
+    address: Arc<str>,
     channel: Channel,
+    token: ServiceToken,
 }
 
 impl Grpc {
@@ -27,12 +34,18 @@ impl Grpc {
         let endpoint = Endpoint::from_shared(base.as_str().to_owned()).expect("a base URL is a URI");
         let channel = endpoint
             .connect_timeout(limits.connect)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .keep_alive_timeout(SIGN_OF_LIFE)
             .keep_alive_while_idle(true)
-            .connect_lazy();
-        Self { remote: Remote::new(name, limits), channel }
+            .connect_with_connector_lazy(base.connector(Protocol::Http2, limits.connect));
+        let (remote, address) = (Remote::new(name, limits), base.as_str().into());
+        Self { remote, address, channel, token: ServiceToken::default() }
+    }
+
+    /// Shows this token.
+    #[must_use]
+    pub fn showing(self, token: ServiceToken) -> Self {
+        Self { token, ..self }
     }
 
     /// The guard of these calls.
@@ -40,25 +53,38 @@ impl Grpc {
         &self.remote
     }
 
-    /// Calls the other service, with a few retries. `call` gets an empty request with the deadline and the ids; it adds the
-    /// message with `map`. The inner error is an answer, such as [`Code::NotFound`], not a failure of the other service.
+    /// Calls `method` of the other service, as `package.Service/Method`, with a few retries. `call` gets an empty request
+    /// with the deadline and the ids; it adds the message with `map`. The inner error is an answer, such as
+    /// [`Code::NotFound`], not a failure of the other service.
     ///
     /// # Errors
     /// [`RemoteError`], within the limits.
-    pub async fn call<T, F>(&self, call: impl Fn(Channel, Request<()>) -> F) -> Result<Result<T, Box<Status>>, RemoteError>
+    pub async fn call<T, F>(
+        &self,
+        method: &'static str,
+        call: impl Fn(Channel, Request<()>) -> F,
+    ) -> Result<Result<T, Box<Status>>, RemoteError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let attempt = |limit: Instant| {
-            let metadata = MetadataMap::from_headers(CallContext::headers());
+        let call = &call;
+        let attempt = |limit: Instant| async move {
+            let mut span = ClientSpan::grpc(&self.address, method);
+            let mut headers = CallContext::headers();
+            if let Some(span) = &span {
+                headers.insert(TRACEPARENT, span.traceparent());
+            }
+            headers.extend(self.token.header().await.map(|token| (header::AUTHORIZATION, token)));
+            let metadata = MetadataMap::from_headers(headers);
             let mut request = Request::from_parts(metadata, tonic::Extensions::default(), ());
             request.set_timeout(limit.saturating_duration_since(Instant::now()));
-            let answer = call(self.channel.clone(), request);
-            async move {
-                match answer.await {
-                    Ok(answer) => Ok(Ok(answer.into_inner())),
-                    Err(status) => self.judge(status),
-                }
+            let answer = call(self.channel.clone(), request).await;
+            if let Some(span) = &mut span {
+                span.returned(answer.as_ref().err().map_or(Code::Ok, Status::code));
+            }
+            match answer {
+                Ok(answer) => Ok(Ok(answer.into_inner())),
+                Err(status) => self.judge(status),
             }
         };
         self.remote.call(attempt).await
@@ -77,6 +103,9 @@ impl Grpc {
     /// Separates answers from failures: <https://grpc.io/docs/guides/status-codes/>.
     fn judge<T>(&self, status: Status) -> Result<Result<T, Box<Status>>, RemoteError> {
         let name = self.remote.name();
+        if status.code() == Code::Unauthenticated {
+            self.token.note_refused();
+        }
         match status.code() {
             Code::DeadlineExceeded => Err(RemoteError::Late(name)),
             // A status with a source was made on this side: the connection failed.
@@ -85,14 +114,13 @@ impl Grpc {
             {
                 Err(RemoteError::Unreachable(name, Box::new(status)))
             }
-            Code::Unavailable
-            | Code::ResourceExhausted
-            | Code::Aborted
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Internal
-            | Code::DataLoss => Err(RemoteError::Status(name, describe(&status))),
-            _ => Ok(Err(Box::new(status))),
+            Code::NotFound
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::Unauthenticated
+            | Code::PermissionDenied => Ok(Err(Box::new(status))),
+            // The others report a failure, or come from a gateway in the service's place.
+            _ => Err(RemoteError::Status(name, describe(&status))),
         }
     }
 }

@@ -75,7 +75,8 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    fn outcome(&self) -> &'static str {
+    /// What the metrics and the traces call it.
+    pub(super) fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(..) => "refused",
             Self::Late(_) => "late",
@@ -90,7 +91,7 @@ impl Remote {
     /// The service called `name` in metrics and logs.
     pub(super) fn new(name: &'static str, limits: Limits) -> Self {
         let budget = TpsBudget::new(Duration::from_secs(10), RETRIES_PER_SECOND, RETRY_SHARE);
-        Self(Arc::new(Neighbour { name, limits, breaker: Breaker::default(), budget }))
+        Self(Arc::new(Neighbour { name, limits, breaker: Breaker::new(name), budget }))
     }
 
     /// The service's name in metrics and logs.

@@ -15,7 +15,7 @@ mod proto {
 
 /// The user with this id.
 pub(super) async fn find_one(users: &Grpc, id: Uuid) -> Result<Option<Customer>, RemoteError> {
-    let found = users.call(|channel, request| async move {
+    let found = users.call("users.v1.Users/GetUser", |channel, request| async move {
         let message = GetUserRequest { id: id.to_string() };
         UsersClient::new(channel).get_user(request.map(|()| message)).await
     });
@@ -29,7 +29,7 @@ pub(super) async fn find_one(users: &Grpc, id: Uuid) -> Result<Option<Customer>,
 /// The users among these who exist.
 pub(super) async fn find_batch(users: &Grpc, ids: &[Uuid]) -> Result<Vec<Customer>, RemoteError> {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-    let answer = users.call(|channel, request| {
+    let answer = users.call("users.v1.Users/BatchGetUsers", |channel, request| {
         let message = BatchGetUsersRequest { ids: ids.clone() };
         async move { UsersClient::new(channel).batch_get_users(request.map(|()| message)).await }
     });

@@ -6,20 +6,22 @@ mod remote;
 pub mod replica;
 mod shadow;
 
-use chassis::events::LoggedEvent;
+use chassis::events::ReadAfter;
+use chassis::http::page::Rows;
 use chassis::remote::Remote;
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
-use shared_db::{Database, DatabaseError, run};
+use shared_db::{Database, DatabaseError, change, run};
 use uuid::Uuid;
 
 use crate::db::customers::{find_customer, store_customers};
 use crate::db::events::events_until;
-use crate::db::orders::{self, Filter, IdempotencyKey, Placed};
+use crate::db::lists::{self, Filter};
+use crate::db::orders::{self, IdempotencyKey, Placed, Replay};
 use crate::db::rows::Found;
 use crate::domain::{Customer, Lookup, Order};
 use crate::error::Error;
-use crate::events::Announcement;
+use crate::events::{Announcement, Logged};
 pub use remote::Users;
 use shadow::Shadow;
 
@@ -76,15 +78,16 @@ impl Customers {
         users.into_iter().chain(self.shadow.as_ref().map(Shadow::remote)).cloned().collect()
     }
 
-    /// The order with this id. [`Customers::of`] completes it.
+    /// The order with this id, with the changes of `seen`. [`Customers::of`] completes it.
     ///
     /// # Errors
     /// The database's.
-    pub async fn find_order(&self, database: &Database, id: Uuid) -> Result<Option<Found>, DatabaseError> {
-        run!(database, connection => orders::find_order(connection, id, self.in_view)).await
+    pub async fn find_order(&self, database: &Database, id: Uuid, seen: ReadAfter) -> Result<Option<Found>, DatabaseError> {
+        run!(database, seen.transaction(), connection => orders::find_order(connection, id, self.in_view)).await
     }
 
-    /// The newest `limit` orders that are older than `before`. [`Customers::of_all`] completes them.
+    /// The newest `limit` orders that are older than `before`, as far as a page has room for them. [`Customers::of_all`]
+    /// completes them.
     ///
     /// # Errors
     /// The database's.
@@ -94,15 +97,17 @@ impl Customers {
         filter: Filter,
         before: Option<Uuid>,
         limit: i64,
-    ) -> Result<Vec<Found>, DatabaseError> {
-        run!(database, connection => orders::list_orders(connection, filter, before, limit, self.in_view)).await
+        seen: ReadAfter,
+    ) -> Result<Rows<Found>, DatabaseError> {
+        let (seen, in_view) = (seen.transaction(), self.in_view);
+        run!(database, seen, connection => lists::list_orders(connection, filter, before, limit, in_view)).await
     }
 
-    /// The order that was placed with this idempotency key, and the hash of the request that placed it.
+    /// The order that was placed with this idempotency key.
     ///
     /// # Errors
     /// The database's.
-    pub async fn find_replay(&self, database: &Database, key: &str) -> Result<Option<(Found, Vec<u8>)>, DatabaseError> {
+    pub async fn find_replay(&self, database: &Database, key: &str) -> Result<Option<Replay>, DatabaseError> {
         run!(database, connection => orders::find_replay(connection, key, self.in_view)).await
     }
 
@@ -115,8 +120,9 @@ impl Customers {
         database: &Database,
         order_id: Uuid,
         moment: DateTime<Utc>,
-    ) -> Result<(Vec<LoggedEvent>, Option<Customer>), DatabaseError> {
-        run!(database, connection => events_until(connection, order_id, moment, self.in_view)).await
+        seen: ReadAfter,
+    ) -> Result<(Vec<Logged>, Option<Customer>), DatabaseError> {
+        run!(database, seen.transaction(), connection => events_until(connection, order_id, moment, self.in_view)).await
     }
 
     /// Completes an order with its customer; `joined` is what its statement found.
@@ -147,8 +153,10 @@ impl Customers {
         key: Option<&IdempotencyKey>,
     ) -> Result<Placed, Error> {
         let admitted = self.admit(order.user_id).await?;
+        // The order's rule locks its user's row.
+        let (user_id, in_view) = (order.user_id, self.in_view);
         let insert =
-            || run!(database, connection => orders::insert_order(connection, order, announcement, key, self.in_view));
+            || change!(database, user_id, connection => orders::insert_order(connection, order, announcement, key, in_view));
         let placed = match insert().await.map_err(Error::from) {
             Err(Error::CustomerNotKnownYet) => {
                 self.introduce(database, order.user_id, admitted.clone()).await?;
@@ -156,18 +164,18 @@ impl Customers {
             }
             placed => placed?,
         };
-        let joined = match placed {
+        let (position, joined) = match placed {
             Placed::KeyUsed => return Ok(Placed::KeyUsed),
             // The rule has found the user. The join has not: it sees only what was committed before its statement began.
-            Placed::New(None) if self.in_view => {
-                run!(database, connection => find_customer(connection, order.user_id)).await?
+            Placed::New(position, None) if self.in_view => {
+                (position, run!(database, connection => find_customer(connection, order.user_id)).await?)
             }
-            Placed::New(joined) => joined,
+            Placed::New(position, joined) => (position, joined),
         };
         if let Some(shadow) = &self.shadow {
             shadow.compare(&[(order.user_id, joined.clone())]);
         }
-        Ok(Placed::New(admitted.or(joined)))
+        Ok(Placed::New(position, admitted.or(joined)))
     }
 
     /// Asks users whether the user may order. `None` under the dial `local`, where the statement itself checks that.
@@ -187,7 +195,7 @@ impl Customers {
             Some(customer) => customer,
             None => self.ask(user_id).await?,
         }];
-        Ok(run!(database, connection => store_customers(connection, &customers, None)).await?)
+        Ok(change!(database, user_id, connection => store_customers(connection, &customers)).await?)
     }
 
     async fn ask(&self, user_id: Uuid) -> Result<Customer, Error> {

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use chassis::remote::{self, BaseUrl, Limits, Remote, RemoteError};
+use chassis::remote::{self, BaseUrl, Limits, Remote, RemoteError, ServiceToken};
+use chassis::throttle;
 use uuid::Uuid;
 
 use super::{grpc, http};
@@ -29,6 +30,15 @@ impl Users {
     /// The service at `url`, called by gRPC.
     pub fn grpc(url: &BaseUrl, limits: Limits) -> Self {
         Self::Grpc(remote::Grpc::new("users-grpc", url, limits))
+    }
+
+    /// Shows this token.
+    #[must_use]
+    pub fn showing(self, token: ServiceToken) -> Self {
+        match self {
+            Self::Http(users) => Self::Http(users.showing(token)),
+            Self::Grpc(users) => Self::Grpc(users.showing(token)),
+        }
     }
 
     /// The circuit breaker and the retries around the calls.
@@ -72,7 +82,9 @@ impl Users {
             Ok(found) => ids.iter().map(|id| found.get(id).cloned().into()).collect(),
             Err(error) => {
                 let error = chassis::error::chain(&error);
-                tracing::warn!(error, "users does not answer: orders are shown without their customers");
+                if let Some(omitted) = throttle::line(&error) {
+                    tracing::warn!(error, omitted, "users does not answer: orders are shown without their customers");
+                }
                 ids.iter().map(|_| Lookup::Unavailable).collect()
             }
         }

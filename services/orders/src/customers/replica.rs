@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 
+use chassis::auth::Caller;
 pub use chassis::events::consumer::Command;
 use chassis::events::consumer::{self, Feed, Replica};
 use chassis::events::{Broker, Transport};
@@ -27,6 +28,8 @@ const CUSTOMER_DEACTIVATED: &str = "customer-deactivated";
 /// Keeps the replica up to date, for ever, in one process of the service at a time.
 pub async fn follow(app: App, feed: Feed, transport: Transport<impl Broker>) -> Infallible {
     let replica = CustomersReplica(app);
+    let found = "Open orders whose customer was deactivated, by outcome.";
+    metrics::describe_counter!("orders_of_deactivated_customers_total", metrics::Unit::Count, found);
     alone(&replica.0.database, CONSUMER, || consumer::follow(&replica, &feed, &transport, "orders")).await
 }
 
@@ -71,7 +74,6 @@ impl Replica for CustomersReplica {
     type Entity = Customer;
     type Data = Data;
     const NAME: &'static str = "customers";
-    const CURSOR: &'static str = "users' feed";
     const TYPES: &'static [&'static str] =
         &["user.registered.v1", "user.changed.v1", "user.deactivated.v1", "user.reactivated.v1"];
     const SNAPSHOT: &'static [&'static str] = &["/users?limit=100"];
@@ -89,7 +91,7 @@ impl Replica for CustomersReplica {
     }
 
     async fn store_newer(&self, customers: &[Customer]) -> Result<(), Error> {
-        run!(self.0.database, connection => db::store_customers(connection, customers, None)).await?;
+        run!(self.0.database, connection => db::store_customers(connection, customers)).await?;
         // After the row has changed: an order that is being placed holds its customer's row. So either it was committed
         // before and is found here, or it sees the new status and is refused.
         let deactivated = customers.iter().filter(|customer| customer.status == "deactivated");
@@ -98,7 +100,7 @@ impl Replica for CustomersReplica {
     }
 
     async fn store_snapshot(&self, page: &[Customer], begun: DateTime<Utc>) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::store_customers(connection, page, Some(begun))).await?)
+        Ok(run!(self.0.database, connection => db::refill_customers(connection, page, begun)).await?)
     }
 
     async fn finish_snapshot(&self, begun: DateTime<Utc>) -> Result<(), Error> {
@@ -118,7 +120,7 @@ impl CustomersReplica {
             let outcome = if order.shipped {
                 "shipped"
             } else {
-                match take_step(&self.0, order.id, &cancelled, |_| Ok(())).await {
+                match take_step(&self.0, &Caller::default(), order.id, &cancelled, |_| Ok(())).await {
                     Ok(_) => "cancelled",
                     // A request was faster: the order is shipped, or closed.
                     Err(Error::InvalidTransition(_)) => "shipped",

@@ -1,6 +1,7 @@
 //! Compares the view with what the users service says. Turn the dial once this has found no difference for long enough.
 
 use chassis::remote::{Comparisons, Remote};
+use chassis::throttle;
 use uuid::Uuid;
 
 use super::remote::Users;
@@ -41,8 +42,11 @@ impl Shadow {
                 (local, remote) if local.as_ref() == remote => self.comparisons.count("equal", 1),
                 (local, remote) => {
                     let version = |customer: Option<&Customer>| customer.map(|customer| customer.version);
-                    let (local, remote) = (version(local.as_ref()), version(remote));
-                    tracing::warn!(user.id = %id, local.version = local, remote.version = remote, "the shadow differs");
+                    if let Some(omitted) = throttle::line("the shadow differs") {
+                        let (local, remote) = (version(local.as_ref()), version(remote));
+                        let message = "the shadow differs";
+                        tracing::warn!(user.id = %id, local.version = local, remote.version = remote, omitted, message);
+                    }
                     self.comparisons.count("mismatch", 1);
                 }
             }

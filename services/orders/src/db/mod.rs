@@ -2,6 +2,7 @@
 
 pub mod customers;
 pub mod events;
+pub mod lists;
 pub mod orders;
 pub mod rebuild;
 pub mod rows;

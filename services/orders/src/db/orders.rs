@@ -1,20 +1,22 @@
 //! The tables `orders` and `order_items`. A change and its event are one statement, so they take one round trip, and
 //! Postgres commits both or neither.
 
+use chassis::events::Position;
+use shared_db::Connection;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::rows::{Found, Lines, OrderRow, customer};
-use crate::domain::{Customer, Order, Status};
+use crate::domain::{Customer, Order};
 use crate::events::Announcement;
 
 /// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says
-/// whether the view `customers` is joined.
+/// whether the view `customers` is joined. The statement may have another one around it, which returns other rows.
 macro_rules! select_orders {
-    ($in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
+    (@ $row:ident, $around:literal, $in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
         sqlx::query_as!(
-            OrderRow,
-            r#"
+            $row,
+            $around + r#"
             select
                 o.id, o.user_id, o.status, o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
                 i.skus as "skus!", i.quantities as "quantities!", i.unit_prices as "unit_prices!",
@@ -38,10 +40,14 @@ macro_rules! select_orders {
             $($parameter),+
         )
     };
+    ($in_view:expr, $($rest:literal)+, $($parameter:expr),+) => {
+        select_orders!(@ OrderRow, "", $in_view, $($rest)+, $($parameter),+)
+    };
 }
+pub(super) use select_orders;
 
 /// The order with this id.
-pub async fn find_order(connection: &mut PgConnection, id: Uuid, in_view: bool) -> Result<Option<Found>, sqlx::Error> {
+pub async fn find_order(connection: &mut Connection, id: Uuid, in_view: bool) -> Result<Option<Found>, sqlx::Error> {
     let row = select_orders!(in_view, "where o.id = $2", id).fetch_optional(connection).await?;
     row.map(TryFrom::try_from).transpose()
 }
@@ -52,15 +58,25 @@ pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     rows.into_iter().map(|row| Found::try_from(row).map(|found| found.order)).collect()
 }
 
-/// The order that was placed with this idempotency key, as it is now, and the hash of the request that placed it.
-pub async fn find_replay(
-    connection: &mut PgConnection,
-    key: &str,
-    in_view: bool,
-) -> Result<Option<(Found, Vec<u8>)>, sqlx::Error> {
+/// What became of an idempotency key.
+pub struct Replay {
+    /// The order that was placed with it, as it is now.
+    pub found: Found,
+    /// The hash of the request that placed it.
+    pub hash: Vec<u8>,
+    /// A position in the log behind the order's first event.
+    pub seen: Position,
+}
+
+/// The order that was placed with this idempotency key.
+pub async fn find_replay(connection: &mut Connection, key: &str, in_view: bool) -> Result<Option<Replay>, sqlx::Error> {
     let placed = sqlx::query!(
         r#"
-        select id, idempotency_hash as "hash!"
+        select
+            id,
+            idempotency_hash as "hash!",
+            order_event_epoch() as "epoch!",
+            pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 as "newest!"
         from orders
         where idempotency_key = $1
         "#,
@@ -68,48 +84,12 @@ pub async fn find_replay(
     );
     let Some(placed) = placed.fetch_optional(&mut *connection).await? else { return Ok(None) };
     let found = find_order(connection, placed.id, in_view).await?;
-    Ok(found.map(|found| (found, placed.hash)))
-}
-
-/// The filters of a list of orders.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Filter {
-    /// Only orders of this user.
-    pub user_id: Option<Uuid>,
-    /// Only orders in this state.
-    pub status: Option<Status>,
-}
-
-/// The newest `limit` orders that are older than `before`. Each filter has a statement of its own: with `$1 is null or …` a
-/// prepared plan uses no index.
-pub async fn list_orders(
-    connection: &mut PgConnection,
-    filter: Filter,
-    before: Option<Uuid>,
-    limit: i64,
-    in_view: bool,
-) -> Result<Vec<Found>, sqlx::Error> {
-    // This id is above every UUIDv7, so the first page needs no statement of its own.
-    let before = before.unwrap_or(Uuid::max());
-    let status = filter.status.map(Status::as_str);
-    macro_rules! newest {
-        ($filter:literal $(, $parameter:expr)*) => {
-            select_orders!(in_view, $filter "o.id < $2 order by o.id desc limit $3", before, limit $(, $parameter)*)
-                .fetch_all(connection)
-                .await?
-        };
-    }
-    let rows = match (filter.user_id, status) {
-        (None, None) => newest!("where "),
-        (Some(user_id), None) => newest!("where o.user_id = $4 and ", user_id),
-        (None, Some(status)) => newest!("where o.status = $4 and ", status),
-        (Some(user_id), Some(status)) => newest!("where o.user_id = $4 and o.status = $5 and ", user_id, status),
-    };
-    rows.into_iter().map(TryFrom::try_from).collect()
+    let seen = Position { epoch: placed.epoch, xid: placed.newest, position: i64::MAX };
+    Ok(found.map(|found| Replay { found, hash: placed.hash, seen }))
 }
 
 /// How many orders of the user are placed, paid or shipped.
-pub async fn count_open_orders(connection: &mut PgConnection, user_id: Uuid) -> Result<i64, sqlx::Error> {
+pub async fn count_open_orders(connection: &mut Connection, user_id: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"
         select count(*) as "count!"
@@ -134,15 +114,16 @@ pub struct IdempotencyKey {
 /// The outcome of placing an order.
 #[derive(Debug)]
 pub enum Placed {
-    /// The order is stored. Its customer, if the statement or the port has found one.
-    New(Option<Customer>),
+    /// The order is stored, and its event is in the log at this position. Its customer, if the statement or the port has
+    /// found one.
+    New(Position, Option<Customer>),
     /// The idempotency key has been used before.
     KeyUsed,
 }
 
 /// Inserts a new order, its lines and its event, and finds its customer.
 pub async fn insert_order(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     order: &Order,
     announcement: &Announcement,
     idempotency: Option<&IdempotencyKey>,
@@ -169,25 +150,32 @@ pub async fn insert_order(
         announcement.r#type,
         &announcement.data as _,
         in_view,
+        announcement.actor.as_deref(),
+        announcement.traceparent.as_deref(),
     )
     .fetch_optional(connection)
     .await?;
     Ok(match row {
-        Some(row) => Placed::New(customer(order.user_id, row.name, row.status, row.version)),
+        Some(row) => {
+            let position = Position { epoch: row.epoch, xid: row.xid, position: row.position };
+            Placed::New(position, customer(order.user_id, row.name, row.status, row.version))
+        }
         None => Placed::KeyUsed,
     })
 }
 
-/// Writes the order over the previous version, and its event. `false` if another version is stored by now.
+/// Writes the order over the previous version, and its event. Returns the event's position in the log; `None` if another
+/// version is stored by now.
 ///
 /// An earlier statement must have read the previous version. So this transaction is younger than the one that wrote that
 /// version, and the feed shows their events in the order of the versions.
 pub async fn update_order(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     order: &Order,
     announcement: &Announcement,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query_file!(
+) -> Result<Option<Position>, sqlx::Error> {
+    sqlx::query_file_as!(
+        Position,
         "src/db/orders/update.sql",
         order.id,
         order.status.as_str(),
@@ -195,8 +183,9 @@ pub async fn update_order(
         order.version,
         announcement.r#type,
         &announcement.data as _,
+        announcement.actor.as_deref(),
+        announcement.traceparent.as_deref(),
     )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    .fetch_optional(connection)
+    .await
 }

@@ -1,12 +1,12 @@
 //! The statements of `orders rebuild`.
 
-use chassis::events::LoggedEvent;
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::events::select_logged;
 use super::rows::Lines;
 use crate::domain::Order;
+use crate::events::Logged;
 
 /// An estimate of how many orders exist. A count would take nearly as long as the rebuild itself.
 pub async fn estimate_orders(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
@@ -43,18 +43,8 @@ pub async fn misnumbered(connection: &mut PgConnection, ids: &[Uuid]) -> Result<
 }
 
 /// The events of these orders, by id and version.
-pub async fn events_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<LoggedEvent>, sqlx::Error> {
-    let events = sqlx::query_as!(
-        LoggedEvent,
-        r#"
-        select order_id as subject, version, type, data as "data: Box<RawValue>", occurred_at
-        from order_events
-        where order_id = any($1)
-        order by order_id, version
-        "#,
-        ids,
-    );
-    events.fetch_all(connection).await
+pub async fn events_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Logged>, sqlx::Error> {
+    select_logged!("where e.order_id = any($1) order by e.order_id, e.version", ids).fetch_all(connection).await
 }
 
 /// Locks the order's row, if it exists, so that no request changes it before the transaction ends.

@@ -32,6 +32,49 @@ pub(super) struct OrderRow {
     pub customer_version: Option<i64>,
 }
 
+/// An [`OrderRow`] of a list that the database may have cut.
+pub(super) struct ListedRow {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub status: String,
+    pub currency: String,
+    pub total_minor: i64,
+    pub placed_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i64,
+    pub skus: Vec<String>,
+    pub quantities: Vec<i32>,
+    pub unit_prices: Vec<i64>,
+    pub customer_name: Option<String>,
+    pub customer_status: Option<String>,
+    pub customer_version: Option<i64>,
+    /// Whether there were more rows.
+    pub is_cut: bool,
+}
+
+impl From<ListedRow> for OrderRow {
+    fn from(row: ListedRow) -> Self {
+        let ListedRow { id, user_id, status, currency, total_minor, placed_at, updated_at, version, .. } = row;
+        let ListedRow { skus, quantities, unit_prices, customer_name, customer_status, customer_version, .. } = row;
+        Self {
+            id,
+            user_id,
+            status,
+            currency,
+            total_minor,
+            placed_at,
+            updated_at,
+            version,
+            skus,
+            quantities,
+            unit_prices,
+            customer_name,
+            customer_status,
+            customer_version,
+        }
+    }
+}
+
 impl TryFrom<OrderRow> for Found {
     type Error = sqlx::Error;
 

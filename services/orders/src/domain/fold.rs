@@ -40,12 +40,13 @@ pub enum FoldError {
     },
 }
 
-/// The order `id` after `events`, oldest first; `None` if there are none.
+/// The order `id` after `events`, oldest first; `None` if there are none. Of an archived log, `base` is the order after the
+/// event that the archive has kept, and `events` are those after that one.
 ///
 /// # Errors
 /// If the events are not the log of an order.
-pub fn fold(id: Uuid, events: impl IntoIterator<Item = Recorded>) -> Result<Option<Order>, FoldError> {
-    let mut order: Option<Order> = None;
+pub fn fold(id: Uuid, base: Option<Order>, events: impl IntoIterator<Item = Recorded>) -> Result<Option<Order>, FoldError> {
+    let mut order = base;
     for Recorded { version, occurred_at, event } in events {
         let expected = order.as_ref().map_or(1, |order| order.version + 1);
         if version != expected {
@@ -115,12 +116,17 @@ mod tests {
             // Many readers of JSON take numbers as floats: the total must be exact there too.
             prop_assert!(order.total_minor < 1 << 53);
             prop_assert_eq!(order.version as usize, log.len());
-            prop_assert_eq!(fold(order.id, log.clone()), Ok(Some(order.clone())));
+            prop_assert_eq!(fold(order.id, None, log.clone()), Ok(Some(order.clone())));
+            // From each event on, the log folds to the same order.
+            for kept in 1..=log.len() {
+                let base = fold(order.id, None, log[..kept].to_vec()).expect("a log");
+                prop_assert_eq!(fold(order.id, base, log[kept..].to_vec()), Ok(Some(order.clone())));
+            }
 
             // A log with a gap is refused.
             if log.len() > 1 {
                 log.remove(log.len() / 2 - usize::from(log.len() == 2));
-                let broken = fold(order.id, log);
+                let broken = fold(order.id, None, log);
                 prop_assert!(broken.is_err(), "{broken:?}");
             }
         }
@@ -149,8 +155,8 @@ mod tests {
 
     #[test]
     fn an_order_without_events_is_none() {
-        assert_eq!(fold(Uuid::nil(), []), Ok(None));
+        assert_eq!(fold(Uuid::nil(), None, []), Ok(None));
         let paid = Recorded { version: 1, occurred_at: Utc::now(), event: Event::Paid };
-        assert_eq!(fold(Uuid::nil(), [paid]), Err(FoldError::NotPlaced));
+        assert_eq!(fold(Uuid::nil(), None, [paid]), Err(FoldError::NotPlaced));
     }
 }

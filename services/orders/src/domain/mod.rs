@@ -8,4 +8,4 @@ mod order;
 pub use currency::is_active_currency;
 pub use customer::{Customer, Lookup};
 pub use fold::{FoldError, Recorded, fold};
-pub use order::{Event, InvalidTransition, Item, NewOrder, Order, Status};
+pub use order::{Event, InvalidTransition, Item, MAX_ITEMS, NewOrder, Order, Status};

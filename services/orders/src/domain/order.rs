@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// The most lines of an order.
+pub const MAX_ITEMS: usize = 100;
+
 /// An order after its newest event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {

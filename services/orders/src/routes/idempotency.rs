@@ -1,6 +1,7 @@
 //! The `Idempotency-Key` of a request.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use chassis::auth::Caller;
 use chassis::http::document::parameter;
 use chassis::http::problem::Problem;
 use sha2::{Digest, Sha256};
@@ -19,11 +20,11 @@ pub const REPLAYED: (HeaderName, HeaderValue) =
 const MAX_KEY: usize = 255;
 
 /// Reads the key, if the request has one, and hashes the order as the service understood it. So a repeat may have its fields
-/// in another order, or other white space.
+/// in another order, or other white space. Each subject has keys of its own: no subject and no key contains a line feed.
 ///
 /// # Errors
 /// 400 for a malformed key.
-pub fn read(headers: &HeaderMap, order: &NewOrder) -> Result<Option<IdempotencyKey>, Problem> {
+pub fn read(headers: &HeaderMap, caller: &Caller, order: &NewOrder) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| {
@@ -34,7 +35,8 @@ pub fn read(headers: &HeaderMap, order: &NewOrder) -> Result<Option<IdempotencyK
         return Err(Problem::bad_request(detail));
     };
     let understood = serde_json::to_vec(order).expect("strings and numbers are JSON");
-    Ok(Some(IdempotencyKey { key: key.to_owned(), hash: Sha256::digest(understood).to_vec() }))
+    let key = caller.subject().map_or_else(|| key.to_owned(), |subject| format!("{subject}\n{key}"));
+    Ok(Some(IdempotencyKey { key, hash: Sha256::digest(understood).to_vec() }))
 }
 
 /// The header `Idempotency-Key` in the OpenAPI document.

@@ -10,27 +10,64 @@ mod wire;
 use std::sync::Arc;
 
 use axum::Router;
+use chassis::auth::{Access, Needs};
 use chassis::http::operations::{self, Operations};
 use chassis::http::problem::ProblemBody;
-use shared_db::check_schema;
+use chassis::http::router::{complete, complete_apart};
+use chassis::telemetry::LogLevel;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
-use crate::error::Error;
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "orders", description = "What people buy, from placing an order to its delivery."),
     components(schemas(ProblemBody<'_>, wire::Order)),
-    tags((name = "orders"), (name = "events"), (name = "operations"))
+    tags(
+        (name = "orders", description = "What people buy."),
+        (name = "events", description = "What happened to orders, as CloudEvents."),
+        (name = "operations", description = "For operators and their tools.")
+    )
 )]
 struct Document;
 
+const READ: &str = "orders:read";
+const WRITE: &str = "orders:write";
+
+/// What each route asks of its callers.
+pub const ACCESS: &[Access] = &[
+    Access::new("GET", "/orders", Needs::Own(READ)),
+    Access::new("POST", "/orders", Needs::Own(WRITE)),
+    Access::new("GET", "/orders/{id}", Needs::Own(READ)),
+    Access::new("POST", "/orders/{id}/pay", Needs::Own(WRITE)),
+    Access::new("POST", "/orders/{id}/ship", Needs::Own(WRITE)),
+    Access::new("POST", "/orders/{id}/deliver", Needs::Own(WRITE)),
+    Access::new("POST", "/orders/{id}/cancel", Needs::Own(WRITE)),
+    Access::new("GET", "/orders/{id}/events", Needs::Own(READ)),
+    Access::new("GET", "/open-orders", Needs::Own(READ)),
+    Access::new("GET", "/events", Needs::Scope("events:read")),
+];
+
 /// The router of the service.
 pub fn router(app: App) -> Router {
-    let routes = OpenApiRouter::with_openapi(Document::openapi())
+    let metrics = operations::metrics(operations(&app));
+    let router = complete(routes(&app).merge(metrics), ACCESS, app.auth.clone(), app);
+    shared_db::describe_metrics();
+    router
+}
+
+/// The routers of the service's clients, and of its operators.
+pub fn routers(app: App, level: LogLevel) -> (Router, Router) {
+    let metrics = operations::metrics(operations(&app));
+    let routers = complete_apart(routes(&app), metrics, level, ACCESS, app.auth.clone(), app);
+    shared_db::describe_metrics();
+    routers
+}
+
+fn routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place::post_order, reads::list_orders))
         .routes(routes!(reads::get_order))
         .routes(routes!(steps::pay))
@@ -39,17 +76,13 @@ pub fn router(app: App) -> Router {
         .routes(routes!(steps::cancel))
         .routes(routes!(reads::get_open_orders))
         .merge(chassis::events::routes(app.clone()))
-        .merge(operations::routes(operations(&app)));
-    chassis::http::router::complete(routes, app)
+        .merge(operations::health(operations(app)))
 }
 
 fn operations(app: &App) -> Operations {
-    let (checked, measured) = (app.database.clone(), app.database.clone());
+    let measured = app.database.clone();
     Operations {
-        ready: Arc::new(move || {
-            let database = checked.clone();
-            Box::pin(async move { check_schema(&database).await.map_err(|error| Error::from(error).into()) })
-        }),
+        health: app.health.clone(),
         gauges: Arc::new(move || measured.record_gauges()),
         remotes: app.customers.remotes(),
     }

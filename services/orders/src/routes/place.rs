@@ -3,33 +3,50 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use chassis::auth::Caller;
 use chassis::http::body::Json;
 use chassis::http::document::WithBody;
-use chassis::http::json::created;
 use chrono::Utc;
 use uuid::Uuid;
 
 use super::idempotency::{self, KeyHeader, REPLAYED};
 use super::wire::{self, Order, PlaceOrder};
 use crate::App;
-use crate::db::orders::{IdempotencyKey, Placed};
+use crate::db::orders::{IdempotencyKey, Placed, Replay};
 use crate::domain::{self, Event, NewOrder};
 use crate::error::Error;
 use crate::events::announce;
 
-/// Place an order. With an Idempotency-Key it can be repeated safely: all repeats together place one order.
+/// Place an order.
+///
+/// With an Idempotency-Key it can be repeated safely: all repeats together place one order.
 #[utoipa::path(
-    post, path = "/orders", tag = "orders", params(KeyHeader), request_body = PlaceOrder, responses(WithBody, wire::Placed)
+    post, path = "/orders", tag = "orders", params(KeyHeader),
+    request_body(content = PlaceOrder, example = json!({
+        "user_id": "0198c0de-0000-7000-8000-000000000000",
+        "currency": "EUR",
+        "items": [{ "sku": "tea", "quantity": 2, "unit_price_minor": 350 }],
+    })),
+    responses(WithBody, wire::Placed)
 )]
-pub async fn post_order(State(app): State<App>, headers: HeaderMap, Json(new): Json<PlaceOrder>) -> Result<Response, Error> {
+pub async fn post_order(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Json(new): Json<PlaceOrder>,
+) -> Result<Response, Error> {
     let new = NewOrder::from(new);
-    let key = idempotency::read(&headers, &new)?;
+    if !caller.may_touch(new.user_id) {
+        // As for a user who does not exist.
+        return Err(Error::UnknownUser);
+    }
+    let key = idempotency::read(&headers, &caller, &new)?;
     let order = domain::Order::place(Uuid::now_v7(), new.clone(), Utc::now());
-    let announcement = announce(&Event::Placed(new), &order);
+    let announcement = announce(&Event::Placed(new), &order).by(&caller);
     let refusal = match app.customers.place(&app.database, &order, &announcement, key.as_ref()).await {
-        Ok(Placed::New(customer)) => {
+        Ok(Placed::New(position, customer)) => {
             app.wakeups.wake();
-            return Ok(respond(Order::new(order, customer.into())));
+            return Ok(Order::new(order, customer.into()).placed(position));
         }
         Ok(Placed::KeyUsed) => Error::Contended,
         // A faster request with the same key may have placed the order before the rule refused this one.
@@ -44,16 +61,13 @@ pub async fn post_order(State(app): State<App>, headers: HeaderMap, Json(new): J
 
 /// The response to a request whose key has been used. `None` if it has not.
 async fn replay(app: &App, key: &IdempotencyKey) -> Result<Option<Response>, Error> {
-    let Some((found, hash)) = app.customers.find_replay(&app.database, &key.key).await? else { return Ok(None) };
+    let replayed = app.customers.find_replay(&app.database, &key.key).await?;
+    let Some(Replay { found, hash, seen }) = replayed else { return Ok(None) };
     if hash != key.hash {
         return Err(Error::IdempotencyKeyReused);
     }
     let customer = app.customers.of(found.order.user_id, found.customer).await;
-    let mut response = respond(Order::new(found.order, customer));
+    let mut response = Order::new(found.order, customer).placed(seen);
     response.headers_mut().extend([REPLAYED]);
     Ok(Some(response))
-}
-
-fn respond(order: Order) -> Response {
-    created(&format!("/orders/{}", order.id), order)
 }

@@ -2,8 +2,10 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use chassis::auth::Caller;
+use chassis::events::ReadAfter;
 use chassis::http::body::OptionalJson;
-use chassis::http::conditional::IfMatch;
+use chassis::http::conditional::Preconditions;
 use chassis::http::document::{Changing, WithBody};
 use chassis::http::path::Id;
 use uuid::Uuid;
@@ -15,45 +17,79 @@ use crate::domain::{self, Event};
 use crate::error::Error;
 use crate::step::take_step;
 
-/// The order was paid.
-#[utoipa::path(post, path = "/orders/{id}/pay", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
-pub async fn pay(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
-    step(&app, id, &headers, Event::Paid).await
+/// Note that an order was paid.
+///
+/// From `placed` to `paid`.
+#[utoipa::path(post, path = "/orders/{id}/pay", tag = "orders", params(Id, Preconditions), responses(StepTaken, Changing))]
+pub async fn pay(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<(ReadAfter, Order), Error> {
+    step(&app, &caller, id, &headers, Event::Paid).await
 }
 
-/// The order was shipped.
-#[utoipa::path(post, path = "/orders/{id}/ship", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
-pub async fn ship(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
-    step(&app, id, &headers, Event::Shipped).await
+/// Note that an order was shipped.
+///
+/// From `paid` to `shipped`.
+#[utoipa::path(post, path = "/orders/{id}/ship", tag = "orders", params(Id, Preconditions), responses(StepTaken, Changing))]
+pub async fn ship(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<(ReadAfter, Order), Error> {
+    step(&app, &caller, id, &headers, Event::Shipped).await
 }
 
-/// The order was delivered.
-#[utoipa::path(post, path = "/orders/{id}/deliver", tag = "orders", params(Id, IfMatch), responses(StepTaken, Changing))]
-pub async fn deliver(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Order, Error> {
-    step(&app, id, &headers, Event::Delivered).await
-}
-
-/// Cancel an order that has not been shipped.
+/// Note that an order was delivered.
+///
+/// From `shipped` to `delivered`.
 #[utoipa::path(
-    post, path = "/orders/{id}/cancel", tag = "orders", params(Id, IfMatch),
-    request_body(content = Option<CancelOrder>, description = "may be left out"),
+    post,
+    path = "/orders/{id}/deliver",
+    tag = "orders",
+    params(Id, Preconditions),
+    responses(StepTaken, Changing)
+)]
+pub async fn deliver(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<(ReadAfter, Order), Error> {
+    step(&app, &caller, id, &headers, Event::Delivered).await
+}
+
+/// Cancel an order.
+///
+/// From `placed` or `paid` to `cancelled`: one that was shipped arrives.
+#[utoipa::path(
+    post, path = "/orders/{id}/cancel", tag = "orders", params(Id, Preconditions),
+    request_body(
+        content = Option<CancelOrder>, description = "may be left out",
+        example = json!({ "reason": "The customer has changed their mind." })
+    ),
     responses(StepTaken, Changing, WithBody)
 )]
 pub async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     Id(id): Id,
     headers: HeaderMap,
     OptionalJson(CancelOrder { reason }): OptionalJson<CancelOrder>,
-) -> Result<Order, Error> {
-    step(&app, id, &headers, Event::Cancelled { reason: reason.map(|reason| reason.0) }).await
+) -> Result<(ReadAfter, Order), Error> {
+    step(&app, &caller, id, &headers, Event::Cancelled { reason: reason.map(|reason| reason.0) }).await
 }
 
-async fn step(app: &App, id: Uuid, headers: &HeaderMap, event: Event) -> Result<Order, Error> {
-    let if_match = IfMatch::read(headers);
-    let allowed = |order: &domain::Order| {
-        if if_match.allows_first_part(order.version) { Ok(()) } else { Err(Error::PreconditionFailed) }
+async fn step(app: &App, caller: &Caller, id: Uuid, headers: &HeaderMap, event: Event) -> Result<(ReadAfter, Order), Error> {
+    let preconditions = Preconditions::read(headers);
+    let allowed = |order: &domain::Order| match caller.may_touch(order.user_id) {
+        true => Ok(preconditions.allow_first_part(order.version)?),
+        false => Err(Error::NotFound),
     };
-    let Found { order, customer } = take_step(app, id, &event, allowed).await?;
+    let (Found { order, customer }, position) = take_step(app, caller, id, &event, allowed).await?;
     let customer = app.customers.of(order.user_id, customer).await;
-    Ok(Order::new(order, customer))
+    Ok((position.into(), Order::new(order, customer)))
 }

@@ -2,9 +2,10 @@
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use chassis::events::{Position, ReadAfter};
 use chassis::http::body::{FromValue, Value};
 use chassis::http::conditional::etag;
-use chassis::http::json::json;
+use chassis::http::json::{created, json};
 use chassis::http::limited::{List, Text, TrimmedText, Whole};
 use chassis::{read_fields, responses};
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::{self, Customer, Lookup, Status};
+use crate::domain::{self, Customer, Lookup, MAX_ITEMS, Status};
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,8 +40,10 @@ pub struct Order {
     #[schema(minimum = 0)]
     pub total_minor: i64,
     /// When it was placed.
+    #[serde(serialize_with = "chassis::moment::serialize")]
     pub placed_at: DateTime<Utc>,
     /// When it last changed.
+    #[serde(serialize_with = "chassis::moment::serialize")]
     pub updated_at: DateTime<Utc>,
     /// Counts the changes.
     #[schema(minimum = 1)]
@@ -106,9 +109,6 @@ pub struct CancelOrder {
 }
 
 read_fields!(CancelOrder { reason });
-
-/// The most lines of an order.
-const MAX_ITEMS: usize = 100;
 
 type Items = List<NewItem, 1, MAX_ITEMS>;
 type LineNo = Whole<1, { MAX_ITEMS as i64 }>;
@@ -180,6 +180,12 @@ impl Order {
         }
     }
 
+    /// The response to who has placed it, with a position in the log behind its first event.
+    pub fn placed(self, position: Position) -> Response {
+        let path = format!("/orders/{}", self.id);
+        (ReadAfter::from(position), created(&path, self)).into_response()
+    }
+
     /// The order without an entity tag.
     #[must_use]
     pub fn untagged(self) -> Self {
@@ -189,7 +195,7 @@ impl Order {
     /// The tag of this representation: it changes with the order and with the customer. `None` without a customer.
     pub fn tag(&self) -> Option<HeaderValue> {
         let customer = self.customer.as_ref().filter(|_| self.tagged)?;
-        Some(etag(format_args!("{}-{}", self.version, customer.version)))
+        Some(etag(&[self.version, customer.version]))
     }
 }
 

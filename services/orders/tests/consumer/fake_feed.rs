@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// The cursor before all events.
 pub const START: &str = "at-0";
+/// A cursor before events that are gone.
+pub const GONE: &str = "gone";
 
 /// The feed's server, and what it was asked.
 pub struct FakeFeed {
@@ -36,6 +38,7 @@ struct Log {
     users: Vec<Value>,
     during_snapshot: Vec<Value>,
     at_most: Option<usize>,
+    no_snapshot: bool,
     asked: Vec<String>,
     waiting: usize,
 }
@@ -96,6 +99,11 @@ impl FakeFeed {
         self.state.log.lock().expect("unpoisoned").during_snapshot = events;
     }
 
+    /// Whether the list of users is refused.
+    pub fn refuse_snapshot(&self, refused: bool) {
+        self.state.log.lock().expect("unpoisoned").no_snapshot = refused;
+    }
+
     pub fn answer_at_most(&self, events: usize) {
         self.state.log.lock().expect("unpoisoned").at_most = Some(events);
     }
@@ -138,7 +146,7 @@ async fn answer(State(state): State<Arc<Shared>>, uri: Uri) -> Response {
             batch(&[], end)
         }
         "/events" => {
-            let Some(after) = number(parameter("after")) else { return StatusCode::BAD_REQUEST.into_response() };
+            let Some(after) = number(parameter("after")) else { return refusal(parameter("after").as_deref()) };
             let woken = state.news.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -155,6 +163,7 @@ async fn answer(State(state): State<Arc<Shared>>, uri: Uri) -> Response {
             }
             batch(&events, after + events.len())
         }
+        _ if state.log.lock().expect("unpoisoned").no_snapshot => StatusCode::NOT_FOUND.into_response(),
         _ => {
             let first = number(parameter("cursor")).expect("a cursor");
             let (users, total) = {
@@ -185,6 +194,13 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.log.lock().expect("unpoisoned").waiting -= 1;
     }
+}
+
+/// The feed does not know the cursor, or no longer has what is after it.
+fn refusal(cursor: Option<&str>) -> Response {
+    let status = if cursor == Some(GONE) { StatusCode::GONE } else { StatusCode::BAD_REQUEST };
+    let problem = json!({ "type": "about:blank", "status": status.as_u16() }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], problem).into_response()
 }
 
 fn batch(events: &[Value], next: usize) -> Response {

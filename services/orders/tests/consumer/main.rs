@@ -3,11 +3,12 @@
 #[path = "../http/dial.rs"]
 mod dial;
 mod fake_feed;
+#[path = "../killed/mod.rs"]
+mod killed;
 #[expect(dead_code, reason = "shared with the suites through HTTP, which use all of it")]
 #[path = "../http/support.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chassis::events::consumer::Feed;
@@ -16,11 +17,11 @@ use dev::postgres::ORDERS_ROLE;
 use orders::customers::replica::{self, follow};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, Row};
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use fake_feed::{FakeFeed, event};
+use killed::Program;
 use support::{Service, app, id, settings};
 
 /// Longer than anything here may take.
@@ -148,32 +149,6 @@ async fn a_feed_that_is_away_is_followed_again_from_where_it_was_left() {
     assert!(again.iter().all(|asked| asked.contains("from=end") || asked.starts_with("/users")), "{again:?}");
 }
 
-/// The real program. It ends with the test, however that ends.
-struct Program(Child);
-
-impl Program {
-    fn kill(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("ended");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
-}
-
-/// The program in a folder of its own, following the feed.
-fn program(folder: &TempDir, service: &Service, feed: &FakeFeed) -> Program {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
-    command.env_clear().current_dir(folder.path());
-    command.env("ORDERS_DATABASE_URL", service.database.url_as(ORDERS_ROLE)).env("ORDERS_ADDR", "127.0.0.1:0");
-    command.env("EVENTS_VIA", "feed").env("USERS_URL", format!("http://{}", feed.address)).env("RUST_LOG", "error");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Program(command.spawn().expect("the program starts"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_the_consumer_loses_nothing_and_does_nothing_twice() {
     const USERS: usize = 60;
@@ -193,7 +168,9 @@ async fn killed_at_any_point_the_consumer_loses_nothing_and_does_nothing_twice()
         }
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let mut consumer = program(&folder, &service, &feed);
+    let (address, via) = (format!("http://{}", feed.address), [("EVENTS_VIA", "feed".to_owned())]);
+    let start = || Program::start(&folder, &service, &address, &via);
+    let mut consumer = start();
     until(&service, "select count(*) = 1 from orders_cursors").await;
     feed.publish(events);
     let mut kills = 0;
@@ -202,7 +179,7 @@ async fn killed_at_any_point_the_consumer_loses_nothing_and_does_nothing_twice()
         tokio::time::sleep(Duration::from_millis((kills * 7) % 30)).await;
         if kills < 15 {
             consumer.kill();
-            consumer = program(&folder, &service, &feed);
+            consumer = start();
             kills += 1;
             // The server has noticed, and the next one may have its turn.
             let at = feed.asked().len();
@@ -277,4 +254,42 @@ async fn the_snapshot_has_all_pages_and_the_feed_goes_on_from_before_it() {
     assert_eq!(seen.iter().filter(|(_, name, _, version)| name == "Changed" && *version == 2).count(), 1);
     assert!(feed.asked().iter().filter(|asked| asked.starts_with("/users")).count() >= 3);
     assert_eq!(feed.asked().iter().filter(|asked| asked.contains("/events") && !asked.contains("after=")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_gone_are_made_up_for_by_a_snapshot_and_the_service_is_not_ready_before() {
+    for cursor in [fake_feed::GONE, "unknown"] {
+        let (service, feed) = (Service::start().await, FakeFeed::start().await);
+        let user = Uuid::now_v7();
+        service.add_user(user, "Ada").await;
+        let order = id(&service.place_for(user).await).to_owned();
+        let first = consumer(&service, &feed);
+        until(&service, "select exists (select from orders_cursors)").await;
+        first.abort();
+        let _ = first.await;
+
+        // The user was deactivated meanwhile, and the event of it is gone.
+        feed.snapshot_of(&[event(user, 2, "Ada", "deactivated")]);
+        feed.refuse_snapshot(true);
+        service.execute(&format!("update orders_cursors set cursor = '{cursor}'")).await;
+        let second = consumer(&service, &feed);
+        dev::wait::until("the loss to be said", async || {
+            let answer = service.client.get("/health/ready").await;
+            answer.status == 503 && answer.text().contains("events of users were lost")
+        })
+        .await;
+        let metrics = service.client.get("/metrics").await.expect(200).text();
+        assert!(metrics.contains(r#"event_gaps_total{of="users"}"#), "{metrics}");
+        assert!(metrics.contains(r#"event_refill_pending{of="users"}"#), "{metrics}");
+
+        feed.refuse_snapshot(false);
+        until(&service, &format!("select exists (select from orders where id = '{order}' and status = 'cancelled')")).await;
+        until_read(&service, &feed).await;
+        dev::wait::until("it is ready", async || service.client.get("/health/ready").await.status == 200).await;
+        second.abort();
+        let _ = second.await;
+        assert_eq!(customers(&service).await, [(user, "Ada".to_owned(), "deactivated".to_owned(), 2)]);
+        let asked = feed.asked().iter().filter(|asked| asked.contains("from=end")).count();
+        assert!(asked >= 2, "the end is read before the snapshot");
+    }
 }

@@ -2,9 +2,12 @@
 
 mod any_input;
 mod as_of;
+mod contract;
 mod dial;
 mod events;
 mod idempotency;
+mod logged;
+mod nameless;
 mod operations;
 mod placing;
 mod program;
@@ -12,4 +15,6 @@ mod reading;
 mod rule;
 mod steps;
 mod support;
+mod tls;
 mod unavailable;
+mod versions;

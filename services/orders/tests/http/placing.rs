@@ -113,6 +113,8 @@ async fn every_value_within_the_limits_is_taken() {
         // 64 scalar values: 128 UTF-16 units, 256 bytes.
         ("sku", &format!("\"{}\"", "🍵".repeat(64)), json!("🍵".repeat(64))),
         ("sku", r#""\ud83c\udf75 \u0074ea""#, json!("🍵 tea")),
+        // Stored in normal form C.
+        ("sku", r#""cafe\u0301""#, json!("café")),
         ("sku", r#"" '; drop table orders; -- %s ""#, json!(" '; drop table orders; -- %s ")),
     ];
     for (field, value, stored) in cases {

@@ -52,10 +52,16 @@ fn a_missing_or_malformed_variable_ends_the_program_with_one_sentence_that_names
     for (variable, value) in [
         ("ORDERS_DATABASE_URL", ""),
         ("ORDERS_DATABASE_URL", "localhost:5432"),
+        ("ORDERS_DATABASE_URL", "postgres://orders_svc@127.0.0.1/none?connect_timeout=secret"),
         ("ORDERS_DATABASE_URL", "mysql://orders_svc:secret@127.0.0.1/none"),
         ("ORDERS_DATABASE_URL", "postgres://orders_svc:secret@127.0.0.1:port/none"),
+        ("ORDERS_DATABASE_URL", "postgres://orders_svc:1?secret=x@127.0.0.1/none"),
         ("ORDERS_DATABASE_NEXT_URL", ""),
+        ("ORDERS_DATABASE_NEXT_URL_FILE", "/no/such/file"),
         ("ORDERS_DATABASE_NEXT_URL", "postgres://orders_svc:secret@127.0.0.1:port/orders"),
+        ("ORDERS_DATABASE_READ_URL", ""),
+        ("ORDERS_DATABASE_READ_URL", "postgres://orders_svc:secret@127.0.0.1,127.0.0.1:port/orders"),
+        ("READ_MAX_LAG", "soon"),
         ("ORDERS_ADDR", "8082"),
         ("ORDERS_ADDR", "localhost:8082"),
         ("ORDERS_ADDR", "127.0.0.1:70000"),
@@ -66,14 +72,56 @@ fn a_missing_or_malformed_variable_ends_the_program_with_one_sentence_that_names
         ("EVENTS_VIA", "pigeon"),
         ("EVENTS_VIA", "kafka"),
         ("KAFKA_BROKERS", "kafka"),
+        ("EVENTS_VIA", "rabbitmq"),
+        ("RABBITMQ_URL", "http://user:secret@host"),
+        ("RABBITMQ_URL", "amqp://user:secret@host"),
+        ("RABBITMQ_MAX_AGE", "old"),
         ("USERS_URL", "http://users/path"),
-        ("USERS_GRPC_URL", "https://users"),
+        ("USERS_GRPC_URL", "https://users/path"),
+        ("USERS_URL", "ftp://users"),
+        ("TLS_CERT_FILE", "/no/such/file"),
+        ("TLS_KEY_FILE", "/no/such/file"),
+        ("TLS_CLIENT_CA_FILE", "/no/such/file"),
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("DATABASE_MAX_CONNECTIONS", "ten"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "orders=loud"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://me:secret@collector"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "prod"),
+        ("OTEL_TRACES_SAMPLER", "often"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_SDK_DISABLED", "perhaps"),
     ] {
         assert_ended_by(variable, &run(&folder, &[URL, (variable, value)], &[]));
+    }
+}
+
+#[test]
+fn an_unknown_parameter_is_named_and_its_value_is_not() {
+    let folder = folder();
+    for variable in ["ORDERS_DATABASE_URL", "ORDERS_DATABASE_NEXT_URL", "ORDERS_DATABASE_READ_URL"] {
+        let url = (variable, "postgres://orders_svc@127.0.0.1/none?sslmode=disable&target_session_attrs=secret");
+        let output = run(&folder, &[URL, url], &[]);
+        assert_ended_by(variable, &output);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("`target_session_attrs`"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_url_is_in_a_variable_or_in_a_file_and_not_in_both() {
+    let folder = folder();
+    let file = folder.path().join("url");
+    let path = file.to_str().expect("a path");
+    std::fs::write(&file, "mysql://orders_svc:secret@127.0.0.1/none").expect("written");
+    assert_ended_by("ORDERS_DATABASE_URL_FILE must start with", &run(&folder, &[("ORDERS_DATABASE_URL_FILE", path)], &[]));
+    for name in ["ORDERS_DATABASE_URL", "ORDERS_DATABASE_NEXT_URL", "ORDERS_DATABASE_READ_URL"] {
+        let both = format!("{name} and {name}_FILE are both set");
+        let file = format!("{name}_FILE");
+        assert_ended_by(&both, &run(&folder, &[URL, (name, URL.1), (&file, path)], &[]));
     }
 }
 
@@ -100,22 +148,39 @@ fn help_lists_every_variable_that_is_read() {
         let names = [
             "ORDERS_DATABASE_URL",
             "ORDERS_DATABASE_NEXT_URL",
+            "ORDERS_DATABASE_URL_FILE",
+            "ORDERS_DATABASE_NEXT_URL_FILE",
+            "ORDERS_DATABASE_READ_URL",
+            "ORDERS_DATABASE_READ_URL_FILE",
+            "READ_MAX_LAG",
             "ORDERS_ADDR",
             "CUSTOMERS_VIA",
             "CUSTOMERS_SHADOW",
             "EVENTS_VIA",
             "KAFKA_BROKERS",
+            "RABBITMQ_URL",
+            "RABBITMQ_URL_FILE",
+            "RABBITMQ_CA_FILE",
+            "RABBITMQ_MAX_AGE",
+            "RABBITMQ_MAX_BYTES",
             "USERS_URL",
             "USERS_GRPC_URL",
             "USERS_GRPC_ADDR",
+            "TLS_CERT_FILE",
+            "TLS_KEY_FILE",
+            "TLS_CLIENT_CA_FILE",
+            "TLS_CA_FILE",
             "DATABASE_MAX_CONNECTIONS",
             "LOG_FORMAT",
             "RUST_LOG",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_TRACES_SAMPLER",
+            "OTEL_SERVICE_NAME",
         ];
         for name in names.into_iter().chain(["127.0.0.1:8082", "local", "10", "info", "rebuild"]) {
             assert!(help.contains(name), "{name} in {help}");
         }
-        assert!(!help.contains("secret"), "{help}");
+        assert!(!help.contains("secret@"), "{help}");
     }
     let output = run(&folder, &[], &["rebuild", "--help"]);
     let help = String::from_utf8_lossy(&output.stdout);
@@ -123,21 +188,27 @@ fn help_lists_every_variable_that_is_read() {
 }
 
 /// The program, serving.
-struct Program {
+pub struct Program {
     child: Child,
     log: Option<JoinHandle<String>>,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _folder: TempDir,
 }
 
 impl Program {
     /// Starts it on a free port, and waits until it listens.
-    async fn start(database_url: &str, log: &str) -> Self {
+    pub async fn start(database_url: &str, log: &str) -> Self {
+        Self::start_with(database_url, log, &[]).await
+    }
+
+    /// The same with more variables.
+    pub async fn start_with(database_url: &str, log: &str, more: &[(&str, &str)]) -> Self {
         loop {
             let folder = folder();
             let address = free_address();
             let text = address.to_string();
             let variables = [("ORDERS_DATABASE_URL", database_url), ("ORDERS_ADDR", &text), ("RUST_LOG", log)];
+            let variables = [&variables, more].concat();
             let mut child = command(&folder, &variables).stderr(Stdio::piped()).spawn().expect("the program starts");
             let mut stderr = child.stderr.take().expect("piped");
             let log = std::thread::spawn(move || {
@@ -156,13 +227,13 @@ impl Program {
         }
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("/bin/sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
     /// Waits for its end: its exit code, and the lines of its log.
-    async fn end(mut self) -> (Option<i32>, Vec<Value>) {
+    pub async fn end(mut self) -> (Option<i32>, Vec<Value>) {
         let ended = loop {
             match self.child.try_wait().expect("its state") {
                 Some(ended) => break ended,

@@ -1,11 +1,17 @@
 //! Reading orders: one, lists, and the count of open ones.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dev::http::Client;
+use dev::postgres::ORDERS_ROLE;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::support::{Service, id, ids, next, pages};
+use crate::support::{Service, client, id, ids, next, pages, settings};
 
 #[tokio::test]
 async fn an_orders_tag_changes_with_the_order_and_with_its_customer() {
@@ -230,4 +236,89 @@ async fn open_orders_are_those_placed_paid_or_shipped() {
     service.step(id(&cancelled), "cancel").await;
     assert_eq!(count(service.user).await, Some(2));
     assert_eq!(count(bob).await, Some(1));
+}
+
+/// A request for an order as large as one can be: 64 characters of four bytes in each of a hundred lines.
+fn largest(service: &Service) -> Value {
+    let mut order = service.order();
+    let line = json!({ "sku": "😀".repeat(64), "quantity": 10_000, "unit_price_minor": 1_000_000_000 });
+    order["items"] = Value::Array(vec![line; 100]);
+    order
+}
+
+/// A way to the service's database that counts the bytes which come from there: a client, and the count.
+async fn counting(service: &Service) -> (Client, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = service.database.url_as(ORDERS_ROLE);
+    let server = url.split(['@', '/']).nth(3).expect("an address").to_owned();
+    let address = listener.local_addr().expect("an address").to_string();
+    let (count, counted) = (Arc::<AtomicUsize>::default(), url.replace(&server, &address));
+    let counter = count.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (server, count) = (TcpStream::connect(&server).await.expect("the server"), counter.clone());
+            tokio::spawn(async move {
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut bytes = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
+                    count.fetch_add(length, Ordering::SeqCst);
+                    if to_client.write_all(&bytes[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (client(&counted, &settings(1)), count)
+}
+
+#[tokio::test]
+async fn a_page_has_at_most_a_mebibyte_and_the_list_goes_on_behind_it() {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let service = Service::start().await;
+    let order = largest(&service);
+    let mut placed = Vec::new();
+    for _ in 0..60 {
+        placed.push(id(&service.client.post("/orders").json(&order).await.expect(201).json()).to_owned());
+    }
+    let (counting, count) = counting(&service).await;
+    placed.reverse();
+    let user = service.user;
+    for list in ["/orders?limit=100", &format!("/orders?user_id={user}&limit=100"), "/orders?status=placed&limit=60"] {
+        // What is not of the page is sent before.
+        counting.get("/orders?limit=1").await.expect(200);
+        let before = count.load(Ordering::SeqCst);
+        let page = counting.get(list).await.expect(200);
+        assert!((900_000..MEBIBYTE).contains(&page.body.len()), "{}", page.body.len());
+        // The statement is prepared, too.
+        let sent = count.load(Ordering::SeqCst) - before;
+        assert!(sent < MEBIBYTE + 10_000, "{list}: {sent} bytes left Postgres");
+        assert!(next(&page).expect("there is more").contains("limit="));
+        assert_eq!(ids(&pages(&counting, list).await), placed, "{list}");
+    }
+    let last = format!("/orders?user_id={user}&status=placed&limit=29");
+    assert_eq!(ids(&pages(&counting, &last).await), placed, "no page is cut");
+}
+
+#[tokio::test]
+async fn a_page_of_a_history_has_at_most_a_mebibyte_too() {
+    let service = Service::start().await;
+    let order = service.client.post("/orders").json(&largest(&service)).await.expect(201).json();
+    let more = "insert into order_events (order_id, version, type, data, occurred_at)
+                select order_id, number, type, jsonb_set(data, '{version}', to_jsonb(number)), occurred_at
+                from order_events, generate_series(2, 70) number";
+    service.execute(more).await;
+    let path = format!("/orders/{}/events?limit=100", id(&order));
+    let (counting, count) = counting(&service).await;
+    counting.get("/orders?limit=1").await.expect(200);
+    let before = count.load(Ordering::SeqCst);
+    let page = counting.get(&path).await.expect(200);
+    assert!((900_000..1024 * 1024).contains(&page.body.len()), "{}", page.body.len());
+    let sent = count.load(Ordering::SeqCst) - before;
+    assert!(sent < 1024 * 1024 + 10_000, "{sent} bytes left Postgres");
+    let events = pages(&counting, &path).await;
+    let versions: Vec<_> = events.iter().map(|event| event["data"]["version"].as_i64().expect("a version")).collect();
+    assert_eq!(versions, (1..=70).collect::<Vec<_>>());
 }

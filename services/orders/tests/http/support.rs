@@ -1,6 +1,7 @@
 //! What every test begins with.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use dev::http::{Answer, Call, Client};
@@ -13,6 +14,14 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::dial;
+
+#[path = "../../../chassis/tests/contract/mod.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod contract;
+
+/// What the service promises of its events. Every event that a test receives is compared with it.
+pub static CONTRACT: LazyLock<contract::Contract> =
+    LazyLock::new(|| contract::Contract::read(concat!(env!("CARGO_MANIFEST_DIR"), "/contract")));
 
 /// The service, its database, and a user who may order.
 pub struct Service {
@@ -129,17 +138,15 @@ impl Service {
 
     /// The order's history: all of it.
     pub async fn history(&self, id: &str) -> Vec<Value> {
-        pages(&self.client, &format!("/orders/{id}/events")).await
+        let events = pages(&self.client, &format!("/orders/{id}/events")).await;
+        CONTRACT.check(&events);
+        events
     }
 }
 
 /// The usual settings, but with patience for a machine that has much else to do.
 pub fn settings(max_connections: usize) -> Settings {
-    let mut settings = Settings::new("orders", max_connections);
-    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
-        *limit = Duration::from_secs(40);
-    }
-    settings
+    Settings::new("orders", max_connections).with_patience(Duration::from_secs(40))
 }
 
 /// The service on the database at `url`.
@@ -220,15 +227,20 @@ pub async fn pages(client: &Client, path: &str) -> Vec<Value> {
 }
 
 /// Follows the feed from `path` until `count` events have come, and says where it goes on. An event may be withheld for a
-/// while, since any transaction in the whole server holds it back: so `path` should wait.
+/// while, since any transaction in the whole server holds it back, for example the creation of another test's database: so
+/// `path` should wait.
 pub async fn follow(client: &Client, path: &str, count: usize) -> (Vec<Value>, String) {
+    let deadline = Instant::now() + Duration::from_secs(120);
     let mut events = Vec::new();
     let mut path = path.to_owned();
     while events.len() < count {
         let answer = client.get(&path).await.expect(200);
         let batch = answer.json();
         let batch = batch.as_array().expect("a batch");
-        assert!(!batch.is_empty(), "only {} of {count} events came", events.len());
+        let may_wait = Instant::now() < deadline;
+        assert!(!batch.is_empty() || may_wait, "only {} of {count} events came", events.len());
+        // Some tests append events of a type of their own.
+        CONTRACT.check(batch.iter().filter(|event| event["type"] != "late"));
         events.extend(batch.iter().cloned());
         path = next(&answer).expect("the feed always says where to go on");
     }

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use chassis::remote::Limits;
@@ -26,6 +25,10 @@ pub enum Mode {
     Hangs,
     /// Answers something that its contract does not have.
     Babbles,
+    /// Is not there: a gateway answers in its place, with this status and a page for people.
+    Gateway(u16),
+    /// The same, with a problem of the gateway's own.
+    Refuses(u16),
 }
 
 /// The service, and what it was asked.
@@ -93,6 +96,17 @@ async fn answer(State(told): State<Arc<Mutex<Told>>>, uri: Uri, headers: HeaderM
         Mode::Answers | Mode::FailsFirst(_) => Json(users(&ids, uri.query().is_some())).into_response(),
         Mode::Fails => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Mode::Hangs => std::future::pending().await,
+        Mode::Gateway(status) => {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let page = [(header::CONTENT_TYPE, "text/html"), (header::LOCATION, "/login")];
+            (status, page, "<html>no such page</html>").into_response()
+        }
+        Mode::Refuses(status) => {
+            let problem =
+                json!({ "type": "about:blank", "title": "No route", "status": status, "detail": "?", "instance": "/" });
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+        }
         Mode::Babbles => Json(json!({ "who": "knows" })).into_response(),
     }
 }

@@ -30,3 +30,4 @@ mod shadow;
 
 mod dial;
 mod fake_users;
+mod gateway;

@@ -9,6 +9,8 @@ mod as_of;
 mod events;
 #[path = "../http/idempotency.rs"]
 mod idempotency;
+#[path = "../http/nameless.rs"]
+mod nameless;
 #[path = "../http/operations.rs"]
 mod operations;
 #[path = "../http/placing.rs"]

@@ -4,9 +4,10 @@ mod http;
 pub mod replica;
 mod shadow;
 
+use chassis::events::Position;
 use chassis::remote::{Http, Remote};
 use clap::ValueEnum;
-use shared_db::{Database, run};
+use shared_db::{Database, change};
 
 use crate::db::users::{Deactivation, deactivate_user, update_user};
 use crate::domain::User;
@@ -61,8 +62,8 @@ impl OpenOrders {
         self.remote.as_ref().map(Http::remote).into_iter().chain(shadow).cloned().collect()
     }
 
-    /// Deactivates a user who has no open orders: writes `deactivated` over the previous version, and its event. `false` if
-    /// another request has changed the user since.
+    /// Deactivates a user who has no open orders: writes `deactivated` over the previous version, and its event. Returns the
+    /// event's position in the log; `None` if another request has changed the user since.
     ///
     /// # Errors
     /// [`Error::OpenOrders`], [`Error::OrdersUnavailable`], and the database's. While orders shares the database, its rule
@@ -72,20 +73,23 @@ impl OpenOrders {
         database: &Database,
         deactivated: &User,
         announcement: &Announcement,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Position>, Error> {
         if let Some(orders) = &self.remote {
             if count_open_orders(orders, deactivated.id).await? > 0 {
                 return Err(Error::OpenOrders);
             }
-            return Ok(run!(database, connection => update_user(connection, deactivated, announcement)).await?);
+            return Ok(
+                change!(database, deactivated.id, connection => update_user(connection, deactivated, announcement)).await?
+            );
         }
         if let Some(shadow) = &self.shadow {
             shadow.compare(database, deactivated.id);
         }
         // One statement reads the view and writes. It sees what was committed before it began; the trigger sees the rest.
-        match run!(database, connection => deactivate_user(connection, deactivated, announcement)).await? {
-            Deactivation::Done => Ok(true),
-            Deactivation::Changed => Ok(false),
+        let id = deactivated.id;
+        match change!(database, id, connection => deactivate_user(connection, deactivated, announcement)).await? {
+            Deactivation::Done(position) => Ok(Some(position)),
+            Deactivation::Changed => Ok(None),
             Deactivation::OpenOrders => Err(Error::OpenOrders),
         }
     }

@@ -69,7 +69,6 @@ impl Replica for OpenOrdersReplica {
     type Entity = Order;
     type Data = Data;
     const NAME: &'static str = "open orders";
-    const CURSOR: &'static str = "orders' feed";
     const TYPES: &'static [&'static str] =
         &["order.placed.v1", "order.paid.v1", "order.shipped.v1", "order.delivered.v1", "order.cancelled.v1"];
     /// An open order only moves from one of these lists to a later one, so none is missed between them.
@@ -89,11 +88,11 @@ impl Replica for OpenOrdersReplica {
     }
 
     async fn store_newer(&self, orders: &[Order]) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::store_orders(connection, orders, None)).await?)
+        Ok(run!(self.0.database, connection => db::store_orders(connection, orders)).await?)
     }
 
     async fn store_snapshot(&self, page: &[Order], begun: DateTime<Utc>) -> Result<(), Error> {
-        Ok(run!(self.0.database, connection => db::store_orders(connection, page, Some(begun))).await?)
+        Ok(run!(self.0.database, connection => db::refill_orders(connection, page, begun)).await?)
     }
 
     async fn finish_snapshot(&self, begun: DateTime<Utc>) -> Result<(), Error> {

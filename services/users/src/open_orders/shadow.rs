@@ -1,6 +1,7 @@
 //! Compares the view with what the orders service says. Turn the dial once this has found no difference for long enough.
 
 use chassis::remote::{Comparisons, Http, Remote};
+use chassis::throttle;
 use shared_db::{Database, run};
 use uuid::Uuid;
 
@@ -43,8 +44,11 @@ impl Shadow {
             if local == remote {
                 return if look == 1 { "equal" } else { "newer" };
             }
-            if look == LOOKS {
-                tracing::warn!(user.id = %user_id, local.count = local, remote.count = remote, "the shadow differs");
+            if look == LOOKS
+                && let Some(omitted) = throttle::line("the shadow differs")
+            {
+                let message = "the shadow differs";
+                tracing::warn!(user.id = %user_id, local.count = local, remote.count = remote, omitted, message);
             }
         }
         "mismatch"

@@ -2,17 +2,19 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use chassis::auth::Caller;
+use chassis::events::ReadAfter;
 use chassis::http::body::Json;
-use chassis::http::conditional::IfMatch;
+use chassis::http::conditional::Preconditions;
 use chassis::http::document::{Changing, WithBody};
 use chassis::http::path::Id;
 use chrono::Utc;
-use shared_db::run;
+use shared_db::{change, run};
 use uuid::Uuid;
 
 use super::wire::{ChangeRefused, ChangeUser, Deactivated, User, UserNow};
 use crate::App;
-use crate::db::users::{find_user, update_user};
+use crate::db::users::{find_user_to_change, update_user};
 use crate::domain::{self, Changes, Status};
 use crate::error::Error;
 use crate::events::{Event, announce};
@@ -21,61 +23,87 @@ use crate::events::{Event, announce};
 const ATTEMPTS: usize = 50;
 
 /// Change a user.
+///
+/// A field that is left out stays as it is. A change that changes nothing keeps the version.
 #[utoipa::path(
-    patch, path = "/users/{id}", tag = "users", params(Id, IfMatch),
-    request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
+    patch, path = "/users/{id}", tag = "users", params(Id, Preconditions),
+    request_body(content(
+        (ChangeUser = "application/merge-patch+json", example = json!({ "name": "Grace B. M. Hopper" })),
+        (ChangeUser = "application/json", example = json!({ "email": "hopper@example.org" })),
+    )),
     responses(UserNow, Changing, WithBody, ChangeRefused)
 )]
 pub async fn patch_user(
     State(app): State<App>,
+    caller: Caller,
     Id(id): Id,
     headers: HeaderMap,
     Json(change): Json<ChangeUser>,
-) -> Result<User, Error> {
+) -> Result<(ReadAfter, User), Error> {
     let changes = Changes::from(change);
     let change = |user: &domain::User| Ok(user.change(&changes, Utc::now())?);
-    update(&app, id, &headers, change, Event::Changed).await
+    update(&app, &caller, id, &headers, change, Event::Changed).await
 }
 
 /// Reactivate a user.
-#[utoipa::path(post, path = "/users/{id}/reactivate", tag = "users", params(Id, IfMatch), responses(UserNow, Changing))]
-pub async fn reactivate_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<User, Error> {
+///
+/// One who is active stays so.
+#[utoipa::path(
+    post,
+    path = "/users/{id}/reactivate",
+    tag = "users",
+    params(Id, Preconditions),
+    responses(UserNow, Changing)
+)]
+pub async fn reactivate_user(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<(ReadAfter, User), Error> {
     let reactivate = |user: &domain::User| Ok(user.with_status(Status::Active, Utc::now()));
-    update(&app, id, &headers, reactivate, Event::Reactivated).await
+    update(&app, &caller, id, &headers, reactivate, Event::Reactivated).await
 }
 
-/// Deactivate a user. Users are never deleted: orders refer to them.
-#[utoipa::path(delete, path = "/users/{id}", tag = "users", params(Id, IfMatch), responses(Deactivated, Changing))]
-pub async fn delete_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Error> {
+/// Deactivate a user.
+///
+/// Users are never deleted: orders refer to them. One with open orders is not deactivated.
+#[utoipa::path(delete, path = "/users/{id}", tag = "users", params(Id, Preconditions), responses(Deactivated, Changing))]
+pub async fn delete_user(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<(ReadAfter, StatusCode), Error> {
     let deactivate = |user: &domain::User| Ok(user.with_status(Status::Deactivated, Utc::now()));
-    update(&app, id, &headers, deactivate, Event::Deactivated).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let (seen, _) = update(&app, &caller, id, &headers, deactivate, Event::Deactivated).await?;
+    Ok((seen, StatusCode::NO_CONTENT))
 }
 
-/// Reads the user, changes it by `change`, and writes it, again if another request was faster. `None` leaves the user as it
+/// Reads the user, changes it by `to`, and writes it, again if another request was faster. `None` leaves the user as it
 /// is. No transaction is open in between: the write compares the version.
 async fn update(
     app: &App,
+    caller: &Caller,
     id: Uuid,
     headers: &HeaderMap,
-    change: impl Fn(&domain::User) -> Result<Option<domain::User>, Error>,
+    to: impl Fn(&domain::User) -> Result<Option<domain::User>, Error>,
     event: Event,
-) -> Result<User, Error> {
-    let if_match = IfMatch::read(headers);
+) -> Result<(ReadAfter, User), Error> {
+    let preconditions = Preconditions::read(headers);
     for _ in 0..ATTEMPTS {
-        let user = run!(app.database, connection => find_user(connection, id)).await?.ok_or(Error::NotFound)?;
-        if !if_match.allows(user.version) {
-            return Err(Error::PreconditionFailed);
-        }
-        let Some(changed) = change(&user)? else { return Ok(user.into()) };
-        let announcement = announce(event, &changed);
+        let found = run!(app.database, connection => find_user_to_change(connection, id)).await?;
+        let (user, seen) = found.ok_or(Error::NotFound)?;
+        preconditions.allow(user.version)?;
+        let Some(changed) = to(&user)? else { return Ok((seen.into(), user.into())) };
+        let announcement = announce(event, &changed).by(caller);
         let written = match event {
             Event::Deactivated => app.open_orders.deactivate(&app.database, &changed, &announcement).await?,
-            _ => run!(app.database, connection => update_user(connection, &changed, &announcement)).await?,
+            _ => change!(app.database, id, connection => update_user(connection, &changed, &announcement)).await?,
         };
-        if written {
+        if let Some(written) = written {
             app.wakeups.wake();
-            return Ok(changed.into());
+            return Ok((written.into(), changed.into()));
         }
     }
     Err(Error::Contended)

@@ -1,9 +1,11 @@
 //! Reading users.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use chassis::http::conditional::{IfNoneMatch, etag, none_match_names};
+use chassis::auth::Caller;
+use chassis::events::ReadAfter;
+use chassis::http::conditional::{Preconditions, conditionally, etag};
 use chassis::http::document::{self, Reading, Unchanged, WithQuery, parameter};
 use chassis::http::limited::Text;
 use chassis::http::page::{Page, PageRequest, Paging};
@@ -27,40 +29,62 @@ const USERS: &str = "users";
 const MAX_IDS: usize = 100;
 
 /// Read a user.
-#[utoipa::path(get, path = "/users/{id}", tag = "users", params(Id, IfNoneMatch), responses(UserNow, Unchanged, Reading))]
+///
+/// The entity tag is the version.
+#[utoipa::path(get, path = "/users/{id}", tag = "users", params(Id, Preconditions), responses(UserNow, Unchanged, Reading))]
 pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Response, Error> {
-    let user = run!(app.database, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
-    let tag = etag(user.version);
-    if none_match_names(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
-    }
-    Ok(User::from(user).into_response())
+    let seen = ReadAfter::read(&headers).transaction();
+    let user = run!(app.database, seen, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
+    let tag = etag(&[user.version]);
+    Ok(conditionally(&headers, Some(tag), || User::from(user).into_response())?)
 }
 
-/// List users, newest first; or those with one email address, or with certain ids.
+/// List users.
+///
+/// Newest first; or the one with an email address, or those with certain ids.
 #[utoipa::path(
     get, path = "/users", tag = "users", params(Filter, Paging),
     responses((status = 200, body = Page<User>, description = "A page of users.", headers(("link" = String))), WithQuery)
 )]
-pub async fn list_users(State(app): State<App>, uri: Uri, mut query: Query) -> Result<Response, Error> {
+pub async fn list_users(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+    mut query: Query,
+    seen: ReadAfter,
+) -> Result<Response, Error> {
     let ids = query.all("id");
     if !ids.is_empty() {
-        return users_by_id(&app, &ids, query).await.map(|page| page.respond(&uri));
+        return users_by_id(&app, &caller, &ids, query, seen).await.map(|page| page.respond(&uri));
     }
     let request = PageRequest::<Uuid>::read(USERS, &mut query)?;
     let email: Option<EmailFilter> = query.read("email")?;
     query.finish()?;
-    let found = match email {
-        Some(Text(email)) => {
-            let found = run!(app.database, connection => users::find_user_by_email(connection, &email)).await?;
-            found.into_iter().filter(|user| request.after.is_none_or(|after| user.id < after)).collect()
+    let seen = seen.transaction();
+    let on_page = |user: &domain::User| caller.may_touch(user.id) && request.after.is_none_or(|after| user.id < after);
+    let found = match (email, caller.owner()) {
+        (Some(Text(email)), _) => {
+            let found = run!(app.database, seen, connection => users::find_user_by_email(connection, &email)).await?;
+            found.into_iter().filter(on_page).collect()
         }
-        None => run!(app.database, connection => users::list_users(connection, request.after, request.rows())).await?,
+        (None, Some(own)) => {
+            let found = run!(app.database, seen, connection => users::find_user(connection, own)).await?;
+            found.into_iter().filter(on_page).collect()
+        }
+        (None, None) => {
+            run!(app.database, seen, connection => users::list_users(connection, request.after, request.rows())).await?
+        }
     };
     Ok(request.page(USERS, found, |user: &domain::User| user.id).map(User::from).respond(&uri))
 }
 
-async fn users_by_id(app: &App, ids: &[String], query: Query) -> Result<Page<User>, Error> {
+async fn users_by_id(
+    app: &App,
+    caller: &Caller,
+    ids: &[String],
+    query: Query,
+    seen: ReadAfter,
+) -> Result<Page<User>, Error> {
     if query.finish().is_err() {
         return Err(reject("id", "cannot be combined with other parameters").into());
     }
@@ -68,9 +92,11 @@ async fn users_by_id(app: &App, ids: &[String], query: Query) -> Result<Page<Use
         return Err(reject("id", &format!("may be given {MAX_IDS} times at most")).into());
     }
     let ids: Option<Vec<Uuid>> = ids.iter().map(|id| parse_id(id)).collect();
-    let ids = ids.ok_or_else(|| reject("id", "must be a UUID"))?;
-    let found = run!(app.database, connection => users::find_users(connection, &ids)).await?;
-    Ok(Page { items: found.into_iter().map(User::from).collect(), next_cursor: None })
+    let mut ids = ids.ok_or_else(|| reject("id", "must be a UUID"))?;
+    ids.retain(|id| caller.may_touch(*id));
+    let seen = seen.transaction();
+    let found = run!(app.database, seen, connection => users::find_users(connection, &ids)).await?;
+    Ok(Page::whole(found.into_iter().map(User::from).collect()))
 }
 
 /// Any text that an email address fits in.

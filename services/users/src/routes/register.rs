@@ -1,12 +1,14 @@
 //! Registering a user.
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use chassis::auth::Caller;
+use chassis::events::ReadAfter;
 use chassis::http::body::Json;
 use chassis::http::document::WithBody;
 use chassis::http::json::created;
 use chrono::Utc;
-use shared_db::run;
+use shared_db::change;
 use uuid::Uuid;
 
 use super::wire::{RegisterUser, Registered, User};
@@ -17,14 +19,24 @@ use crate::error::Error;
 use crate::events::{Event, announce};
 
 /// Register a user.
-#[utoipa::path(post, path = "/users", tag = "users", request_body = RegisterUser, responses(Registered, WithBody))]
+///
+/// An email address can be taken once, without regard to case.
+#[utoipa::path(
+    post, path = "/users", tag = "users",
+    request_body(content = RegisterUser, example = json!({ "email": "grace@example.org", "name": "Grace Hopper" })),
+    responses(Registered, WithBody)
+)]
 pub async fn post_user(
     State(app): State<App>,
+    caller: Caller,
     Json(RegisterUser { email, name }): Json<RegisterUser>,
 ) -> Result<Response, Error> {
     let user = domain::User::register(Uuid::now_v7(), email.0, name.0, Utc::now());
-    let announcement = announce(Event::Registered, &user);
-    run!(app.database, connection => insert_user(connection, &user, &announcement)).await?;
+    let announcement = announce(Event::Registered, &user).by(&caller);
+    // Who registers waits for another one who is registering with the same address.
+    let address = user.email.to_ascii_lowercase();
+    let written = change!(app.database, address, connection => insert_user(connection, &user, &announcement)).await?;
     app.wakeups.wake();
-    Ok(created(&format!("/users/{}", user.id), User::from(user)))
+    let location = format!("/users/{}", user.id);
+    Ok((ReadAfter::from(written), created(&location, User::from(user))).into_response())
 }

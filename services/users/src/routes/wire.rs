@@ -30,8 +30,10 @@ pub struct User {
     /// Whether the user may order.
     pub status: Status,
     /// When the user registered.
+    #[serde(serialize_with = "chassis::moment::serialize")]
     pub created_at: DateTime<Utc>,
     /// When the user last changed.
+    #[serde(serialize_with = "chassis::moment::serialize")]
     pub updated_at: DateTime<Utc>,
     /// Counts the changes; the entity tag.
     #[schema(minimum = 1)]
@@ -97,7 +99,7 @@ impl From<domain::User> for User {
 
 impl IntoResponse for User {
     fn into_response(self) -> Response {
-        let tag = etag(self.version);
+        let tag = etag(&[self.version]);
         ([(header::ETAG, tag)], json(&self)).into_response()
     }
 }
@@ -111,7 +113,8 @@ impl From<ChangeUser> for domain::Changes {
 impl FromValue for Email {
     fn from_value(value: &Value<'_>) -> Option<Self> {
         let email = TrimmedText::<1, MAX_EMAIL>::from_value(value)?.0;
-        if domain::is_email(&email) {
+        // As it was sent: the normal form of a character that is not ASCII may be ASCII.
+        if domain::is_email(value.string()?.trim()) {
             Some(Self(email))
         } else {
             value.reject("must be an email address such as ada@example.org")

@@ -4,7 +4,7 @@ use dev::http::Answer;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Service, assert_utc, at_once, each, path};
+use crate::support::{Service, assert_utc, at_once, each, path, person};
 
 impl Service {
     async fn patch(&self, user: &Value, changes: Value) -> Answer {
@@ -307,4 +307,37 @@ async fn time_does_not_run_backwards_for_a_user() {
     let after = service.patch(&user, json!({ "name": "Ada" })).await.expect(200).json();
     assert_eq!(after["updated_at"], before["updated_at"]);
     assert_eq!(service.history(&user).await[1]["time"], before["updated_at"]);
+}
+
+/// A change that changes nothing may repeat one whose answer was lost.
+#[tokio::test]
+async fn every_answer_to_a_change_says_where_it_is_and_the_document_says_so() {
+    let service = Service::start();
+    let registered = service.client.post("/users").json(&person("ada")).await.expect(201);
+    let user = registered.json();
+    let mut answers = vec![registered];
+    for _ in 0..2 {
+        answers.push(service.patch(&user, json!({ "name": "Ada L." })).await.expect(200));
+        answers.push(service.deactivate(&user).await.expect(204));
+        answers.push(service.deactivate(&user).await.expect(204));
+        answers.push(service.reactivate(&user).await.expect(200));
+        answers.push(service.reactivate(&user).await.expect(200));
+    }
+    for answer in &answers {
+        // Without standbys it has nothing to decide.
+        let seen = answer.header("read-after");
+        for read in [path(&user), "/users".to_owned(), format!("{}/events", path(&user)), "/events".to_owned()] {
+            service.client.get(read).header("read-after", seen).await.expect(200);
+        }
+    }
+    let document = service.client.get("/openapi.json").await.expect(200).json();
+    let changes = [("/users", "post", "201"), ("/users/{id}", "patch", "200"), ("/users/{id}", "delete", "204")];
+    for (path, method, status) in changes {
+        let answer = &document["paths"][path][method]["responses"][status];
+        assert!(answer["headers"]["read-after"]["schema"].is_object(), "{method} {path}: {answer}");
+    }
+    for path in ["/users", "/users/{id}", "/users/{id}/events", "/events"] {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().expect("parameters");
+        assert!(parameters.iter().any(|it| it["name"] == "read-after" && it["in"] == "header"), "{path}");
+    }
 }

@@ -193,6 +193,39 @@ async fn a_batch_has_1_to_1000_events() {
     }
 }
 
+/// Whatever `limit` says: who asks for much and reads slowly holds little memory.
+#[tokio::test]
+async fn a_batch_has_at_most_a_mebibyte_and_at_least_one_event() {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let service = Service::start();
+    // Of each size a few, one of which is larger than a batch may be.
+    service
+        .execute(
+            "insert into user_events (user_id, version, type, data, occurred_at)
+             select '00000000-0000-7000-8000-000000000000', n, 'user.changed.v1',
+                 jsonb_build_object('filling', repeat('ä', case n when 5 then 1500000 else 30000 end)), now()
+             from generate_series(1, 60) n",
+        )
+        .await;
+    // Every event can be seen.
+    service.follow("/events?limit=1&wait=30", 60).await;
+    let (mut link, mut sizes, mut versions) = ("/events?limit=1000".to_owned(), Vec::new(), Vec::new());
+    loop {
+        let answer = service.client.get(&link).await.expect(200);
+        let events = array(&answer.json());
+        if events.is_empty() {
+            break;
+        }
+        assert!(answer.body.len() <= MEBIBYTE || events.len() == 1, "{} in {}", answer.body.len(), events.len());
+        sizes.push(events.len());
+        versions.extend(events.iter().map(|event| event["id"].as_str().expect("an id").to_owned()));
+        link = next(&answer).expect("the feed goes on");
+    }
+    let expected = (1..=60).map(|version| format!("00000000-0000-7000-8000-000000000000/{version}"));
+    assert_eq!(versions, expected.collect::<Vec<_>>(), "each event once, in order");
+    assert_eq!(sizes[..3], [4, 1, 17], "a batch is as full as it may be");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_is_answered_as_soon_as_there_is_something() {
     let service = Service::start();

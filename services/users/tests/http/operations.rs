@@ -20,7 +20,7 @@ const ROUTES: [(&str, &str, &[u16]); 13] = [
     ("/users/{id}", "delete", &[204, 404, 409, 412, 503]),
     ("/users/{id}/reactivate", "post", &[200, 404, 412, 503]),
     ("/users/{id}/events", "get", &[200, 400, 404, 503]),
-    ("/events", "get", &[200, 400, 503]),
+    ("/events", "get", &[200, 400, 410, 503]),
     ("/health/live", "get", &[200]),
     ("/health/ready", "get", &[200, 503]),
     ("/metrics", "get", &[200]),
@@ -167,11 +167,73 @@ async fn the_openapi_document_lists_every_route_with_its_answers() {
             }
         }
     }
+    // OpenAPI 3.1: each response has a description, each operation an id of its own and a known tag.
+    let mut ids = BTreeSet::new();
+    let tags: Vec<_> = document["tags"].as_array().expect("tags").iter().map(|tag| &tag["name"]).collect();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            for (status, answer) in operation["responses"].as_object().expect("responses") {
+                assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} {status}");
+            }
+            assert!(ids.insert(operation["operationId"].as_str().expect("an id").to_owned()), "{method} {path}");
+            assert!(operation["tags"].as_array().expect("tags").iter().all(|tag| tags.contains(&tag)), "{method} {path}");
+        }
+    }
     // Every reference leads somewhere.
     let text = answer.text();
     for reference in text.split("\"$ref\":\"#").skip(1) {
         let pointer = reference.split('"').next().expect("a pointer");
         assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_documents_examples_are_requests_that_the_service_accepts() {
+    let service = Service::start();
+    let document = service.client.get("/openapi.json").await.expect(200).json();
+    let mut sent = 0;
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            for (media_type, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                let example = &content["example"];
+                assert!(example.is_object(), "{method} {path} {media_type} has no example");
+                let user = service.register(&format!("Ada{sent}")).await;
+                let path = path.replace("{id}", user["id"].as_str().expect("an id"));
+                let method = method.to_uppercase().parse().expect("a method");
+                let answer = service.client.call(method, &path).body(media_type, example.to_string()).await;
+                assert!((200..300).contains(&answer.status), "{path} {example}: {}", answer.text());
+                let answered = answer.json();
+                for (field, value) in example.as_object().expect("fields") {
+                    assert_eq!(answered[field], *value, "{path}");
+                }
+                sent += 1;
+            }
+        }
+    }
+    assert_eq!(sent, 3, "registering, and changing in two media types");
+}
+
+/// What is common to all operations, and what tools ask of a document.
+#[tokio::test]
+async fn the_openapi_document_describes_every_operation_and_tag() {
+    let service = Service::start();
+    let document = service.client.get("/openapi.json").await.expect(200).json();
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    assert!(document["info"]["description"].as_str().is_some_and(|text| text.contains("`If-Modified-Since`")));
+    assert!(is_text(&document["info"]["contact"]["name"]) && is_text(&document["info"]["license"]["name"]));
+    assert_eq!(document["servers"][0]["url"], "/");
+    assert!(
+        document["tags"].as_array().expect("tags").iter().all(|tag| is_text(&tag["description"])),
+        "{}",
+        document["tags"]
+    );
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            assert!(is_text(&operation["summary"]) && is_text(&operation["description"]), "{method} {path}");
+            for status in ["400", "412", "415", "417"] {
+                assert!(operation["responses"][status].is_object(), "{method} {path} {status}");
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::operations::closed_url;
 use crate::support::{number, person};
 
 /// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with these variables and no others, in this directory.
 fn command(directory: &Path, variables: &[(&str, &str)]) -> Command {
@@ -29,27 +29,25 @@ fn command(directory: &Path, variables: &[(&str, &str)]) -> Command {
 }
 
 /// The program, started in an empty directory.
-struct Program {
+pub struct Program {
     child: Child,
     log: Option<JoinHandle<String>>,
-    address: SocketAddr,
+    pub address: SocketAddr,
+    pub grpc_address: SocketAddr,
     _directory: TempDir,
 }
 
 impl Program {
     /// Starts it, and waits until it listens.
-    async fn start(variables: &[(&str, &str)]) -> Self {
+    pub async fn start(variables: &[(&str, &str)]) -> Self {
         Self::start_in(TempDir::new().expect("a directory"), variables).await
     }
 
     async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
-        // Free now; if somebody else is faster, the program stops and another is tried.
-        let address = free_address();
-        let text = address.to_string();
-        let mut child =
-            command(directory.path(), &[variables, &[("USERS_ADDR", &text), ("USERS_GRPC_ADDR", "127.0.0.1:0")]].concat())
-                .spawn()
-                .expect("a program");
+        // Free now; if somebody else is faster, the program stops and others are tried.
+        let (address, grpc_address) = (free_address(), free_address());
+        let own = [("USERS_ADDR", &*address.to_string()), ("USERS_GRPC_ADDR", &grpc_address.to_string())];
+        let mut child = command(directory.path(), &[variables, &own].concat()).spawn().expect("a program");
         let mut stderr = child.stderr.take().expect("piped");
         let log = std::thread::spawn(move || {
             let mut log = String::new();
@@ -66,22 +64,22 @@ impl Program {
             assert!(started.elapsed() < PATIENCE, "it does not listen");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { child, log: Some(log), address, _directory: directory }
+        Self { child, log: Some(log), address, grpc_address, _directory: directory }
     }
 
     /// Waits until it is ready.
-    async fn until_ready(&self) {
+    pub async fn until_ready(&self) {
         let client = Client::at(self.address);
         until("the program is ready", async || client.is_ready().await).await;
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
     /// Waits for its end; what it has logged until then.
-    async fn end(&mut self) -> (ExitStatus, String) {
+    pub async fn end(&mut self) -> (ExitStatus, String) {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
@@ -102,7 +100,7 @@ impl Drop for Program {
 }
 
 /// Reads until `end` has come.
-fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub fn read_until(stream: &mut TcpStream, end: &str) -> String {
     stream.set_read_timeout(Some(PATIENCE)).expect("a stream");
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(end) {
@@ -183,8 +181,13 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
         ("USERS_DATABASE_URL", "mysql://users_svc:s3cret@localhost/shop"),
         ("USERS_DATABASE_URL", "postgres://users_svc:s3cret@localhost:port/shop"),
         ("USERS_DATABASE_URL", "s3cret"),
+        ("USERS_DATABASE_URL", "postgres://users_svc@localhost/shop?sslmod=s3cret"),
+        ("USERS_DATABASE_URL", "postgres://users_svc@localhost/shop?sslmode=disable&Password=s3cret"),
         ("USERS_DATABASE_NEXT_URL", ""),
         ("USERS_DATABASE_NEXT_URL", "postgres://users_svc:s3cret@localhost:port/users"),
+        ("USERS_DATABASE_READ_URL", ""),
+        ("USERS_DATABASE_READ_URL", "postgres://users_svc:s3cret@localhost,localhost:port/users"),
+        ("READ_MAX_LAG", "soon"),
         ("USERS_ADDR", ""),
         ("USERS_ADDR", "localhost"),
         ("USERS_ADDR", "127.0.0.1:99999"),
@@ -192,18 +195,66 @@ fn a_variable_that_is_missing_or_malformed_stops_the_program_with_a_sentence_tha
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("DATABASE_MAX_CONNECTIONS", "1001"),
         ("DATABASE_MAX_CONNECTIONS", "ten"),
+        ("DATABASE_QUEUE_TIMEOUT", "200"),
+        ("SHUTDOWN_DELAY", "soon"),
+        ("STARTUP_TIMEOUT", "5"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "many"),
+        ("KEEP_ALIVE", "75"),
+        ("HEAD_TIMEOUT", "-1s"),
+        ("BODY_TIMEOUT", "10"),
+        ("WRITE_TIMEOUT", ""),
         ("OPEN_ORDERS_VIA", "pigeon"),
         ("OPEN_ORDERS_SHADOW", "pigeon"),
         ("EVENTS_VIA", "pigeon"),
         ("EVENTS_VIA", "kafka"),
         ("KAFKA_BROKERS", "kafka"),
+        ("EVENTS_VIA", "rabbitmq"),
+        ("RABBITMQ_URL", "http://user:secret@host"),
+        ("RABBITMQ_URL", "amqp://user:secret@host"),
+        ("RABBITMQ_MAX_AGE", "old"),
         ("ORDERS_URL", "ftp://orders"),
-        ("ORDERS_URL", "https://orders"),
+        ("ORDERS_URL", "https://orders/path"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "users=loudly"),
     ] {
         assert_stopped_by(variable, &run(&[good, (variable, value)]));
     }
+}
+
+/// A database without migrations, on a server where the role may log in.
+fn empty_database() -> TestDatabase {
+    drop(TestDatabase::create());
+    TestDatabase::empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_starts_before_the_migrations_waits_for_them() {
+    let database = empty_database();
+    let mut program =
+        Program::start(&[("USERS_DATABASE_URL", &database.url_as(USERS_ROLE)), ("STARTUP_TIMEOUT", "10m")]).await;
+    let client = Client::at(program.address);
+    let problem = client.get("/health/ready").await.problem(503, "");
+    assert!(problem["detail"].as_str().expect("text").contains("sqlx migrate run"), "{problem}");
+    client.get("/health/live").await.expect(200);
+    shared_db::MIGRATOR.run(&mut database.owner().await).await.expect("migrated");
+    program.until_ready().await;
+    program.signal("TERM");
+    let (status, log) = program.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let waiting = format!("migration {} has not been applied", shared_db::newest_migration());
+    assert!(log.contains(&waiting), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_waits_for_the_migrations_no_longer_than_it_is_told() {
+    let database = empty_database();
+    let mut program =
+        Program::start(&[("USERS_DATABASE_URL", &database.url_as(USERS_ROLE)), ("STARTUP_TIMEOUT", "2s")]).await;
+    let (status, log) = program.end().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let last = log.lines().last().expect("a line");
+    assert!(last.contains("STARTUP_TIMEOUT") && last.contains("sqlx migrate run"), "{log}");
 }
 
 #[test]
@@ -217,14 +268,36 @@ fn help_lists_every_variable_that_is_read() {
     let variables = [
         "USERS_DATABASE_URL",
         "USERS_DATABASE_NEXT_URL",
+        "USERS_DATABASE_READ_URL",
+        "READ_MAX_LAG",
         "USERS_ADDR",
         "USERS_GRPC_ADDR",
         "OPEN_ORDERS_VIA",
         "OPEN_ORDERS_SHADOW",
         "EVENTS_VIA",
         "KAFKA_BROKERS",
+        "RABBITMQ_URL",
+        "RABBITMQ_URL_FILE",
+        "RABBITMQ_CA_FILE",
+        "RABBITMQ_MAX_AGE",
+        "RABBITMQ_MAX_BYTES",
         "ORDERS_URL",
         "DATABASE_MAX_CONNECTIONS",
+        "DATABASE_QUEUE_TIMEOUT",
+        "SHUTDOWN_DELAY",
+        "STARTUP_TIMEOUT",
+        "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+        "KEEP_ALIVE",
+        "HEAD_TIMEOUT",
+        "BODY_TIMEOUT",
+        "WRITE_TIMEOUT",
+        "SERVICE_TOKEN_FILE",
+        "SERVICE_TOKEN_CLIENT_ID",
+        "SERVICE_TOKEN_CLIENT_SECRET_FILE",
+        "SERVICE_TOKEN_URL",
+        "SERVICE_TOKEN_SCOPE",
+        "SERVICE_TOKEN_AUDIENCE",
         "LOG_FORMAT",
         "RUST_LOG",
     ];

@@ -166,7 +166,11 @@ async fn text_is_trimmed_and_measured_in_unicode_scalar_values() {
         ("\u{3000}愛\u{a0}".to_owned(), "愛".to_owned()),
         // Beyond 16 bits, and one character to a reader where it is two scalar values.
         ("😀".repeat(200), "😀".repeat(200)),
-        ("e\u{301}".repeat(100), "e\u{301}".repeat(100)),
+        // In normal form C.
+        ("e\u{301}".repeat(100), "é".repeat(100)),
+        ("\u{212b}ngstr\u{f6}m".to_owned(), "\u{c5}ngstr\u{f6}m".to_owned()),
+        // Names need joiners.
+        ("\u{915}\u{94d}\u{200d}\u{937}".to_owned(), "\u{915}\u{94d}\u{200d}\u{937}".to_owned()),
         (format!("  {}  ", "x".repeat(200)), "x".repeat(200)),
         // Escapes stand for what they mean.
         ("\"\\/ <&>'%_".to_owned(), "\"\\/ <&>'%_".to_owned()),
@@ -178,7 +182,10 @@ async fn text_is_trimmed_and_measured_in_unicode_scalar_values() {
         assert_eq!(user["email"], format!("{number}@example.org"));
         assert_eq!(service.get(&user).await, user, "stored as answered");
     }
-    for name in ["".to_owned(), " \u{3000} ".to_owned(), "😀".repeat(201), "e\u{301}".repeat(100) + "x"] {
+    let invisible =
+        ["\u{200b}", "\u{200d}\u{feff}", "\u{2060}", "\u{3164}", "\u{2800}", "\u{ad}", "\u{301}"].map(str::to_owned);
+    let bad = ["".to_owned(), " \u{3000} ".to_owned(), "😀".repeat(201), "e\u{301}".repeat(100) + "x"];
+    for name in bad.into_iter().chain(invisible) {
         let body = json!({ "email": "a@b", "name": name });
         assert_eq!(service.client.post("/users").json(&body).await.pointers(), ["/name"], "{name}");
     }
@@ -187,7 +194,10 @@ async fn text_is_trimmed_and_measured_in_unicode_scalar_values() {
 #[tokio::test]
 async fn a_control_character_in_text_is_refused() {
     let service = Service::start();
-    for control in ['\0', '\u{1}', '\t', '\n', '\r', '\u{1b}', '\u{7f}', '\u{80}', '\u{9f}'] {
+    // Those for the direction of writing let a name look like another one.
+    let of_direction = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}');
+    let of_devices = ['\0', '\u{1}', '\t', '\n', '\r', '\u{1b}', '\u{7f}', '\u{80}', '\u{9f}'];
+    for control in of_devices.into_iter().chain(of_direction) {
         let name = format!("A{control}da");
         let faults = service.client.post("/users").json(&json!({ "email": "a@b", "name": name })).await.pointers();
         assert_eq!(faults, ["/name"], "{control:?}");

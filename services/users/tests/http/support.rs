@@ -1,6 +1,7 @@
 //! What every test begins with.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use dev::http::{Answer, Call, Client};
 use dev::postgres::{TestDatabase, USERS_ROLE};
@@ -12,6 +13,14 @@ use users::open_orders::OpenOrders;
 use users::{App, router};
 
 use crate::home;
+
+#[path = "../../../chassis/tests/contract/mod.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod contract;
+
+/// What the service promises of its events. Every event that a test receives is compared with it.
+pub static CONTRACT: LazyLock<contract::Contract> =
+    LazyLock::new(|| contract::Contract::read(concat!(env!("CARGO_MANIFEST_DIR"), "/contract")));
 
 /// The service, and its database.
 pub struct Service {
@@ -48,18 +57,24 @@ impl Service {
     pub async fn history(&self, user: &Value) -> Vec<Value> {
         let page = self.client.get(format!("{}/events?limit=100", path(user))).await.expect(200).json();
         assert_eq!(page["next_cursor"], Value::Null);
-        items(&page)
+        let events = items(&page);
+        CONTRACT.check(&events);
+        events
     }
 
     /// The next `count` events of the feed at `link`, and the link to those after them. It waits for them: a transaction
-    /// of another test may hold them back for a while, since all databases of a server count the same transactions.
+    /// of another test may hold them back for a while, since all databases of a server count the same transactions. Even
+    /// the creation of another test's database is one, and a slow disk makes it longer than a poll.
     pub async fn follow(&self, link: &str, count: usize) -> (Vec<Value>, String) {
         let (mut events, mut link) = (Vec::new(), link.to_owned());
+        let deadline = Instant::now() + Duration::from_secs(120);
         while events.len() < count {
             assert!(link.contains("wait=30"), "{link} waits");
             let answer = self.client.get(&link).await.expect(200);
             let batch = array(&answer.json());
-            assert!(!batch.is_empty(), "nothing came after {events:?}");
+            assert!(!batch.is_empty() || Instant::now() < deadline, "nothing came after {events:?}");
+            // Some tests insert events without a user.
+            CONTRACT.check(batch.iter().filter(|event| event["data"]["id"].is_string()));
             events.extend(batch);
             link = next(&answer).expect("the feed goes on");
         }
@@ -102,11 +117,7 @@ impl Service {
 
 /// The usual settings, but with patience for a machine that has much else to do.
 pub fn settings() -> Settings {
-    let mut settings = Settings::new("users", 10);
-    for limit in [&mut settings.acquire_timeout, &mut settings.lock_timeout, &mut settings.statement_timeout] {
-        *limit = Duration::from_secs(40);
-    }
-    settings
+    Settings::new("users", 10).with_patience(Duration::from_secs(40))
 }
 
 /// The service on the database at `url`.

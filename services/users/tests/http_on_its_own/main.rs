@@ -3,6 +3,8 @@
 
 #[path = "../http/any_input.rs"]
 mod any_input;
+#[path = "../http/archive.rs"]
+mod archive;
 #[path = "../http/changing.rs"]
 mod changing;
 #[path = "../http/events.rs"]

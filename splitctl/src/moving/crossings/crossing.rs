@@ -11,6 +11,9 @@ use crate::moving::Database;
 use crate::moving::fence::{self, Locking};
 use crate::names::{Qualified, quote_ident};
 
+/// Functions that rows are checked or computed with may find their tables by the path that the database has.
+pub const APPLICATIONS_PATH: &str = "set search_path to default";
+
 /// The kinds of crossings that `detach` drops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +30,14 @@ pub enum Kind {
     View,
     /// A materialised view that reads both.
     MaterializedView,
+    /// A rule whose action uses the other side.
+    Rule,
+    /// A policy of a table that stays, which reads what moves.
+    Policy,
+    /// A default of a table that stays.
+    Default,
+    /// A check of a table that stays.
+    Check,
 }
 
 /// A crossing, with all that it takes to create it again. The journal keeps it.
@@ -35,13 +46,13 @@ pub struct Crossing {
     /// Its kind.
     #[serde(default)]
     pub kind: Kind,
-    /// The table of a key or trigger; else the object itself.
+    /// The table of a key, a trigger or another part; else the object itself.
     #[sqlx(flatten)]
     pub table: Qualified,
-    /// The name of a key or trigger, the types of a function's arguments, nothing for a view.
+    /// The name of such a part, the types of a function's arguments, nothing for a view.
     #[sqlx(rename = "part")]
     pub name: String,
-    /// Of a key: what follows its name. Else the statements that create the object.
+    /// Of a key or a check: what follows its name. Else the statements that create the object.
     pub definition: String,
     /// Statements for its comment, its owner and the like.
     #[serde(default)]
@@ -67,6 +78,10 @@ impl fmt::Display for Crossing {
             Kind::Function => write!(formatter, "{table}({name}): the function"),
             Kind::View => write!(formatter, "{table}: the view"),
             Kind::MaterializedView => write!(formatter, "{table}: the materialised view"),
+            Kind::Rule => write!(formatter, "{table}: the rule {name}"),
+            Kind::Policy => write!(formatter, "{table}: the policy {name}"),
+            Kind::Default => write!(formatter, "{table}: the default of {name}"),
+            Kind::Check => write!(formatter, "{table}: the check {name}"),
         }
     }
 }
@@ -81,7 +96,10 @@ impl Crossing {
     pub fn dropping(&self) -> String {
         let table = self.table.sql();
         match self.kind {
-            Kind::ForeignKey => format!("alter table {table} drop constraint {}", quote_ident(&self.name)),
+            Kind::ForeignKey | Kind::Check => format!("alter table {table} drop constraint {}", quote_ident(&self.name)),
+            Kind::Rule => format!("drop rule {} on {table}", quote_ident(&self.name)),
+            Kind::Policy => format!("drop policy {} on {table}", quote_ident(&self.name)),
+            Kind::Default => format!("alter table {table} alter column {} drop default", quote_ident(&self.name)),
             Kind::Trigger => format!("drop trigger {} on {table}", quote_ident(&self.name)),
             Kind::Function => format!("drop routine {}", self.signature()),
             Kind::View => format!("drop view {table}"),
@@ -92,7 +110,8 @@ impl Crossing {
     /// The statements that create it, for a person to run.
     pub fn creating(&self) -> String {
         let first = match self.kind {
-            Kind::ForeignKey => self.add_key(&self.definition),
+            Kind::ForeignKey | Kind::Check => self.add_constraint(&self.definition),
+            Kind::View | Kind::MaterializedView => without_remarks(&self.definition),
             _ => self.definition.clone(),
         };
         [&[first], &self.details[..], &self.grants].concat().join(";\n")
@@ -102,8 +121,8 @@ impl Crossing {
     pub async fn restore(&self, source: &Database, locking: Locking) -> Result<()> {
         // Definitions change settings of their session.
         let mut connection = source.connect().await?;
-        if self.kind == Kind::ForeignKey {
-            return self.restore_key(&mut connection, source.version, locking).await;
+        if matches!(self.kind, Kind::ForeignKey | Kind::Check) {
+            return self.restore_constraint(&mut connection, source.version, locking).await;
         }
         if !self.exists(&mut connection).await? {
             // A body may use names that only the function's own search path finds.
@@ -122,13 +141,16 @@ impl Crossing {
             .await?;
         }
         if self.is_filled && !self.has_rows(&mut connection).await? {
-            execute(&mut connection, format!("refresh materialized view {}", self.table.sql())).await?;
+            // Row security holds for the view's owner, and a definition has switched it off.
+            let mut connection = source.connect().await?;
+            let refresh = format!("{APPLICATIONS_PATH}; refresh materialized view {}", self.table.sql());
+            execute(&mut connection, refresh).await?;
         }
         Ok(())
     }
 
-    /// The key holds first for new rows, then for those that exist.
-    async fn restore_key(&self, connection: &mut PgConnection, version: i32, locking: Locking) -> Result<()> {
+    /// A key or a check holds first for new rows, then for those that exist.
+    async fn restore_constraint(&self, connection: &mut PgConnection, version: i32, locking: Locking) -> Result<()> {
         let (table, name) = (self.table.sql(), quote_ident(&self.name));
         let (definition, was_valid) = match self.definition.strip_suffix(" NOT VALID") {
             Some(definition) => (definition, false),
@@ -140,12 +162,13 @@ impl Crossing {
                 is_partitioned.fetch_optional(&mut *connection).await?.context("the table is gone")?;
             // Before Postgres 18, a partitioned table takes no key without a check of its rows.
             let later = if is_partitioned && version < 18 { "" } else { " not valid" };
-            let add = [&[self.add_key(&format!("{definition}{later}"))], &self.details[..]].concat().join("; ");
+            let add = [&[self.add_constraint(&format!("{definition}{later}"))], &self.details[..]].concat().join("; ");
             let tables = std::slice::from_ref(&self.table);
             fence::run_each(connection, tables, &[format!("begin; {add}; commit")], locking).await?;
         }
         if was_valid {
-            execute(connection, format!("alter table {table} validate constraint {name}")).await?;
+            let validate = format!("{APPLICATIONS_PATH}; alter table {table} validate constraint {name}");
+            execute(connection, validate).await?;
         }
         Ok(())
     }
@@ -164,8 +187,11 @@ impl Crossing {
 
     async fn exists(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let (table, statement) = match self.kind {
-            Kind::ForeignKey => (self.table.sql(), HAS_KEY),
+            Kind::ForeignKey | Kind::Check => (self.table.sql(), HAS_CONSTRAINT),
             Kind::Trigger => (self.table.sql(), HAS_TRIGGER),
+            Kind::Rule => (self.table.sql(), HAS_RULE),
+            Kind::Policy => (self.table.sql(), HAS_POLICY),
+            Kind::Default => (self.table.sql(), HAS_DEFAULT),
             Kind::Function => (self.signature(), "select to_regprocedure($1) is not null or $2 is null"),
             _ => (self.table.sql(), "select to_regclass($1) is not null or $2 is null"),
         };
@@ -177,7 +203,7 @@ impl Crossing {
         query_scalar(statement).bind(self.table.sql()).fetch_one(connection).await
     }
 
-    fn add_key(&self, definition: &str) -> String {
+    fn add_constraint(&self, definition: &str) -> String {
         format!("alter table {} add constraint {} {definition}", self.table.sql(), quote_ident(&self.name))
     }
 
@@ -186,13 +212,22 @@ impl Crossing {
     }
 }
 
+/// A dump of a view without its remarks and settings.
+fn without_remarks(dump: &str) -> String {
+    let is_remark = |line: &&str| {
+        line.is_empty() || ["--", "SET ", "SELECT pg_catalog.set_config"].iter().any(|start| line.starts_with(start))
+    };
+    let lines: Vec<&str> = dump.lines().filter(|line| !is_remark(line)).collect();
+    lines.join("\n").trim_end_matches(';').to_owned()
+}
+
 #[derive(FromRow)]
 struct Rights {
     acl: String,
     revokes: Vec<String>,
 }
 
-const HAS_KEY: &str = r"
+const HAS_CONSTRAINT: &str = r"
     select exists (
         select
         from pg_constraint
@@ -206,6 +241,31 @@ const HAS_TRIGGER: &str = r"
         from pg_trigger
         where tgrelid = to_regclass($1)
           and tgname = $2
+    )";
+
+const HAS_RULE: &str = r"
+    select exists (
+        select
+        from pg_rewrite
+        where ev_class = to_regclass($1)
+          and rulename = $2
+    )";
+
+const HAS_POLICY: &str = r"
+    select exists (
+        select
+        from pg_policy
+        where polrelid = to_regclass($1)
+          and polname = $2
+    )";
+
+const HAS_DEFAULT: &str = r"
+    select exists (
+        select
+        from pg_attribute
+        where attrelid = to_regclass($1)
+          and attname = $2
+          and atthasdef
     )";
 
 const RIGHTS_OF_RELATION: &str = r"

@@ -1,7 +1,8 @@
-//! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop foreign
-//! keys, triggers, functions and views among them, and create them again as they were.
+//! Crossings join the moving tables to those that stay, and must be replaced before the cutover. splitctl can drop most of
+//! them, and create them again as they were.
 
 pub(super) mod crossing;
+mod parts;
 mod standing;
 
 use std::time::Duration;
@@ -12,32 +13,93 @@ use sqlx::postgres::PgDatabaseError;
 use sqlx::{PgConnection, query_scalar};
 
 use super::fence::{self, Locking};
+use super::inventory::{Function, Inventory, PartKind};
 use super::journal::{Journal, State, Step};
-use super::relations;
 use super::side::{Database, Side};
 use super::{Move, crash_point};
-use crate::audit;
-use crate::database::execute;
+use crate::database::{execute, server_error};
 use crate::exit::{Refused, require};
 use crate::names::quote_ident;
 pub use crossing::{Crossing, Kind};
+pub use standing::has_replacement;
 
 /// How often `detach` looks again: a function crosses on its own once no trigger calls it.
 const ROUNDS: u32 = 5;
 
+/// What to do with a view that moves and reads what stays.
+pub const VIEW_THAT_MOVES: &str = "take it out of the owner's `views`: then it stays, and `detach` drops it";
+
+/// A crossing that stands, for people.
+pub struct Standing {
+    /// The object, what it uses, and what to do.
+    pub text: String,
+    /// Who takes it off.
+    pub way: Way,
+}
+
+/// Who takes a crossing off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// `splitctl` with this command.
+    Command(String),
+    /// It belongs to what moves, so the plan says what becomes of it.
+    Plan,
+    /// A person.
+    Person,
+}
+
 /// Describes the crossings that stand, and what replaces each.
-pub async fn list(the_move: &mut Move) -> Result<Vec<String>> {
+pub async fn describe(the_move: &mut Move) -> Result<Vec<Standing>> {
+    let inventory = the_move.read_inventory().await?;
+    describe_of(the_move, &inventory).await
+}
+
+/// Does the same for an inventory of the source that was just read.
+pub async fn describe_of(the_move: &mut Move, inventory: &Inventory) -> Result<Vec<Standing>> {
     let Move { manifest, owner_name, owner, source, .. } = the_move;
     let connection = &mut source.connection;
     let mut crossings = Vec::new();
+    let detaching = format!("detach {owner_name}");
     for key in standing::foreign_keys(connection, &owner.tables).await? {
-        crossings.push(format!("{key} crosses to the other database: `splitctl detach {owner_name}`"));
+        let text = format!("{key} crosses to the other database: `splitctl {detaching}`");
+        crossings.push(Standing { text, way: Way::Command(detaching.clone()) });
     }
-    crossings.extend(relations::select_lines(connection, VIEWS, &owner.relations()).await?);
-    for finding in audit::code_across(connection, manifest, owner_name).await? {
-        crossings.push(format!("{}: {}. {}", finding.object, finding.detail, finding.replace_by));
+    let take_off = |object: &str| match has_replacement(manifest, object) {
+        true => (format!("replace {object}"), format!("run `splitctl replace {object}`")),
+        false => (detaching.clone(), format!("replace it, or let `splitctl {detaching}` drop it")),
+    };
+    for part in inventory.crossing_parts() {
+        let (object, side) = (part.object(), if part.moves { "stays" } else { "moves" });
+        let by_hand = if part.moves { Way::Plan } else { Way::Person };
+        let (way, advice) = match part.kind {
+            _ if part.can_be_detached() || has_replacement(manifest, &object) => {
+                let (command, advice) = take_off(&object);
+                (Way::Command(command), advice)
+            }
+            PartKind::View => (by_hand, VIEW_THAT_MOVES.to_owned()),
+            _ => (by_hand, "change it, so that it uses tables of one side only".to_owned()),
+        };
+        let text = format!("{}: it uses {}, which {side}: {advice}", part.shown, part.uses);
+        crossings.push(Standing { text, way });
+    }
+    for Function { shown, uses: (moving, staying), .. } in inventory.crossing_functions() {
+        let (command, advice) = take_off(shown);
+        let text = format!("function {shown}: it uses {moving}, which moves, and {staying}, which stays: {advice}");
+        crossings.push(Standing { text, way: Way::Command(command) });
+    }
+    for object in standing::depending(connection, manifest, inventory).await? {
+        let text = format!(
+            "{}: it uses {}, which `splitctl {detaching}` drops: drop it, or change it",
+            object.shown, object.needed
+        );
+        crossings.push(Standing { text, way: Way::Person });
     }
     Ok(crossings)
+}
+
+/// Describes them as lines.
+pub async fn list(the_move: &mut Move) -> Result<Vec<String>> {
+    Ok(describe(the_move).await?.into_iter().map(|crossing| crossing.text).collect())
 }
 
 /// Drops what crosses. The journal keeps the definitions.
@@ -123,19 +185,30 @@ async fn drop_one(the_move: &mut Move, crossing: &Crossing, locking: Locking) ->
     let Move { owner, source, target, .. } = the_move;
     let (begin, drop) = (begin_in_time(locking.lock_timeout), format!("{}; commit", crossing.dropping()));
     let tables = std::slice::from_ref(&crossing.table);
-    let dropped = fence::patiently(&mut source.connection, tables, locking, async |connection: &mut PgConnection| {
-        execute(connection, begin.clone()).await?;
-        execute(connection, drop.clone()).await
-    });
-    if let Err(error) = dropped.await {
-        return Err(not_dropped(error, crossing, &mut source.connection).await?.into());
-    }
-    // The copy brought the trigger to the target, where it would miss the tables that stay.
+    // The copy brought the trigger to the target, where it would miss the tables that stay. A repeated `detach` looks for it
+    // in the source, so there it goes last.
     if crossing.kind == Kind::Trigger && owner.tables.contains(&crossing.table) {
         let (name, table) = (quote_ident(&crossing.name), crossing.table.sql());
         let drop = [format!("drop trigger if exists {name} on {table}")];
         fence::run_each(&mut target.connection, tables, &drop, locking).await?;
+        crash_point("trigger dropped on the target");
     }
+    // Whoever was in the way may be gone when the last attempt has failed.
+    let mut users = Vec::new();
+    let dropped = fence::patiently(&mut source.connection, tables, locking, async |connection: &mut PgConnection| {
+        execute(connection, begin.clone()).await?;
+        let dropped = execute(connection, drop.clone()).await;
+        if dropped.is_err() {
+            execute(connection, "rollback").await?;
+            let now: Vec<String> = query_scalar(USERS).bind(crossing.table.sql()).fetch_all(connection).await?;
+            users = if now.is_empty() { std::mem::take(&mut users) } else { now };
+        }
+        dropped
+    });
+    if let Err(error) = dropped.await {
+        return Err(not_dropped(error, crossing, &users)?.into());
+    }
+    crash_point("crossing dropped");
     Ok(())
 }
 
@@ -144,15 +217,15 @@ fn begin_in_time(limit: Duration) -> String {
 }
 
 /// Names the object that was not dropped, and those in the way.
-async fn not_dropped(error: anyhow::Error, crossing: &Crossing, connection: &mut PgConnection) -> Result<Refused> {
+fn not_dropped(error: anyhow::Error, crossing: &Crossing, users: &[String]) -> Result<Refused> {
     let next = "repeat `splitctl detach`; or run `splitctl attach`, which puts back what was dropped";
     if error.is::<Refused>() {
-        let users: Vec<String> = query_scalar(USERS).bind(crossing.table.sql()).fetch_all(connection).await?;
-        let users = if users.is_empty() { "none is left".to_owned() } else { users.join("; ") };
-        return Ok(Refused(format!("{crossing} could not be locked. Sessions that use its tables: {users}. {next}")));
+        let users = if users.is_empty() { "none was found".to_owned() } else { users.join("; ") };
+        return Ok(Refused(format!(
+            "{crossing} could not be locked. Sessions that used its tables when an attempt failed: {users}. {next}"
+        )));
     }
-    let server = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    match server.and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
+    match server_error(&error).and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
         Some(found) if found.code() == "2BP01" => {
             let dependents = found.detail().unwrap_or_default().replace('\n', "; ");
             Ok(Refused(format!(
@@ -165,9 +238,9 @@ async fn not_dropped(error: anyhow::Error, crossing: &Crossing, connection: &mut
 
 /// Names the object, the reason, and what a person can run.
 fn explain(error: &anyhow::Error, crossing: &Crossing) -> String {
-    let server = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    let server = server_error(error);
     let reason = server.map_or_else(|| format!("{error:#}"), |error| error.message().to_owned());
-    if crossing.kind == Kind::ForeignKey && server.is_some_and(|error| error.code().as_deref() == Some("23503")) {
+    if server.is_some_and(|error| matches!(error.code().as_deref(), Some("23503" | "23514"))) {
         let (table, name) = (crossing.table.sql(), quote_ident(&crossing.name));
         return format!(
             "{crossing} is not valid again ({reason}): correct the rows and repeat `splitctl attach`; after an abort, run \
@@ -180,59 +253,43 @@ fn explain(error: &anyhow::Error, crossing: &Crossing) -> String {
     )
 }
 
-/// Views that read from both the moving and the other relations.
-const VIEWS: &str = r"
-    select distinct format(
-        '%I.%I: the view reads %I.%I, which %s: put a table of its own side behind it, list it in the manifest, '
-        'or run `splitctl detach`',
-        vn.nspname,
-        v.relname,
-        tn.nspname,
-        t.relname,
-        case when t.oid = any ($1) then 'moves' else 'stays' end
-    )
-    from pg_rewrite r
-    join pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
-    join pg_namespace vn on vn.oid = v.relnamespace
-    join pg_depend d
-      on d.classid = 'pg_rewrite'::regclass
-     and d.objid = r.oid
-     and d.refclassid = 'pg_class'::regclass
-     and d.refobjid <> v.oid
-    join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p', 'v', 'm')
-    join pg_namespace tn on tn.oid = t.relnamespace
-    where (v.oid = any ($1)) <> (t.oid = any ($1))
-      and vn.nspname not in ('pg_catalog', 'information_schema')
-      and tn.nspname not in ('pg_catalog', 'information_schema')
-    order by 1";
-
 /// Sessions that hold a lock on a table, or on one that its foreign keys refer to: a reader is enough to keep a drop
 /// waiting.
 const USERS: &str = r"
-    select distinct format(
+    with held as (
+        select l.pid, l.virtualtransaction, l.mode, l.relation
+        from pg_locks l
+        where l.granted
+          and l.locktype = 'relation'
+          and l.database = (select oid from pg_database where datname = current_database())
+          and l.pid is distinct from pg_backend_pid()
+          and (
+              l.relation = to_regclass($1)
+              or exists (
+                  select
+                  from pg_constraint c
+                  where c.contype = 'f'
+                    and c.conrelid = to_regclass($1)
+                    and c.confrelid = l.relation
+              )
+          )
+    )
+    select format(
         'process %s (%s, role %s), %s for %s, holds %s on %s',
         a.pid,
         coalesce(nullif(a.application_name, ''), a.backend_type),
-        coalesce(a.usename, '–'),
+        coalesce(a.usename, '-'),
         coalesce(a.state, 'active'),
         (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0),
         l.mode,
         l.relation::regclass
     )
-    from pg_locks l
+    from held l
     join pg_stat_activity a on a.pid = l.pid
-    where l.granted
-      and l.locktype = 'relation'
-      and l.database = (select oid from pg_database where datname = current_database())
-      and l.pid <> pg_backend_pid()
-      and (
-          l.relation = to_regclass($1)
-          or exists (
-              select
-              from pg_constraint c
-              where c.contype = 'f'
-                and c.conrelid = to_regclass($1)
-                and c.confrelid = l.relation
-          )
-      )
+    union
+    select format('the prepared transaction %L of %s, holds %s on %s', p.gid, p.owner, l.mode, l.relation::regclass)
+    from held l
+    join pg_locks x on x.locktype = 'transactionid' and x.virtualtransaction = l.virtualtransaction and x.pid is null
+    join pg_prepared_xacts p on p.transaction = x.transactionid
+    where l.pid is null
     order by 1";

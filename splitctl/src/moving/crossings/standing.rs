@@ -7,8 +7,9 @@ use sqlx::postgres::types::Oid;
 use sqlx::{FromRow, PgConnection, query_as};
 
 use super::crossing::{Crossing, Kind};
-use crate::audit::{self, Finding};
+use super::parts;
 use crate::manifest::Manifest;
+use crate::moving::inventory::{Inventory, Part, PartKind};
 use crate::moving::schema::pg_dump;
 use crate::moving::{Move, relations};
 use crate::names::Qualified;
@@ -16,26 +17,21 @@ use crate::names::Qualified;
 /// The crossings that `detach` can drop, in an order in which they can be dropped. The manifest's own replacement of a
 /// crossing, with `replace`, goes before.
 pub async fn list(the_move: &mut Move) -> Result<Vec<Crossing>> {
-    let Move { manifest, owner_name, owner, source, .. } = the_move;
+    let Move { manifest, owner, source, .. } = the_move;
     let connection = &mut source.connection;
-    let code = audit::code_across(connection, manifest, owner_name).await?;
-    let code: Vec<&Finding> = code.iter().filter(|finding| !has_replacement(manifest, &finding.object)).collect();
-    let oids = |kind: audit::Kind| -> Vec<Oid> {
-        let of_kind = code.iter().filter(|finding| finding.kind == kind);
-        of_kind.filter_map(|finding| Some(Oid(u32::try_from(finding.oid?).ok()?))).collect()
-    };
-    let mut crossings: Vec<Crossing> =
-        query_as(TRIGGERS).bind(oids(audit::Kind::Trigger)).fetch_all(&mut *connection).await?;
-    let moving = relations::oids(connection, &owner.relations()).await?;
-    let views: Vec<(Oid, String, String)> = query_as(VIEWS).bind(&moving).fetch_all(&mut *connection).await?;
-    let mut views: Vec<Oid> = views
-        .into_iter()
-        .filter(|(_, schema, name)| !has_replacement(manifest, &Qualified::new(schema, name).to_string()))
-        .map(|(oid, ..)| oid)
+    let inventory = Inventory::read(connection, owner).await?;
+    let parts: Vec<&Part> = inventory
+        .crossing_parts()
+        .filter(|part| part.can_be_detached() && !has_replacement(manifest, &part.object()))
         .collect();
-    // A view whose function uses tables of both owners.
-    views.extend(oids(audit::Kind::Default));
-    let hanging = query_as::<_, Hanging>(HANGING).bind(&views).bind(oids(audit::Kind::Function));
+    let (views, others): (Vec<&Part>, Vec<&Part>) = parts.into_iter().partition(|part| part.kind == PartKind::View);
+    let ids: Vec<i64> = others.iter().map(|part| part.id.1).collect();
+    let mut crossings: Vec<Crossing> = query_as(parts::PARTS).bind(ids).fetch_all(&mut *connection).await?;
+    let views: Vec<i64> = views.iter().map(|part| part.relation).collect();
+    let functions = inventory.crossing_functions().iter();
+    let functions = functions.filter(|function| !has_replacement(manifest, &function.shown));
+    let functions: Vec<i64> = functions.map(|function| function.oid).collect();
+    let hanging = query_as::<_, Hanging>(HANGING).bind(&views).bind(functions);
     let mut known = BTreeSet::new();
     for Hanging { oid, is_function } in hanging.fetch_all(&mut *connection).await? {
         if known.insert((oid.0, is_function)) {
@@ -51,12 +47,40 @@ pub async fn list(the_move: &mut Move) -> Result<Vec<Crossing>> {
     Ok(crossings)
 }
 
+/// An object that a drop of a crossing would meet.
+#[derive(FromRow)]
+pub struct Depending {
+    class: i64,
+    oid: i64,
+    /// The object.
+    pub shown: String,
+    /// The view or function that it depends on.
+    pub needed: String,
+}
+
+/// What depends on the views and functions that `detach` drops, and is dropped by nobody.
+pub async fn depending(
+    connection: &mut PgConnection,
+    manifest: &Manifest,
+    inventory: &Inventory,
+) -> Result<Vec<Depending>, sqlx::Error> {
+    let parts = inventory.crossing_parts().filter(|part| part.kind == PartKind::View && part.can_be_detached());
+    let views: Vec<i64> =
+        parts.filter(|part| !has_replacement(manifest, &part.object())).map(|part| part.relation).collect();
+    let functions = inventory.crossing_functions().iter();
+    let functions = functions.filter(|function| !has_replacement(manifest, &function.shown));
+    let functions: Vec<i64> = functions.map(|function| function.oid).collect();
+    let found: Vec<Depending> = query_as(DEPENDING).bind(views).bind(functions).fetch_all(connection).await?;
+    Ok(found.into_iter().filter(|object| inventory.part((object.class, object.oid)).is_none()).collect())
+}
+
 /// The foreign keys that cross.
 pub async fn foreign_keys(connection: &mut PgConnection, tables: &[Qualified]) -> Result<Vec<Crossing>, sqlx::Error> {
     relations::select(connection, FOREIGN_KEYS, tables).await
 }
 
-fn has_replacement(manifest: &Manifest, object: &str) -> bool {
+/// Whether the manifest names the SQL that replaces an object.
+pub fn has_replacement(manifest: &Manifest, object: &str) -> bool {
     manifest.borrowings.iter().any(|borrowing| borrowing.replace.is_some() && borrowing.what == object)
 }
 
@@ -66,6 +90,7 @@ struct Hanging {
     is_function: bool,
 }
 
+/// A partition's own key comes back after that of its root, which would take it over.
 const FOREIGN_KEYS: &str = r"
     select
         'foreign-key' as kind,
@@ -86,56 +111,17 @@ const FOREIGN_KEYS: &str = r"
     where c.contype = 'f'
       and c.conparentid = 0
       and (c.conrelid = any ($1)) <> (c.confrelid = any ($1))
-    order by 2, 3, 4";
+    order by (select count(*) from pg_partition_ancestors(t.oid)) desc, 2, 3, 4";
 
-/// A partition's trigger comes and goes with its root's.
-const TRIGGERS: &str = r"
-    select
-        'trigger' as kind,
-        n.nspname::text as schema,
-        c.relname::text as name,
-        t.tgname::text as part,
-        pg_get_triggerdef(t.oid) as definition,
-        array(
-            select format('comment on trigger %I on %I.%I is %L', t.tgname, n.nspname, c.relname, d.description)
-            from pg_description d
-            where d.classoid = 'pg_trigger'::regclass
-              and d.objoid = t.oid
-            union all
-            select format('alter table %I.%I %s trigger %I', n.nspname, c.relname, e.word, t.tgname)
-            from (values ('D', 'disable'), ('R', 'enable replica'), ('A', 'enable always')) e (state, word)
-            where e.state = t.tgenabled::text
-        ) as details,
-        null::text as acl,
-        '{}'::text[] as grants,
-        false as is_filled
-    from pg_trigger t
-    join pg_class c on c.oid = t.tgrelid
-    join pg_namespace n on n.oid = c.relnamespace
-    where t.oid = any ($1)
-    order by 2, 3, 4";
-
-/// Views that stay and read tables that move. A view that moves is replaced by hand: its rights go to the target.
-const VIEWS: &str = r"
-    select distinct v.oid, n.nspname::text, v.relname::text
-    from pg_rewrite r
-    join pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
-    join pg_namespace n on n.oid = v.relnamespace
-    join pg_depend d
-      on d.classid = 'pg_rewrite'::regclass
-     and d.objid = r.oid
-     and d.refclassid = 'pg_class'::regclass
-     and d.refobjid <> v.oid
-    where v.oid <> all ($1)
-      and d.refobjid = any ($1)
-      and n.nspname not in ('pg_catalog', 'information_schema')";
-
-/// These views and functions, and all views and functions that depend on them: an object comes before those that it needs.
-const HANGING: &str = r"
+/// A query over a view or function `t` of `tree`: these views and functions, and all that depend on them.
+macro_rules! hanging {
+    ($query:literal) => {
+        concat!(
+            r"
     with recursive tree (classid, objid, depth) as (
-        select 'pg_class'::regclass::oid, v.oid, 0 from unnest($1::oid[]) v (oid)
+        select 'pg_class'::regclass::oid, v.oid, 0 from unnest($1::int8[]::oid[]) v (oid)
         union
-        select 'pg_proc'::regclass, p.oid, 0 from unnest($2::oid[]) p (oid)
+        select 'pg_proc'::regclass, p.oid, 0 from unnest($2::int8[]::oid[]) p (oid)
         union
         select further.classid, further.objid, t.depth + 1
         from tree t
@@ -162,11 +148,48 @@ const HANGING: &str = r"
             where d.classid = 'pg_proc'::regclass
         ) further (classid, objid)
         where t.depth < 30
-    )
-    select objid as oid, classid = 'pg_proc'::regclass as is_function
-    from tree
-    group by classid, objid
-    order by max(depth) desc, objid";
+    )",
+            $query
+        )
+    };
+}
+
+/// An object comes before those that it needs.
+const HANGING: &str = hanging!(
+    r"
+    select t.objid as oid, t.classid = 'pg_proc'::regclass as is_function
+    from tree t
+    group by t.classid, t.objid
+    order by max(t.depth) desc, t.objid"
+);
+
+/// What depends on these, and is neither a view or function nor gone with one.
+const DEPENDING: &str = hanging!(
+    r"
+    select distinct
+        d.classid::int8 as class,
+        d.objid::int8 as oid,
+        format('%s %s', i.type, i.identity) as shown,
+        format('%s %s', n.type, n.identity) as needed
+    from tree t
+    join pg_depend d on d.refclassid = t.classid and d.refobjid = t.objid and d.deptype = 'n'
+    left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+    left join pg_class v on v.oid = r.ev_class
+    left join pg_proc p on d.classid = 'pg_proc'::regclass and p.oid = d.objid
+    cross join lateral pg_identify_object(d.classid, d.objid, d.objsubid) i
+    cross join lateral pg_identify_object(t.classid, t.objid, 0) n
+    where not coalesce(v.relkind in ('v', 'm'), false)
+      and not coalesce(p.prokind in ('f', 'p'), false)
+      and not exists (
+          select
+          from pg_depend a
+          join tree x on x.classid = a.refclassid and x.objid = a.refobjid
+          where a.classid = d.classid
+            and a.objid = d.objid
+            and a.deptype in ('a', 'i')
+      )
+    order by 3, 4"
+);
 
 const VIEW: &str = r"
     select
@@ -175,33 +198,67 @@ const VIEW: &str = r"
         c.relname::text as name,
         '' as part,
         '' as definition,
-        array[format('alter table %I.%I owner to %I', n.nspname, c.relname, pg_get_userbyid(c.relowner))] as details,
+        array[format('alter table %I.%I owner to %I', n.nspname, c.relname, pg_get_userbyid(c.relowner))] || array(
+            select concat_ws(
+                '; ',
+                pg_get_statisticsobjdef(x.oid),
+                format('alter statistics %s owner to %I', i.identity, pg_get_userbyid(x.stxowner)),
+                (
+                    select format('comment on statistics %s is %L', i.identity, d.description)
+                    from pg_description d
+                    where d.classoid = 'pg_statistic_ext'::regclass
+                      and d.objoid = x.oid
+                )
+            )
+            from pg_statistic_ext x
+            cross join lateral pg_identify_object('pg_statistic_ext'::regclass, x.oid, 0) i
+            where x.stxrelid = c.oid
+        ) as details,
         a.acl::text as acl,
         array(
             select format(
-                'grant %s on table %I.%I to %s%s',
-                string_agg(g.privilege_type, ', '),
-                n.nspname,
-                c.relname,
-                case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
-                case when g.is_grantable then ' with grant option' else '' end
+                b.by_grantor,
+                format(
+                    'grant %s on table %I.%I to %s%s',
+                    string_agg(g.privilege_type, ', '),
+                    n.nspname,
+                    c.relname,
+                    case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
+                    case when g.is_grantable then ' with grant option' else '' end
+                )
             )
             from aclexplode(a.acl) with ordinality g (grantor, grantee, privilege_type, is_grantable, nth)
-            group by g.grantee, g.is_grantable
+            cross join lateral (
+                select case
+                    when g.grantor = c.relowner or not pg_has_role(g.grantor, 'MEMBER') then '%s'
+                    else replace(format('set role %I; ', pg_get_userbyid(g.grantor)), '%', '%%') || '%s; reset role'
+                end as by_grantor
+            ) b
+            group by b.by_grantor, g.grantee, g.is_grantable
             order by min(g.nth)
         ) || array(
             select format(
-                'grant %s (%I) on table %I.%I to %s%s',
-                g.privilege_type,
-                t.attname,
-                n.nspname,
-                c.relname,
-                case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
-                case when g.is_grantable then ' with grant option' else '' end
+                b.by_grantor,
+                format(
+                    'grant %s (%I) on table %I.%I to %s%s',
+                    g.privilege_type,
+                    t.attname,
+                    n.nspname,
+                    c.relname,
+                    case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
+                    case when g.is_grantable then ' with grant option' else '' end
+                )
             )
             from pg_attribute t
-            cross join lateral aclexplode(t.attacl) g
+            cross join lateral aclexplode(t.attacl) with ordinality g (grantor, grantee, privilege_type, is_grantable, nth)
+            cross join lateral (
+                select case
+                    when g.grantor = c.relowner or not pg_has_role(g.grantor, 'MEMBER') then '%s'
+                    else replace(format('set role %I; ', pg_get_userbyid(g.grantor)), '%', '%%') || '%s; reset role'
+                end as by_grantor
+            ) b
             where t.attrelid = c.oid
+            order by g.nth
         ) as grants,
         c.relkind = 'm' and c.relispopulated as is_filled
     from pg_class c
@@ -225,12 +282,21 @@ const FUNCTION: &str = r"
         a.acl::text as acl,
         array(
             select format(
-                'grant execute on routine %s to %s%s',
-                p.oid::regprocedure,
-                case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
-                case when g.is_grantable then ' with grant option' else '' end
+                b.by_grantor,
+                format(
+                    'grant execute on routine %s to %s%s',
+                    p.oid::regprocedure,
+                    case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
+                    case when g.is_grantable then ' with grant option' else '' end
+                )
             )
             from aclexplode(a.acl) with ordinality g (grantor, grantee, privilege_type, is_grantable, nth)
+            cross join lateral (
+                select case
+                    when g.grantor = p.proowner or not pg_has_role(g.grantor, 'MEMBER') then '%s'
+                    else replace(format('set role %I; ', pg_get_userbyid(g.grantor)), '%', '%%') || '%s; reset role'
+                end as by_grantor
+            ) b
             order by g.nth
         ) as grants,
         false as is_filled

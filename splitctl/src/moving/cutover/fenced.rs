@@ -1,20 +1,19 @@
 //! The steps of a cutover while writers wait.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sqlx::{PgConnection, query, query_scalar};
 
-use super::Options;
-use super::pause::{Clock, Pause};
-use super::steps::{Attempt, Ready};
+use super::pause::{Clock, Pause, limits};
+use super::ready::{Ready, Sessions};
+use super::steps::Attempt;
 use crate::database::execute;
 use crate::exit::{Refused, require};
+use crate::manifest::Owner;
 use crate::moving::journal::State;
 use crate::moving::switches::Switch;
-use crate::moving::{Database, Move, crash_point, fence, marker, relations, sequences, slot};
-use crate::names::Qualified;
+use crate::moving::{Database, crash_point, marker, sequences, shape, slot};
 
 /// How long a session may take to end.
 const END: Duration = Duration::from_secs(30);
@@ -26,97 +25,83 @@ const FLUSHED: &str =
 
 /// A try that holds the locks.
 pub(super) struct Fenced<'a> {
-    from: &'a mut Database,
-    to: &'a mut Database,
-    tables: &'a [Qualified],
-    owner_name: &'a str,
-    state: &'a State,
-    ready: &'a Ready,
-    max_pause: Duration,
+    pub(super) from: &'a mut Database,
+    pub(super) to: &'a mut Database,
+    pub(super) owner: &'a Owner,
+    pub(super) owner_name: &'a str,
+    pub(super) state: &'a State,
+    pub(super) ready: &'a Ready,
+    pub(super) max_pause: Duration,
+    /// When writers go on, whatever happens.
+    pub(super) deadline: Instant,
     /// The process of the server that holds the locks.
-    process: i32,
-    /// A second session on the side that the tables leave.
-    beside: PgConnection,
-    clock: Clock,
-    pause: Pause,
-    way_back: String,
+    pub(super) process: i32,
+    pub(super) sessions: Sessions,
+    pub(super) clock: Clock,
+    pub(super) pause: Pause,
+    /// Where the stream back begins.
+    pub(super) way_back: String,
 }
 
 impl Attempt<'_> {
-    /// Locks the tables and runs the steps, for `--max-pause` at most. Readers go on meanwhile. If a step fails, the locks
-    /// are released before this returns.
+    /// Locks the tables and runs the steps, for `--max-pause` at most, the wait for the lock included. Readers go on
+    /// meanwhile. If a step fails, the locks are released before this returns. If splitctl stands still, the server releases
+    /// them.
     pub(super) async fn while_writers_wait(
         &mut self,
         steps: impl AsyncFnOnce(&mut Fenced<'_>) -> Result<()>,
     ) -> Result<Pause> {
         let limit = self.options.max_pause;
         let mut fenced = self.lock().await?;
-        let done = tokio::time::timeout(limit.max(Duration::from_millis(1)) * 2, steps(&mut fenced)).await;
-        let too_long = |_| Err(Refused(format!("writers waited longer than twice {limit:?} (--max-pause)")).into());
+        let done = tokio::time::timeout(fenced.left(), steps(&mut fenced)).await;
+        let too_long = |_| Err(Refused(format!("writers would have waited longer than {limit:?} (--max-pause)")).into());
         match done.unwrap_or_else(too_long) {
-            Ok(()) => Ok(Pause { total: fenced.clock.total(), ..fenced.pause }),
+            Ok(()) => {
+                let Fenced { clock, pause, .. } = fenced;
+                Ok(self.turn_poolers(clock, pause).await)
+            }
             Err(error) => {
                 fenced.release().await?;
                 Err(error)
             }
         }
     }
-
-    async fn lock(&mut self) -> Result<Fenced<'_>> {
-        let Self { the_move, options, ready, .. } = self;
-        let Move { owner, owner_name, source, target, state, .. } = &mut **the_move;
-        let (from, to) = state.switch.lives.order(source, target);
-        fence::run_each(&mut to.connection, &owner.tables, &ready.reopen, options.locking).await?;
-        let beside = from.connect().await?;
-        let process = query_scalar("select pg_backend_pid()").fetch_one(&mut from.connection).await?;
-        let (statement, way_back) = (lock_statement(&owner.tables, options), state.way_back());
-        let asked = Cell::new(Instant::now());
-        fence::patiently(&mut from.connection, &owner.tables, options.locking, async |connection: &mut PgConnection| {
-            // Less WAL is left to read under the lock.
-            slot::advance(&mut to.connection, &way_back).await?;
-            asked.set(Instant::now());
-            execute(connection, statement.clone()).await
-        })
-        .await?;
-        let mut clock = Clock::new(asked.get());
-        let pause = Pause { lock: clock.lap(), ..Pause::default() };
-        crash_point("locked");
-        let (tables, max_pause) = (&owner.tables, options.max_pause);
-        Ok(Fenced { from, to, tables, owner_name, state, ready, max_pause, process, beside, clock, pause, way_back })
-    }
 }
 
 impl Fenced<'_> {
+    /// How long writers may still wait.
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
     /// Step 6. Sends the marker through the stream. No writer is left, so when it arrives, everything has. Meanwhile the
-    /// locking transaction creates the fence and revokes the rights, which no other session sees yet, and the definitions
-    /// are compared again.
+    /// definitions are compared again.
     pub(super) async fn drain_stream(&mut self) -> Result<()> {
-        let (limit, milliseconds) = (self.max_pause, self.max_pause.as_millis().max(1));
-        let token = marker::set(&mut self.beside, self.owner_name).await?;
-        let closing = format!(
-            "set local statement_timeout = {milliseconds}; set local lock_timeout = {milliseconds}; {}; {}",
-            self.ready.close.join("; "),
-            self.ready.revokes.join("; "),
+        let (limit, left) = (self.max_pause, self.left());
+        let token = marker::set(&mut self.sessions.beside, self.owner_name).await?;
+        let silence = limits(self.left());
+        let (limited, arrived, shape) = tokio::join!(
+            // The transaction is silent until the marker has arrived.
+            execute(&mut self.from.connection, silence),
+            marker::wait(&mut self.to.connection, self.owner_name, token, left),
+            shape::stands(&mut self.sessions.beside, self.owner, &self.state.begun.shape, &self.ready.stamp),
         );
-        let (arrived, closed, shape) = tokio::join!(
-            marker::wait(&mut self.to.connection, self.owner_name, token, limit),
-            execute(&mut self.from.connection, closing),
-            relations::shape(&mut self.beside, self.tables),
-        );
-        closed?;
+        limited?;
         require!(arrived?, "the stream took longer than {limit:?} (--max-pause) while writers waited: nothing was changed");
-        require!(shape? == self.state.begun.shape, "the tables' definitions have just changed: nothing was switched");
+        require!(shape?, "the tables' definitions have just changed: nothing was switched");
+        let limits = limits(self.left());
+        execute(&mut self.from.connection, limits).await?;
         self.pause.stream = self.clock.lap();
         crash_point("marker arrived");
         Ok(())
     }
 
-    /// Step 7. Sets sequences and epochs on the other side, by a commit that is flushed to disk. What a client was
-    /// acknowledged here must be as durable there.
-    pub(super) async fn set_sequences_and_epochs(&mut self) -> Result<()> {
-        let sets = sequences::setting(&mut self.beside, self.ready.reading.as_deref()).await?.unwrap_or_default();
-        let raises = self.ready.epochs.join("; ");
-        execute(&mut self.to.connection, format!("{FLUSHED}; {raises}; {sets}; commit")).await?;
+    /// Step 7. Sets the sequences on the other side that have changed since they were set there, by a commit that is flushed
+    /// to disk. What a client was acknowledged here must be as durable there.
+    pub(super) async fn set_sequences(&mut self) -> Result<()> {
+        let Sessions { beside, sequences, .. } = &mut self.sessions;
+        let sets = sequences::setting_changed(beside, self.ready.reading.as_deref(), sequences).await?;
+        execute(&mut self.to.connection, format!("{FLUSHED}; {}; commit", sets.unwrap_or_default())).await?;
         self.pause.sequences = self.clock.lap();
         Ok(())
     }
@@ -134,8 +119,7 @@ impl Fenced<'_> {
     /// Step 9. Opens the other side, before the commit: a service that is refused goes there at once. No switch names that
     /// side yet, so none goes there earlier.
     pub(super) async fn open_other_side(&mut self) -> Result<()> {
-        let grants = self.ready.grants.join("; ");
-        execute(&mut self.to.connection, format!("begin; {grants}; commit")).await?;
+        self.sessions.open_other_side().await?;
         self.pause.opening = self.clock.lap();
         crash_point("other side open");
         Ok(())
@@ -153,40 +137,31 @@ impl Fenced<'_> {
         Ok(())
     }
 
-    /// Replaces the sessions, whose state is unknown, and waits until the one that held the locks has ended. Before that,
-    /// its commit may still arrive.
+    /// Replaces the sessions, whose state is unknown, and waits until those have ended that hold the locks or the changed
+    /// rights. Before that, a commit of theirs may still arrive.
     async fn release(&mut self) -> Result<()> {
-        self.from.connection = self.from.connect().await?;
-        self.to.connection = self.to.connect().await?;
-        let begun = Instant::now();
-        let connection = &mut self.from.connection;
-        // A server does not notice that the client of a session is gone while the session waits for a lock.
-        query("select pg_terminate_backend($1)").bind(self.process).execute(&mut *connection).await?;
-        let exists = "select exists (select from pg_stat_activity where pid = $1)";
-        while query_scalar(exists).bind(self.process).fetch_one(&mut *connection).await? {
-            if begun.elapsed() > END {
-                bail!(
-                    "process {}: the session that held the tables does not end: repeat the command, which finds out how far \
-                     it came",
-                    self.process
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+        let Self { from, to, process, sessions, .. } = self;
+        from.connection = from.connect().await?;
+        end(&mut from.connection, *process).await?;
+        to.connection = to.connect().await?;
+        end(&mut to.connection, sessions.opener).await
     }
 }
 
-/// Begins a transaction that locks the tables. If splitctl sends nothing for too long, the server ends it.
-fn lock_statement(tables: &[Qualified], options: &Options) -> String {
-    format!(
-        "begin;
-         set local idle_in_transaction_session_timeout = {};
-         set local statement_timeout = {};
-         lock table {} in share row exclusive mode",
-        (options.max_pause * 2).as_millis().max(1),
-        // `lock_timeout` is one for each table; this is one for all of them.
-        options.locking.lock_timeout.as_millis(),
-        relations::list(tables)
-    )
+/// Ends a process of the server.
+async fn end(connection: &mut PgConnection, process: i32) -> Result<()> {
+    let begun = Instant::now();
+    // A server does not notice that the client of a session is gone while the session waits for a lock.
+    query("select pg_terminate_backend($1)").bind(process).execute(&mut *connection).await?;
+    let exists = "select exists (select from pg_stat_activity where pid = $1)";
+    while query_scalar(exists).bind(process).fetch_one(&mut *connection).await? {
+        if begun.elapsed() > END {
+            bail!(
+                "process {process}: the session that held the tables does not end: repeat the command, which finds out how \
+                 far it came"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }

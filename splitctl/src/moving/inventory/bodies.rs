@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{FromRow, PgConnection, query_as};
 
-use super::{Id, Unread};
+use super::across::Across;
+use super::{Id, PG_PROC, Unread};
 use crate::audit::body;
 use crate::audit::lexer::{Token, tokens};
 use crate::names::{Qualified, parse_identifiers};
@@ -20,7 +21,10 @@ struct Function {
     identity: String,
     language: String,
     body: String,
-    may_call: bool,
+    /// Whether a statement can call it.
+    is_callable: bool,
+    /// Whether it sets its own search path.
+    has_path: bool,
 }
 
 /// An object that a body can name.
@@ -40,13 +44,23 @@ pub(super) struct Code {
     named: BTreeMap<String, Vec<(Qualified, Named)>>,
     operators: Vec<(String, Id)>,
     schemas: BTreeSet<String>,
-    moving: BTreeSet<i64>,
+    expressions: BTreeMap<Id, Expression>,
+}
+
+/// An expression that finds an object by a text when it runs, as `nextval('numbers'::text)` does.
+#[derive(FromRow)]
+struct Expression {
+    class: i64,
+    oid: i64,
+    identity: String,
+    text: String,
 }
 
 impl Code {
-    /// Reads them. `role` is the application's.
-    pub(super) async fn read(connection: &mut PgConnection, moving: &[i64], role: &str) -> Result<Self, sqlx::Error> {
-        let functions: Vec<Function> = query_as(FUNCTIONS).bind(role).fetch_all(&mut *connection).await?;
+    /// Reads them.
+    pub(super) async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let functions: Vec<Function> = query_as(FUNCTIONS).fetch_all(&mut *connection).await?;
+        let expressions: Vec<Expression> = query_as(EXPRESSIONS).fetch_all(&mut *connection).await?;
         let objects: Vec<Named> = query_as(NAMED).fetch_all(connection).await?;
         let mut schemas = BTreeSet::new();
         let (mut named, mut operators) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
@@ -61,18 +75,15 @@ impl Code {
             }
         }
         let functions = functions.into_iter().map(|function| ((function.class, function.oid), function)).collect();
-        Ok(Self { functions, named, operators, schemas, moving: moving.iter().copied().collect() })
+        let expressions =
+            expressions.into_iter().map(|expression| ((expression.class, expression.oid), expression)).collect();
+        Ok(Self { functions, named, operators, schemas, expressions })
     }
 
-    /// The functions that use moving tables and no others, and that the application may call.
-    pub(super) fn over_the_tables(&self) -> BTreeSet<Id> {
-        let is_over = |function: &Function| {
-            let mentions = self.mentions(function);
-            let certain = mentions.relations.iter().filter(|(_, certain)| **certain);
-            let mut held = certain.flat_map(|(name, _)| self.meant(name)).filter(|object| object.holds_rows).peekable();
-            held.peek().is_some() && held.all(|object| self.moving.contains(&object.oid))
-        };
-        self.functions.iter().filter(|(_, function)| function.may_call && is_over(function)).map(|(id, _)| *id).collect()
+    /// The functions that use moving tables and no others. Trigger functions come with their triggers.
+    pub(super) fn over_the_tables(&self, across: &Across) -> BTreeSet<Id> {
+        let is_over = |function: &Function| function.is_callable && across.is_over(function.oid);
+        self.functions.iter().filter(|(_, function)| is_over(function)).map(|(id, _)| *id).collect()
     }
 
     /// The objects that a function names. Relations with rows are left out: the audit lists them as couplings.
@@ -87,13 +98,30 @@ impl Code {
             used.extend(objects.chain(quoted).filter(|object| !object.holds_rows).map(|object| (object.class, object.oid)));
             used.extend(self.operators_in(&function.body));
         }
+        if let Some(expression) = self.expressions.get(&id) {
+            let named = self.literals(&expression.text).filter(|object| !object.holds_rows);
+            used.extend(named.map(|object| (object.class, object.oid)));
+        }
         used.into_iter()
     }
 
-    /// A function outside of the inventory that uses an object of it.
-    pub(super) fn other_user(&self, object: Id, inventory: &BTreeSet<Id>) -> Option<&str> {
-        let others = self.functions.iter().filter(|(id, _)| !inventory.contains(id));
-        others.filter(|(id, _)| self.used_by(**id).any(|used| used == object)).map(|(_, other)| &*other.identity).next()
+    /// These functions, and all that they call.
+    pub(super) fn with_called(&self, functions: impl Iterator<Item = i64>) -> BTreeSet<i64> {
+        let (mut all, mut left) = (BTreeSet::new(), functions.collect::<Vec<i64>>());
+        while let Some(oid) = left.pop() {
+            if all.insert(oid) {
+                left.extend(self.used_by((PG_PROC, oid)).filter(|used| used.0 == PG_PROC).map(|used| used.1));
+            }
+        }
+        all
+    }
+
+    /// A function or an expression outside of the inventory that uses an object of it.
+    pub(super) fn other_user(&self, object: Id, inventory: &BTreeSet<Id>) -> Option<String> {
+        let functions = self.functions.iter().map(|(id, other)| (id, format!("function {}", other.identity)));
+        let expressions = self.expressions.iter().map(|(id, other)| (id, other.identity.clone()));
+        let mut others = functions.chain(expressions).filter(|(id, _)| !inventory.contains(id));
+        others.find(|(id, _)| self.used_by(**id).any(|used| used == object)).map(|(_, identity)| identity)
     }
 
     /// Why the body of a function may use more than it shows.
@@ -101,12 +129,34 @@ impl Code {
         let Function { identity, language, body, .. } = self.functions.get(&id)?;
         let builds = || tokens(body).any(|token| token == Token::Word("execute".to_owned()));
         let why = match &**language {
-            "sql" => return None,
+            "sql" | "internal" => return None,
             "plpgsql" if builds() => "it executes a text that it builds".to_owned(),
             "plpgsql" => return None,
             other => format!("its language is {other}"),
         };
         Some(Unread { function: identity.clone(), why })
+    }
+
+    /// What a function, and those that it calls, find by the search path of their caller.
+    pub(super) fn found_by_path(&self, id: Id) -> BTreeSet<Qualified> {
+        let (mut found, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), vec![id]);
+        while let Some(id) = left.pop() {
+            let Some(function) = self.functions.get(&id).filter(|function| !function.has_path && seen.insert(id)) else {
+                continue;
+            };
+            let mentions = self.mentions(function);
+            let tables = mentions.relations.iter().filter(|(_, certain)| **certain).map(|(name, _)| name);
+            for name in tables.chain(&mentions.functions) {
+                let known = self.named.get(name.name()).into_iter().flatten();
+                for (qualified, object) in known.filter(|(qualified, _)| name.may_mean(qualified)) {
+                    if name.needs_path() {
+                        found.insert(qualified.clone());
+                    }
+                    left.push((object.class, object.oid));
+                }
+            }
+        }
+        found
     }
 
     fn mentions(&self, function: &Function) -> body::Mentions {
@@ -152,12 +202,11 @@ const FUNCTIONS: &str = r"
         l.lanname::text as language,
         case when p.prosqlbody is null then p.prosrc else '' end as body,
         p.prokind in ('f', 'p')
-            and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-            and coalesce(has_function_privilege(r.oid, p.oid, 'execute'), false) as may_call
+            and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype) as is_callable,
+        exists (select from unnest(p.proconfig) c (setting) where starts_with(c.setting, 'search_path=')) as has_path
     from pg_proc p
     join pg_language l on l.oid = p.prolang
     cross join lateral pg_identify_object('pg_proc'::regclass, p.oid, 0) i
-    left join pg_roles r on r.rolname = $1
     where p.oid >= 16384
       and p.pronamespace is distinct from to_regnamespace('splitctl')
       and not exists (
@@ -167,6 +216,31 @@ const FUNCTIONS: &str = r"
             and d.objid = p.oid
             and d.deptype = 'e'
       )";
+
+const EXPRESSIONS: &str = r"
+    select
+        x.class::oid::int8 as class,
+        x.oid::int8 as oid,
+        format('%s %s', i.type, i.identity) as identity,
+        x.text
+    from (
+        select 'pg_attrdef'::regclass, f.oid, pg_get_expr(f.adbin, f.adrelid) from pg_attrdef f
+        union all
+        select 'pg_constraint'::regclass, c.oid, pg_get_constraintdef(c.oid) from pg_constraint c where c.contype = 'c'
+        union all
+        select
+            'pg_policy'::regclass,
+            p.oid,
+            concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+        from pg_policy p
+        union all
+        select 'pg_rewrite'::regclass, r.oid, pg_get_ruledef(r.oid) from pg_rewrite r where r.oid >= 16384
+        union all
+        select 'pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid) from pg_trigger t where t.tgqual is not null
+    ) x (class, oid, text)
+    cross join lateral pg_identify_object(x.class, x.oid, 0) i
+    where x.text like '%::text)::reg%'
+      and i.type is not null";
 
 /// A sequence that a table has is moved or stays with the table. The row type of a table has the table's name, and is not
 /// named itself.

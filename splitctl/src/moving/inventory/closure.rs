@@ -8,16 +8,19 @@ use super::{Id, Object};
 use crate::database::execute;
 
 /// The objects that hang on the moving relations or on the seeds, and those that they need. Relations that stay are not
-/// among them, and nothing is followed through them.
+/// among them, and nothing is followed through them. Of `ends`, nothing that they need is followed.
 pub(super) async fn read(
     connection: &mut PgConnection,
     moving: &[i64],
     seeds: &BTreeSet<Id>,
+    ends: &BTreeSet<Id>,
 ) -> Result<Vec<Object>, sqlx::Error> {
     // Compiling this statement takes longer than running it.
     execute(connection, "set jit = off").await?;
     let (classes, oids): (Vec<i64>, Vec<i64>) = seeds.iter().copied().unzip();
-    query_as(REACHED).bind(classes).bind(oids).bind(moving).fetch_all(connection).await
+    let (end_classes, end_oids): (Vec<i64>, Vec<i64>) = ends.iter().copied().unzip();
+    let reached = query_as(REACHED).bind(classes).bind(oids).bind(moving).bind(end_classes).bind(end_oids);
+    reached.fetch_all(connection).await
 }
 
 /// A part depends automatically or internally. An extension brings its members, so only the extension is followed. Casts,
@@ -25,12 +28,18 @@ pub(super) async fn read(
 /// types that somebody has added. A function hangs on a table if it takes or returns its rows.
 const REACHED: &str = r"
     with recursive
+    members as materialized (
+        select classid as class, objid as oid
+        from pg_depend
+        where deptype = 'e'
+    ),
     staying as materialized (
         select 'pg_class'::regclass::oid as class, c.oid
         from pg_class c
         where c.relkind in ('r', 'p', 'v', 'm', 'f')
           and c.oid >= 16384
           and c.oid <> all ($3::int8[]::oid[])
+          and ('pg_class'::regclass::oid, c.oid) not in (select class, oid from members)
         union all
         select 'pg_type'::regclass, t.oid
         from pg_class c
@@ -39,6 +48,7 @@ const REACHED: &str = r"
         where c.relkind in ('r', 'p', 'v', 'm', 'f')
           and c.oid >= 16384
           and c.oid <> all ($3::int8[]::oid[])
+          and ('pg_class'::regclass::oid, c.oid) not in (select class, oid from members)
         union all
         select 'pg_class'::regclass, s.oid
         from pg_class s
@@ -63,16 +73,17 @@ const REACHED: &str = r"
         join pg_type r on r.oid = c.reltype
         join pg_type t on t.oid in (r.oid, r.typarray)
     ),
-    members as materialized (
-        select classid as class, objid as oid
-        from pg_depend
-        where deptype = 'e'
-    ),
     crossing as materialized (
         select 'pg_constraint'::regclass::oid as class, c.oid
         from pg_constraint c
         where c.contype = 'f'
           and (c.conrelid = any ($3::int8[]::oid[])) <> (c.confrelid = any ($3::int8[]::oid[]))
+    ),
+    ends as materialized (
+        select e.class::oid, e.oid::oid
+        from unnest($4::int8[], $5::int8[]) e (class, oid)
+        union all
+        select class, oid from crossing
     ),
     reached (class, oid, is_part) as (
         select 'pg_class'::regclass::oid, m.oid::oid, false
@@ -112,7 +123,7 @@ const REACHED: &str = r"
               and d.objid = r.oid
               and d.refobjid >= 16384
               and (d.deptype = 'e' or (r.class, r.oid) not in (select class, oid from members))
-              and (r.class, r.oid) not in (select class, oid from crossing)
+              and (r.class, r.oid) not in (select class, oid from ends)
             union all
             select d.classid, d.objid, false
             from pg_depend d
@@ -135,10 +146,16 @@ const REACHED: &str = r"
         where (n.class, n.oid) not in (select class, oid from staying)
     ),
     blocked as materialized (
-        select d.classid as class, d.objid as oid, min(d.refobjid::regclass::text) as relation
+        select
+            d.classid as class,
+            d.objid as oid,
+            min(case d.refclassid
+                when 'pg_class'::regclass then d.refobjid::regclass::text
+                else format('the row type of %s', d.refobjid::regtype)
+            end) as relation
         from pg_depend d
         join staying s on s.class = d.refclassid and s.oid = d.refobjid
-        where d.refclassid = 'pg_class'::regclass
+        where d.refclassid in ('pg_class'::regclass, 'pg_type'::regclass)
           and d.deptype = 'n'
           and (d.classid, d.objid) not in (select class, oid from crossing)
         group by 1, 2
@@ -180,14 +197,28 @@ const REACHED: &str = r"
               and d.refobjid = f.oid
               and a.adrelid <> all ($3::int8[]::oid[])
         )) as blocked_by,
-        f.class in ('pg_class'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_type'::regclass)
-            or exists (
+        case f.class
+            when 'pg_type'::regclass then true
+            when 'pg_class'::regclass then not exists (
+                select from pg_index x where x.indexrelid = f.oid and not x.indisunique and not x.indisexclusion
+            )
+            when 'pg_policy'::regclass then exists (
+                select from pg_policy p where p.oid = f.oid and not p.polpermissive
+            )
+            when 'pg_attrdef'::regclass then exists (
                 select
-                from pg_policy p
-                where f.class = 'pg_policy'::regclass
-                  and p.oid = f.oid
-                  and not p.polpermissive
-            ) as is_binding
+                from pg_attrdef a
+                join pg_attribute t on t.attrelid = a.adrelid and t.attnum = a.adnum
+                where a.oid = f.oid
+                  and t.attgenerated <> ''
+            )
+            when 'pg_constraint'::regclass then exists (
+                select from pg_constraint c where c.oid = f.oid and (c.contype <> 'c' or c.conrelid = 0)
+            )
+            else false
+        end as is_binding,
+        f.class in ('pg_attrdef'::regclass, 'pg_constraint'::regclass) as is_of_rows,
+        false as crosses
     from found f
     cross join lateral pg_identify_object(f.class, f.oid, 0) i
     cross join lateral pg_identify_object_as_address(f.class, f.oid, 0) a

@@ -3,17 +3,21 @@
 //! It comes from the catalog's own dependencies, whatever the class of the object, and from the names in the bodies of
 //! functions, which the catalog does not record. `plan` shows it, and `copy` takes along what it says.
 
+mod across;
 mod bodies;
 mod closure;
+mod presence;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Result;
 use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
 use super::relations;
-use crate::database::sqlstate;
 use crate::manifest::Owner;
 use crate::names::Qualified;
+use across::Across;
+pub use across::{Function, Part, PartKind};
 
 /// The class and the oid of an object.
 pub type Id = (i64, i64);
@@ -43,7 +47,11 @@ pub struct Object {
     /// A relation that stays, without which the object cannot be created.
     pub blocked_by: Option<String>,
     /// Whether leaving it out would show more rows, or change what a row may be.
-    pub is_binding: bool,
+    is_binding: bool,
+    /// Whether it is a default or a constraint: a table is created with it.
+    is_of_rows: bool,
+    /// Whether it uses both sides, and `detach` drops it: it is not created.
+    crosses: bool,
 }
 
 impl Object {
@@ -57,15 +65,26 @@ impl Object {
         format!("{} {}", self.kind, self.identity)
     }
 
-    /// Whether a database has it.
-    pub async fn is_in(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let found = query_scalar::<_, bool>("select (pg_get_object_address($1, $2, $3)).objid is not null");
-        match found.bind(&self.kind).bind(&self.names).bind(&self.arguments).fetch_one(connection).await {
-            Ok(found) => Ok(found),
-            // An undefined object, of whatever class, or a class without addresses.
-            Err(error) if sqlstate(&error).is_some_and(|state| ["42", "3F", "22"].contains(&&state[..2])) => Ok(false),
-            Err(error) => Err(error),
+    /// Whether the manifest may leave it behind. A default or a check may be left only where it cannot come along.
+    pub fn can_be_left(&self) -> bool {
+        !self.is_binding && (!self.is_of_rows || self.blocked_by.is_some())
+    }
+
+    /// Notes what the analysis of both sides says of it.
+    fn mark(&mut self, across: &Across) {
+        if self.class == PG_PROC && across.functions.iter().any(|function| function.oid == self.oid) {
+            self.crosses = true;
+        } else if let Some(part) = across.parts.get(&self.id()) {
+            self.crosses = part.can_be_detached() || part.is_clone;
+            self.blocked_by = self.blocked_by.take().or_else(|| Some(part.uses.clone()));
+        } else if self.class == PG_PROC {
+            self.blocked_by = self.blocked_by.take().or_else(|| across.staying_of(self.oid).cloned());
         }
+    }
+
+    /// Its address, for `pg_get_object_address`: names and arguments.
+    pub fn address(&self) -> (&[String], &[String]) {
+        (&self.names, &self.arguments)
     }
 }
 
@@ -85,41 +104,94 @@ pub struct Inventory {
     pub objects: Vec<Object>,
     /// Functions that come along, and may use more than the inventory knows.
     pub unread: BTreeSet<Unread>,
+    /// The functions among the objects that find others by the search path, with what they find.
+    pub by_path: BTreeMap<i64, BTreeSet<Qualified>>,
+    across: Across,
     left_out: BTreeSet<String>,
 }
 
 impl Inventory {
     /// Reads it from one side.
-    pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Self, sqlx::Error> {
+    pub async fn read(connection: &mut PgConnection, owner: &Owner) -> Result<Self> {
         let moving: Vec<i64> =
             relations::oids(connection, &owner.relations()).await?.iter().map(|oid| i64::from(oid.0)).collect();
-        let code = bodies::Code::read(connection, &moving, &owner.role).await?;
-        let mut seeds: BTreeSet<Id> = code.over_the_tables();
+        let mut across = Across::read(connection, owner, &moving).await?;
+        let left_out: BTreeSet<String> = owner.leave.iter().cloned().collect();
+        let code = bodies::Code::read(connection).await?;
+        // What is left behind goes on to call its functions in the source.
+        let left = across.parts.values().filter(|part| left_out.contains(&part.shown));
+        let kept = code.with_called(left.flat_map(|part| part.functions.iter().copied()));
+        across.functions.retain(|function| !kept.contains(&function.oid));
+        // What only a crossing needs does not come along.
+        let mut ends: BTreeSet<Id> = across.of_moving().map(|part| part.id).collect();
+        let (mut inventory, seeds) = Self::reach(connection, &code, &moving, code.over_the_tables(&across), &ends).await?;
+        let known: BTreeSet<Id> = inventory.objects.iter().map(Object::id).collect();
+        for object in &mut inventory.objects {
+            object.mark(&across);
+            if object.kind == "sequence" && !object.is_part {
+                object.blocked_by = object.blocked_by.take().or(code.other_user(object.id(), &known));
+            }
+        }
+        // A default or a check that is left behind is created with its table, and dropped at once.
+        let before = ends.len();
+        ends.retain(|id| !(across.parts[id].is_of_rows() && left_out.contains(&across.parts[id].shown)));
+        if ends.len() < before {
+            let more = Self::reach(connection, &code, &moving, seeds, &ends).await?.0.objects;
+            inventory.objects.extend(more.into_iter().filter(|object| !known.contains(&object.id())));
+        }
+        Ok(Self { across, left_out, ..inventory })
+    }
+
+    /// What the catalog says that a table needs, and another database lacks. Rights, casts and schemas are not needed.
+    pub async fn lacking_for(
+        connection: &mut PgConnection,
+        other: &mut PgConnection,
+        table: &Qualified,
+    ) -> Result<Vec<Object>, sqlx::Error> {
+        let oids = relations::oids(connection, std::slice::from_ref(table)).await?;
+        let oids: Vec<i64> = oids.iter().map(|oid| i64::from(oid.0)).collect();
+        let mut needed = closure::read(connection, &oids, &BTreeSet::new(), &BTreeSet::new()).await?;
+        needed.retain(|object| {
+            let comes_otherwise = object.is_part || object.holds_rows || object.is_member || object.stays;
+            let is_needed = !["default acl", "cast", "schema"].contains(&object.kind.as_str());
+            is_needed && !comes_otherwise
+        });
+        let found = presence::list(other, &needed.iter().collect::<Vec<_>>()).await?;
+        Ok(needed.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
+    }
+
+    /// Follows the catalog and the bodies until nothing new is found.
+    async fn reach(
+        connection: &mut PgConnection,
+        code: &bodies::Code,
+        moving: &[i64],
+        mut seeds: BTreeSet<Id>,
+        ends: &BTreeSet<Id>,
+    ) -> Result<(Self, BTreeSet<Id>)> {
         let (mut inventory, mut known) = (Self::default(), BTreeSet::new());
         loop {
-            inventory.objects = closure::read(connection, &moving, &seeds).await?;
+            inventory.objects = closure::read(connection, moving, &seeds, ends).await?;
             let reached: BTreeSet<Id> = inventory.objects.iter().map(Object::id).collect();
-            let new: Vec<Id> = reached.iter().filter(|id| known.insert(**id)).copied().collect();
+            let new: Vec<Id> = reached.difference(ends).filter(|id| known.insert(**id)).copied().collect();
             let before = seeds.len();
             for id in new {
                 seeds.extend(code.used_by(id).filter(|used| !reached.contains(used)));
                 inventory.unread.extend(code.unread(id));
+                let found = code.found_by_path(id);
+                if !found.is_empty() {
+                    inventory.by_path.insert(id.1, found);
+                }
             }
             if seeds.len() == before {
-                break;
+                return Ok((inventory, seeds));
             }
         }
-        for object in inventory.objects.iter_mut().filter(|object| object.kind == "sequence" && !object.is_part) {
-            let other = code.other_user(object.id(), &known);
-            object.blocked_by = object.blocked_by.take().or(other.map(|function| format!("function {function}")));
-        }
-        inventory.left_out = owner.leave.iter().cloned().collect();
-        Ok(inventory)
     }
 
     /// The objects that are created on the target.
     pub fn moving(&self) -> impl Iterator<Item = &Object> {
-        self.objects.iter().filter(|object| !object.stays && !object.is_member && !self.leaves_out(object))
+        let stays = |object: &Object| object.stays || object.is_member || object.crosses || self.leaves_out(object);
+        self.objects.iter().filter(move |object| !stays(object))
     }
 
     /// The objects that cannot be created there, because they use a relation that stays.
@@ -129,12 +201,40 @@ impl Inventory {
 
     /// The objects that the manifest leaves out, although the target would then show or take other rows.
     pub fn wrongly_left_out(&self) -> impl Iterator<Item = &Object> {
-        self.objects.iter().filter(|object| object.is_binding && self.leaves_out(object))
+        self.objects.iter().filter(|object| !object.can_be_left() && self.leaves_out(object))
     }
 
     /// The lines of the manifest's `leave` that name no object.
     pub fn unknown(&self) -> impl Iterator<Item = &String> {
         self.left_out.iter().filter(|line| !self.objects.iter().any(|object| object.shown() == **line))
+    }
+
+    /// The parts that cross and that the manifest does not leave behind.
+    pub fn crossing_parts(&self) -> impl Iterator<Item = &Part> {
+        self.across.parts.values().filter(|part| !part.is_clone && !self.left_out.contains(&part.shown))
+    }
+
+    /// The part that an object is, if that crosses.
+    pub fn part(&self, id: Id) -> Option<&Part> {
+        self.across.parts.get(&id)
+    }
+
+    /// The functions that cross.
+    pub fn crossing_functions(&self) -> &[Function] {
+        &self.across.functions
+    }
+
+    /// The functions over the tables: they use no others.
+    pub fn functions_over(&self) -> Vec<i64> {
+        self.across.over().collect()
+    }
+
+    /// Statements that drop from the target the defaults and checks that are left behind: a table comes with them.
+    pub async fn dropping_left(&self, source: &mut PgConnection) -> Result<String, sqlx::Error> {
+        let left = self.objects.iter().filter(|object| object.is_of_rows && self.leaves_out(object));
+        let oids: Vec<i64> = left.map(|object| object.oid).collect();
+        let statements: Vec<String> = query_scalar(DROPPING_LEFT).bind(oids).fetch_all(source).await?;
+        Ok(statements.join("; "))
     }
 
     fn leaves_out(&self, object: &Object) -> bool {
@@ -143,13 +243,23 @@ impl Inventory {
 
     /// The objects that stand on their own and that the target does not have.
     pub async fn lacking(&self, target: &mut PgConnection) -> Result<Vec<&Object>, sqlx::Error> {
-        let mut lacking = Vec::new();
-        for object in self.moving().filter(|object| !object.is_part) {
-            if !object.is_in(target).await? {
-                lacking.push(object);
-            }
-        }
-        Ok(lacking)
+        let alone: Vec<&Object> = self.moving().filter(|object| !object.is_part).collect();
+        let found = presence::list(target, &alone).await?;
+        Ok(alone.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
+    }
+
+    /// Of the objects that move and are among these: those that a database has, and those that it lacks.
+    pub async fn find(
+        &self,
+        connection: &mut PgConnection,
+        these: &BTreeSet<Id>,
+    ) -> Result<(BTreeSet<Id>, BTreeSet<Id>), sqlx::Error> {
+        let sought: Vec<&Object> = self.moving().filter(|object| these.contains(&object.id())).collect();
+        let found = presence::list(connection, &sought).await?;
+        let (there, lacking): (Vec<_>, Vec<_>) =
+            sought.iter().map(|object| object.id()).zip(found).partition(|(_, is_there)| *is_there);
+        let ids = |found: Vec<(Id, bool)>| found.into_iter().map(|(id, _)| id).collect();
+        Ok((ids(there), ids(lacking)))
     }
 
     /// The sequences among the objects.
@@ -178,6 +288,21 @@ pub struct Role {
     /// One of them.
     pub object: String,
 }
+
+/// The oid of the catalog's table of functions.
+const PG_PROC: i64 = 1255;
+
+const DROPPING_LEFT: &str = r"
+    select format('alter table %s alter column %I drop default', f.adrelid::regclass, a.attname)
+    from pg_attrdef f
+    join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+    where f.oid = any ($1::int8[]::oid[])
+    union all
+    select format('alter table %s drop constraint if exists %I', c.conrelid::regclass, c.conname)
+    from pg_constraint c
+    where c.oid = any ($1::int8[]::oid[])
+      and c.conrelid <> 0
+    order by 1";
 
 const NAMES: &str = r"
     select n.nspname::text as schema, c.relname::text as name
@@ -216,7 +341,7 @@ const ROLES: &str = r"
           and not exists (select from named n where n.owns and (n.class, n.oid) = (o.class, o.oid))
           and o.class not in ('pg_cast'::regclass, 'pg_default_acl'::regclass, 'pg_transform'::regclass)
     ) n
-    join pg_roles r on r.oid = n.role
+    join pg_roles r on r.oid = n.role and r.rolname not like 'splitctl\_%\_applier'
     cross join lateral pg_identify_object(n.class, n.oid, 0) i
     group by r.rolname
     order by 1";

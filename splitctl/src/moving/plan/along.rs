@@ -5,23 +5,17 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use sqlx::{FromRow, query_as, query_scalar};
 
-use super::Plan;
 use super::Weight::{Error, Note, Warning};
-use crate::moving::inventory::{Id, Inventory, Object};
+use super::{Plan, paths, places, there};
+use crate::moving::crossings::{self, has_replacement};
+use crate::moving::inventory::{Id, Inventory, Object, PartKind};
 use crate::moving::{Move, relations};
+use crate::names::quote_ident;
 
 /// Judges the inventory.
-pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
-    let Move { owner, owner_name, source, target, state, .. } = the_move;
-    let inventory = Inventory::read(&mut source.connection, owner).await?;
-    let leave = |object: &Object| format!("owners.{owner_name}.leave = [{:?}]", object.shown());
-    for (object, other) in inventory.blocked() {
-        let mut text = format!("{}: it uses {other}, which stays, so the target cannot have it: change it", object.shown());
-        if !object.is_binding {
-            text += &format!(", or leave it behind: `{}`", leave(object));
-        }
-        plan.add(Error, "along", text);
-    }
+pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, inventory: &Inventory) -> Result<()> {
+    check_blocked(plan, the_move, inventory);
+    let Move { owner, target, state, .. } = &mut *the_move;
     for object in inventory.wrongly_left_out() {
         let text =
             format!("{}: without it the target would show or take other rows: take it out of `leave`", object.shown());
@@ -48,39 +42,67 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
             plan.add(Warning, "along", text);
         }
     }
+    paths::check(plan, the_move, inventory).await?;
     let lacking: BTreeSet<Id> = lacking.iter().map(|object| object.id()).collect();
-    check_extensions(plan, the_move, &inventory).await?;
-    check_functions(plan, the_move, &inventory, &lacking).await?;
+    check_extensions(plan, the_move, inventory).await?;
+    check_functions(plan, the_move, inventory, &lacking).await?;
+    there::check(plan, the_move, inventory, &lacking).await?;
     if creates {
-        check_roles(plan, the_move, &inventory, &lacking).await?;
+        check_roles(plan, the_move, inventory, &lacking).await?;
+        places::check(plan, the_move, inventory, &lacking).await?;
     }
     Ok(())
+}
+
+/// What uses a table that stays and does not cross by itself.
+fn check_blocked(plan: &mut Plan, Move { manifest, owner_name, .. }: &Move, inventory: &Inventory) {
+    let leave = |object: &Object| format!("owners.{owner_name}.leave = [{:?}]", object.shown());
+    for (object, other) in inventory.blocked() {
+        let part = inventory.part(object.id());
+        let shown = part.map_or_else(|| object.shown(), |part| part.shown.clone());
+        if part.is_some_and(|part| has_replacement(manifest, &part.object())) {
+            continue;
+        }
+        let mut text = format!("{shown}: it uses {other}, which stays, so the target cannot have it: ");
+        match part.map(|part| part.kind) {
+            Some(PartKind::View) => text += crossings::VIEW_THAT_MOVES,
+            _ if object.can_be_left() => text += &format!("change it, or leave it behind: `{}`", leave(object)),
+            _ => text += "change it",
+        }
+        plan.add(Error, "along", text);
+    }
 }
 
 /// The target's server must have each extension, and should have it in the same version.
 async fn check_extensions(plan: &mut Plan, the_move: &mut Move, inventory: &Inventory) -> Result<()> {
     let Move { source, target, .. } = the_move;
     for extension in inventory.moving().filter(|object| object.kind == "extension") {
-        let here: Option<String> =
-            query_scalar(EXTENSION_VERSION).bind(&extension.identity).fetch_optional(&mut source.connection).await?;
-        let there: Option<String> =
-            query_scalar(EXTENSION_VERSION).bind(&extension.identity).fetch_optional(&mut target.connection).await?;
-        match (here, there) {
-            (_, None) => {
-                let text =
-                    format!("{}: the tables need it, and the target's server lacks it: install it there", extension.shown());
-                plan.add(Error, "extensions", text);
-            }
-            (Some(here), Some(there)) if here != there => {
-                let text = format!(
-                    "{}: its version is {here} in the source and {there} on the target: run `alter extension {} update` on \
-                     one side",
-                    extension.shown(),
-                    extension.identity
-                );
-                plan.add(Warning, "extensions", text);
-            }
-            _ => {}
+        let (shown, name) = (extension.shown(), &extension.identity);
+        let here = query_as::<_, Extension>(EXTENSION).bind(name).fetch_optional(&mut source.connection).await?;
+        let there = query_as::<_, Extension>(EXTENSION).bind(name).fetch_optional(&mut target.connection).await?;
+        let Some(there) = there else {
+            let text = format!("{shown}: the tables need it, and the target's server lacks it: install it there");
+            plan.add(Error, "extensions", text);
+            continue;
+        };
+        let Some(here) = here else { continue };
+        if let (Some(its), Some(other)) = (&here.schema, &there.schema)
+            && its != other
+        {
+            let move_it = format!("alter extension {name} set schema {}", quote_ident(its));
+            let text = format!(
+                "{shown}: it is in the schema {its} in the source and in {other} on the target, where no definition would \
+                 find it: run `{move_it}` there, or drop it there, and the copy creates it"
+            );
+            plan.add(Error, "extensions", text);
+        }
+        if here.version != there.version {
+            let text = format!(
+                "{shown}: its version is {} in the source and {} on the target: run `alter extension {name} update` on one \
+                 side",
+                here.version, there.version
+            );
+            plan.add(Warning, "extensions", text);
         }
     }
     Ok(())
@@ -89,7 +111,8 @@ async fn check_extensions(plan: &mut Plan, the_move: &mut Move, inventory: &Inve
 /// A function that the target has already is left as it is, so it should be the same.
 async fn check_functions(plan: &mut Plan, the_move: &mut Move, inventory: &Inventory, lacking: &BTreeSet<Id>) -> Result<()> {
     let Move { source, target, .. } = the_move;
-    let functions = inventory.moving().filter(|object| object.class == PG_PROC && !lacking.contains(&object.id()));
+    let functions =
+        inventory.moving().filter(|object| object.class == PG_PROC && !object.is_part && !lacking.contains(&object.id()));
     for function in functions {
         let here: Option<String> =
             query_scalar(FUNCTION).bind(&function.identity).fetch_optional(&mut source.connection).await?;
@@ -142,11 +165,19 @@ struct Found {
 /// The oid of the catalog's table of functions.
 const PG_PROC: i64 = 1255;
 
-/// The version that is installed, or the one that would be.
-const EXTENSION_VERSION: &str = r"
-    select coalesce(e.extversion, a.default_version)
+#[derive(FromRow)]
+struct Extension {
+    /// The version that is installed, or the one that would be.
+    version: String,
+    /// Where it is installed.
+    schema: Option<String>,
+}
+
+const EXTENSION: &str = r"
+    select coalesce(e.extversion, a.default_version) as version, n.nspname::text as schema
     from pg_available_extensions a
     left join pg_extension e on e.extname = a.name
+    left join pg_namespace n on n.oid = e.extnamespace
     where quote_ident(a.name) = $1";
 
 const FUNCTION: &str = r"

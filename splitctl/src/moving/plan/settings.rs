@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgConnection, query_as};
 
 use super::Plan;
 use super::Weight::{Error, Warning};
-use crate::moving::Move;
+use crate::moving::{Database, Move, Side};
 use crate::names::{quote_ident, quote_literal};
 
 /// Settings whose value is a list of names, which a statement writes as it is.
@@ -23,6 +23,11 @@ const LISTS: [&str; 6] = [
 pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
     check_settings(plan, the_move).await?;
     check_role(plan, the_move).await
+}
+
+/// The value of a setting in a statement.
+pub fn write_value(name: &str, value: &str) -> String {
+    if LISTS.contains(&name) { value.to_owned() } else { quote_literal(value) }
 }
 
 /// A setting for a database, a role, or a role in a database.
@@ -49,13 +54,14 @@ impl Setting {
 
 async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
     let here: Vec<Setting> = query_as(SETTINGS).bind(&owner.role).fetch_all(&mut source.connection).await?;
-    let there: Vec<Setting> = query_as(SETTINGS).bind(&owner.role).fetch_all(&mut target.connection).await?;
-    let Role { database, .. } = read_role(&mut target.connection, &owner.role).await?;
+    let role = Side::Target.role_of(owner);
+    let there: Vec<Setting> = query_as(SETTINGS).bind(role).fetch_all(&mut target.connection).await?;
+    let Role { database, .. } = read_role(&mut target.connection, role).await?;
     let is_same = |a: &Setting, b: &Setting| (a.database, a.role, &a.name) == (b.database, b.role, &b.name);
     for setting in here.iter().filter(|setting| !there.contains(setting)) {
-        let (subject, Setting { name, value, .. }) = (setting.subject(&owner.role, &database), setting);
+        let (subject, Setting { name, value, .. }) = (setting.subject(role, &database), setting);
         let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
-        let written = if LISTS.contains(&name.as_str()) { value.clone() } else { quote_literal(value) };
+        let written = write_value(name, value);
         let text = format!(
             "{name}: the source sets it to {value}, and on the target it is {other}: \
              run `alter {subject} set {name} = {written}` there"
@@ -63,7 +69,7 @@ async fn check_settings(plan: &mut Plan, Move { owner, source, target, .. }: &mu
         plan.add(Warning, "settings", text);
     }
     for setting in there.iter().filter(|setting| !here.iter().any(|other| is_same(other, setting))) {
-        let (subject, Setting { name, value, .. }) = (setting.subject(&owner.role, &database), setting);
+        let (subject, Setting { name, value, .. }) = (setting.subject(role, &database), setting);
         let text = format!(
             "{name}: the target sets it to {value}, and the source does not: check that the application expects it, or run \
              `alter {subject} reset {name}` there"
@@ -86,16 +92,19 @@ struct Role {
     is_superuser: bool,
     passes_row_security: bool,
     connections: i32,
+    /// How many connections the database takes.
+    database_connections: i32,
     expires: String,
-    member_of: Vec<String>,
+    has_expired: bool,
 }
 
 async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
     let here = read_role(&mut source.connection, &owner.role).await?;
-    let there = read_role(&mut target.connection, &owner.role).await?;
-    let (role, database) = (quote_ident(&owner.role), quote_ident(&there.database));
-    if here.database_owner != there.database_owner {
-        let (its, owner) = (&there.database_owner, &here.database_owner);
+    let name = Side::Target.role_of(owner);
+    let there = read_role(&mut target.connection, name).await?;
+    let (role, database) = (quote_ident(name), quote_ident(&there.database));
+    if owner.on_target(&here.database_owner) != there.database_owner {
+        let (its, owner) = (&there.database_owner, owner.on_target(&here.database_owner));
         let text = format!(
             "{database}: the target's database belongs to {its}, the source's to {owner}: \
              `alter database {database} owner to {}` if that role creates schemas or extensions",
@@ -109,13 +118,11 @@ async fn check_role(plan: &mut Plan, Move { owner, source, target, .. }: &mut Mo
     }
     for (weight, differences) in [(Error, forbidding(&role, &here, &there)), (Warning, lesser(&role, &here, &there))] {
         for (_, what, statement) in differences.into_iter().filter(|(differs, ..)| *differs) {
-            plan.add(weight, "roles", format!("{}: {what}: run `{statement}` on the target", owner.role));
+            plan.add(weight, "roles", format!("{name}: {what}: run `{statement}` on the target"));
         }
     }
-    for group in here.member_of.iter().filter(|group| !there.member_of.contains(group)) {
-        let statement = format!("grant {} to {role}", quote_ident(group));
-        let text = format!("{}: it is not a member of {group} there: run `{statement}` on the target", owner.role);
-        plan.add(Warning, "roles", text);
+    if target.superuser && source.superuser {
+        check_password(plan, &owner.role, name, source, target).await?;
     }
     Ok(())
 }
@@ -132,6 +139,21 @@ fn forbidding(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
             here.connects && !there.connects,
             "it may not connect to the database there",
             format!("grant connect on database {database} to {role}"),
+        ),
+        (
+            here.connections != 0 && there.connections == 0,
+            "it may open no connection there",
+            format!("alter role {role} connection limit {}", here.connections),
+        ),
+        (
+            here.database_connections != 0 && there.database_connections == 0,
+            "the database takes no connection there",
+            format!("alter database {database} connection limit {}", here.database_connections),
+        ),
+        (
+            !here.has_expired && there.has_expired,
+            "its password has expired there",
+            format!("alter role {role} valid until {}", quote_literal(&here.expires)),
         ),
         (!here.is_superuser && there.is_superuser, "it is a superuser there", format!("alter role {role} nosuperuser")),
         (
@@ -162,16 +184,53 @@ fn lesser(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
             format!("grant temporary on database {database} to {role}"),
         ),
         (
-            here.connections != there.connections,
+            here.connections != there.connections && there.connections != 0,
             "it may open another number of connections there",
             format!("alter role {role} connection limit {}", here.connections),
         ),
         (
-            here.expires != there.expires,
+            here.database_connections != there.database_connections && there.database_connections != 0,
+            "the database takes another number of connections there",
+            format!("alter database {database} connection limit {}", here.database_connections),
+        ),
+        (
+            here.expires != there.expires && !there.has_expired,
             "its password expires at another time there",
             format!("alter role {role} valid until {}", quote_literal(&here.expires)),
         ),
     ]
+}
+
+/// What the application logs in with. Only a superuser may read it, and nobody may see it.
+#[derive(FromRow)]
+struct Password {
+    exists: bool,
+    is_md5: bool,
+    asks_for_scram: bool,
+}
+
+async fn check_password(
+    plan: &mut Plan,
+    here: &str,
+    there: &str,
+    source: &mut Database,
+    target: &mut Database,
+) -> Result<()> {
+    let its: Option<Password> = query_as(PASSWORD).bind(here).fetch_optional(&mut source.connection).await?;
+    let other: Option<Password> = query_as(PASSWORD).bind(there).fetch_optional(&mut target.connection).await?;
+    let (Some(its), Some(other)) = (its, other) else { return Ok(()) };
+    if its.exists && !other.exists {
+        let text = format!("{there}: it has no password there: give it the one that the application uses");
+        plan.add(Warning, "roles", text);
+    }
+    if other.is_md5 && other.asks_for_scram {
+        let text = format!(
+            "{there}: the target keeps its password as an md5 hash, and rules of its pg_hba.conf ask for scram-sha-256: set \
+             the password there again"
+        );
+        plan.add(Warning, "roles", text);
+    }
+    Ok(())
 }
 
 async fn read_role(connection: &mut PgConnection, role: &str) -> Result<Role, sqlx::Error> {
@@ -204,14 +263,17 @@ const ROLE: &str = r"
         coalesce(r.rolsuper, false) as is_superuser,
         coalesce(r.rolbypassrls, false) as passes_row_security,
         coalesce(r.rolconnlimit, -1) as connections,
+        d.datconnlimit as database_connections,
         coalesce(r.rolvaliduntil, 'infinity')::text as expires,
-        array(
-            select g.rolname::text
-            from pg_auth_members m
-            join pg_roles g on g.oid = m.roleid
-            where m.member = r.oid
-            order by 1
-        ) as member_of
+        coalesce(r.rolvaliduntil < now(), false) as has_expired
     from pg_database d
     left join pg_roles r on r.rolname = $1
     where d.datname = current_database()";
+
+const PASSWORD: &str = r"
+    select
+        a.rolpassword is not null as exists,
+        coalesce(a.rolpassword like 'md5%', false) as is_md5,
+        exists (select from pg_hba_file_rules h where h.auth_method = 'scram-sha-256') as asks_for_scram
+    from pg_authid a
+    where a.rolname = $1";

@@ -1,15 +1,15 @@
 //! Runs `pg_dump` and `pg_restore`. They know every kind of object of every version.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use anyhow::{Context, Result, bail};
-use percent_encoding::percent_decode_str;
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
-use crate::names::{Qualified, parse_identifiers, quote_ident};
+use crate::endpoint::Endpoint;
+use crate::moving::roles;
+use crate::names::Qualified;
 
 /// Where Linux packages install the client programs.
 const PACKAGES: &str = "/usr/lib/postgresql";
@@ -18,7 +18,7 @@ const PACKAGES: &str = "/usr/lib/postgresql";
 pub type Object = (i64, i64);
 
 /// An entry of an archive's table of contents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its number in the archive.
     pub number: i64,
@@ -37,7 +37,7 @@ impl Entry {
         self.line.split_whitespace().nth(3) == Some("ACL")
     }
 
-    fn parse(line: &str, is_post_data: bool) -> Option<Self> {
+    pub(super) fn parse(line: &str, is_post_data: bool) -> Option<Self> {
         let mut words = line.split_whitespace();
         let number = words.next()?.strip_suffix(';')?.parse().ok()?;
         let object = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -45,28 +45,48 @@ impl Entry {
     }
 }
 
-/// Finds a `pg_dump` of the server's major version or a newer one.
+/// Finds a `pg_dump` of the server's major version or a newer one, with the `pg_restore` beside it.
 ///
 /// # Errors
-/// If there is none: where it was searched.
+/// If there is none: which program is missing, and where it was searched.
 pub async fn find(version: i32) -> Result<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::var_os("POSTGRES_BIN_DIR").map(PathBuf::from).into_iter().collect();
-    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let packages = std::fs::read_dir(PACKAGES).into_iter().flatten().flatten();
-    let mut packages: Vec<PathBuf> = packages.map(|entry| entry.path().join("bin")).collect();
-    packages.sort();
-    folders.extend(packages.into_iter().rev());
-    for program in folders.iter().map(|folder| folder.join("pg_dump")).filter(|program| program.is_file()) {
+    for program in places_of("pg_dump") {
         let Ok(output) = Command::new(&program).arg("--version").output().await else { continue };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let major = text.split_whitespace().find_map(|word| word.split('.').next()?.parse::<i32>().ok());
         if major.is_some_and(|major| major >= version) {
+            let beside = program.with_file_name("pg_restore");
+            ensure!(
+                beside.is_file(),
+                "pg_restore: not beside {}: install all of Postgres' client programs",
+                program.display()
+            );
             return Ok(program);
         }
     }
     bail!(
         "pg_dump: no version {version} or newer in POSTGRES_BIN_DIR, PATH and {PACKAGES}: install Postgres' client programs"
     )
+}
+
+/// Finds psql, of whatever version.
+///
+/// # Errors
+/// If there is none: where it was searched.
+pub fn find_psql() -> Result<PathBuf> {
+    let missing = || format!("psql: not in POSTGRES_BIN_DIR, PATH and {PACKAGES}: install Postgres' client programs");
+    places_of("psql").into_iter().next().with_context(missing)
+}
+
+/// Where a program is, in the order of preference.
+fn places_of(program: &str) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = std::env::var_os("POSTGRES_BIN_DIR").map(PathBuf::from).into_iter().collect();
+    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    let packages = std::fs::read_dir(PACKAGES).into_iter().flatten().flatten();
+    let mut packages: Vec<PathBuf> = packages.map(|entry| entry.path().join("bin")).collect();
+    packages.sort();
+    folders.extend(packages.into_iter().rev());
+    folders.iter().map(|folder| folder.join(program)).filter(|program| program.is_file()).collect()
 }
 
 /// Dumps definitions into an archive.
@@ -88,21 +108,74 @@ pub async fn definition(pg_dump: &Path, url: &str, relation: &Qualified, version
     Ok(kept.collect())
 }
 
+/// Restores a section of an archive into a database: `pre-data` or `post-data`. Returns the objects that the server cannot
+/// create, each with the reason. The others are created. `options` are settings of the session.
+///
+/// # Errors
+/// If the database does not answer, or the archive cannot be read.
+pub async fn restore_into(pg_dump: &Path, url: &str, archive: &Path, section: &str, options: &str) -> Result<Vec<String>> {
+    let mut command = restore(pg_dump);
+    command.arg(format!("--section={section}")).env("LC_ALL", "C");
+    connect(&mut command, url, &[], options)?;
+    let output = command.arg(archive).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() && !said.contains("errors ignored on restore") {
+        bail!("pg_restore failed: {}", said.trim());
+    }
+    Ok(refused(&said))
+}
+
+/// Reads what `pg_restore` says: an error, and below it the first line of the statement that met it.
+fn refused(said: &str) -> Vec<String> {
+    let (mut why, mut refused) = ("", Vec::new());
+    for line in said.lines() {
+        if let Some((_, error)) = line.split_once("could not execute query: ") {
+            why = error.split_once(':').map_or(error, |(_, why)| why.trim());
+        } else if let Some(statement) = line.strip_prefix("Command was: ") {
+            // A setting of a newer server is no object.
+            if !statement.starts_with("SET transaction_timeout") {
+                refused.push(format!("`{statement} …`: {why}"));
+            }
+        }
+    }
+    refused
+}
+
+/// Tries whether `pg_dump` reaches a database and may read its catalog.
+pub async fn try_connection(pg_dump: &Path, url: &str) -> Result<()> {
+    let mut command = Command::new(pg_dump);
+    command.args(["--schema-only", "--exclude-schema=*", "--lock-wait-timeout=10s"]);
+    run(command, url).await.map(drop)
+}
+
+/// Settings that the role or the database may have otherwise, and that a dump depends on.
+const SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c quote_all_identifiers=off \
+     -c standard_conforming_strings=on -c client_encoding=UTF8";
+
 /// Runs `pg_dump` on a database.
 async fn run(mut command: Command, url: &str) -> Result<Vec<u8>> {
+    connect(&mut command, url, &[], "")?;
+    succeed(command.stdin(Stdio::null()).kill_on_drop(true).output().await?, "pg_dump")
+}
+
+/// Has a program connect as splitctl does, with these parameters and settings besides.
+pub fn connect(command: &mut Command, url: &str, parameters: &[(&str, &str)], settings: &str) -> Result<()> {
+    let mut endpoint = Endpoint::of_this_process(url)?;
+    for (name, value) in parameters {
+        endpoint.set(name, value);
+    }
+    // Variables that sqlx does not read would lead elsewhere.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
     // Everybody on the machine can read arguments, so the password is passed by the environment.
-    let mut url = url::Url::parse(url)?;
-    if let Some(password) = url.password() {
-        command.env("PGPASSWORD", percent_decode_str(password).decode_utf8_lossy().as_ref());
-        let _ = url.set_password(None);
-    }
-    let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    if let Some((_, password)) = parameters.iter().find(|(name, _)| name == "password") {
+    if let Some(password) = endpoint.take("password") {
         command.env("PGPASSWORD", password);
-        url.query_pairs_mut().clear().extend_pairs(parameters.iter().filter(|(name, _)| name != "password"));
     }
-    command.arg("--dbname").arg(url.as_str());
-    succeed(command.stdin(Stdio::null()).output().await?, "pg_dump")
+    let of_url = endpoint.take("options").unwrap_or_default();
+    command.env("PGOPTIONS", format!("{of_url} {SETTINGS} {settings}"));
+    command.arg("--no-password").arg("--dbname").arg(endpoint.connection_string());
+    Ok(())
 }
 
 /// Reads an archive's table of contents, in the order of the archive. `215; 1259 16390 TABLE public users postgres` is the
@@ -127,39 +200,27 @@ pub async fn contents(pg_dump: &Path, archive: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// The statements of some entries of an archive, byte by byte, for a server of this version. `owners` maps roles to those
+/// The statements of some entries of an archive, byte by byte, for a server of this version. `owned_by` maps roles to those
 /// that take their place.
 pub async fn statements(
     pg_dump: &Path,
     archive: &Path,
     chosen: &[&Entry],
     version: i32,
-    owners: &BTreeMap<String, String>,
+    owned_by: &BTreeMap<String, String>,
 ) -> Result<String> {
-    if chosen.is_empty() {
-        return Ok(String::new());
-    }
+    let Some(first) = chosen.first() else { return Ok(String::new()) };
     let lines: Vec<&str> = chosen.iter().map(|entry| entry.line.as_str()).collect();
-    let list = archive.with_extension("list");
+    // Several lists of one archive may be read at once.
+    let list = archive.with_extension(format!("{}.list", first.number));
     std::fs::write(&list, lines.join("\n") + "\n")?;
     let mut command = restore(pg_dump);
     command.args(["--file=-", "--use-list"]).arg(&list).arg(archive);
     let text = succeed(command.output().await?, "pg_restore")?;
     let text = String::from_utf8(text).context("pg_restore: a definition is not UTF-8")?;
     // A literal may hold any line end, so lines keep theirs.
-    let kept = text.split_inclusive('\n').filter(|line| is_for_server(line, version));
-    Ok(kept.map(|line| replace_role(line, owners)).collect())
-}
-
-/// Replaces the role at the end of a line that sets an owner, or grants or revokes rights.
-fn replace_role<'a>(line: &'a str, owners: &BTreeMap<String, String>) -> Cow<'a, str> {
-    let ends = [("ALTER ", " OWNER TO "), ("GRANT ", " TO "), ("REVOKE ", " FROM ")];
-    let found = ends.iter().filter(|(start, _)| line.starts_with(start)).find_map(|(_, before)| {
-        let (head, role) = line.rsplit_once(before)?;
-        let role = parse_identifiers(role.trim_end().strip_suffix(';')?)?.pop()?;
-        Some(format!("{head}{before}{};\n", quote_ident(owners.get(&role)?)))
-    });
-    found.map_or(Cow::Borrowed(line), Cow::Owned)
+    let kept: String = text.split_inclusive('\n').filter(|line| is_for_server(line, version)).collect();
+    Ok(roles::on_target(&kept, owned_by))
 }
 
 /// Leaves out commands of psql, and a setting that older servers do not know.
@@ -171,7 +232,7 @@ fn is_for_server(line: &str, version: i32) -> bool {
 
 fn restore(pg_dump: &Path) -> Command {
     let mut command = Command::new(pg_dump.with_file_name("pg_restore"));
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 

@@ -34,7 +34,7 @@ impl Chunk {
         let statement = format!(
             "select count(*) as rows, coalesce(sum({}), 0)::text as hash from {} t where {}",
             row_hash(table),
-            table.name.sql(),
+            table.rows(),
             self.condition
         );
         Ok(fetch(connection, statement).await?.pop().unwrap_or_default())
@@ -43,7 +43,8 @@ impl Chunk {
 
 /// The chunks of a table, one after the other.
 pub struct Chunks<'a> {
-    table: &'a Table,
+    /// The table.
+    pub table: &'a Table,
     size: u32,
     after: Option<Vec<String>>,
     done: bool,
@@ -52,6 +53,11 @@ pub struct Chunks<'a> {
 impl<'a> Chunks<'a> {
     pub fn new(table: &'a Table, size: u32) -> Self {
         Self { table, size: size.max(1), after: None, done: false }
+    }
+
+    /// Whether the last chunk was returned.
+    pub fn is_done(&self) -> bool {
+        self.done
     }
 
     /// The next chunk. Its borders come from the side where the tables live. The first and the last chunk have no outer
@@ -77,7 +83,7 @@ impl<'a> Chunks<'a> {
         let statement = format!(
             "select array[{}] from {} t where {} order by {} offset {} limit 1",
             key_texts(self.table),
-            self.table.name.sql(),
+            self.table.rows(),
             after.unwrap_or("true"),
             order.collect::<Vec<_>>().join(", "),
             self.size - 1

@@ -1,15 +1,23 @@
 //! Compares the rows of both sides while writes go on.
 //!
-//! Rows are compared in chunks, by a hash that does not depend on their order. Chunks that differ are compared row by row:
-//! read the side where the tables live, wait for a marker in the stream, read the other side, and read the first side
-//! again. A row that was the same in both reads of the first side has arrived, or it never will: its difference is proven.
-//! A row that changed meanwhile is compared again. A table without a key has no chunks; [`parts`] compares it.
+//! Several workers compare rows at a time ([`sides`]), in chunks, by a hash that does not depend on their order. Chunks that
+//! differ are compared row by row: read the side where the tables live, wait for a marker in the stream, read the other
+//! side, and read the first side again, once it shows what it has sent ([`writers`]). A row that was in the same version in
+//! both reads of the first side has arrived, or it never will: its difference is proven. A row that changed meanwhile is
+//! compared again, and in the end under a lock that holds writers up for some milliseconds ([`keyed`]). A table without a
+//! key has no chunks; [`parts`] compares it.
 
 mod chunk;
+mod keyed;
 mod keys;
+mod moment;
 mod parts;
 mod rows;
+mod sides;
+mod sums;
+mod writers;
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,15 +26,16 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::budget::Budget;
 use super::journal::Step;
 use super::progress::Progress;
 use super::relations::{self, Table};
 use super::side::Side;
-use super::{Database, Move, crash_point, marker, stream};
-use crate::exit::require;
+use super::{Move, budget, crash_point, hanging, marker, shape, stalled, subscription};
+use crate::exit::{Refused, require};
 use crate::names::Qualified;
-use chunk::{Chunk, Chunks, Sum};
-use rows::Suspects;
+use chunk::{Chunk, Sum};
+use sides::Sides;
 
 /// How many differences the report lists. It counts the rest.
 const LISTED: usize = 20;
@@ -39,9 +48,14 @@ pub struct Options {
     /// Rows in a chunk
     #[arg(long, default_value_t = 20_000)]
     pub chunk: u32,
-    /// How long to compare rows again that change all the time
+    /// How long to try the lock under which rows are compared that change all the time
     #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
     pub patience: Duration,
+    /// How many chunks and slices to compare at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub jobs: u8,
+    #[command(flatten)]
+    pub budget: Budget,
 }
 
 /// The result of a comparison.
@@ -67,6 +81,8 @@ pub struct Report {
     pub broken_keys: Vec<String>,
     /// Differences of the definitions.
     pub definitions: Vec<String>,
+    /// Indexes, statistics and comments that have changed since the copy, and that the other side does not have.
+    pub notes: Vec<String>,
 }
 
 /// A row that differs.
@@ -85,6 +101,14 @@ impl Report {
     pub fn is_equal(&self) -> bool {
         self.different == 0 && self.unproven == 0 && self.broken_keys.is_empty() && self.definitions.is_empty()
     }
+
+    /// Counts differences, and lists the first of them.
+    fn add(&mut self, table: &Table, proven: Vec<(String, &'static str)>) {
+        self.different += proven.len() as u64;
+        let room = LISTED.saturating_sub(self.differences.len());
+        let listed = proven.into_iter().take(room);
+        self.differences.extend(listed.map(|(key, difference)| Difference { table: table.name.clone(), key, difference }));
+    }
 }
 
 /// Compares both sides. If they are equal, the journal records it.
@@ -98,7 +122,11 @@ pub async fn run(the_move: &mut Move, options: &Options) -> Result<Report> {
     let mut report = Report { owner, lives, ..Report::default() };
     compare_definitions(&mut report, the_move).await?;
     if report.definitions.is_empty() {
-        compare_rows(&mut report, the_move, options).await?;
+        let compare = async |the_move: &mut Move| match compare_rows(&mut report, the_move, options).await {
+            Err(error) => Err(explain(error, the_move).await),
+            Ok(()) => Ok(()),
+        };
+        budget::within(the_move, options.budget.max_wal, compare).await?;
     }
     if report.is_equal() {
         let detail = json!({ "generation": the_move.state.switch.generation, "rows": report.rows });
@@ -112,7 +140,7 @@ async fn check_stream(Move { owner_name, source, target, state, .. }: &mut Move)
     require!(state.copied, "{owner_name}: the copy is not done: `splitctl copy {owner_name}`");
     state.check_not_ending(owner_name)?;
     let (from, to) = state.switch.lives.order(source, target);
-    let health = stream::read_health(&mut to.connection, &state.stream()).await?;
+    let health = subscription::read_health(&mut to.connection, &state.stream()).await?;
     require!(
         health.exists && health.ready == health.tables,
         "{owner_name}: there is no stream from the {} to the {}: repeat the last command",
@@ -122,10 +150,28 @@ async fn check_stream(Move { owner_name, source, target, state, .. }: &mut Move)
     Ok(())
 }
 
-async fn compare_definitions(report: &mut Report, Move { owner, source, target, state, .. }: &mut Move) -> Result<()> {
+/// What is refused while rows are compared is a stream that does not get on.
+async fn explain(error: anyhow::Error, Move { source, target, state, .. }: &mut Move) -> anyhow::Error {
+    if !error.is::<Refused>() {
+        return error;
+    }
+    let (from, to) = state.switch.lives.order(source, target);
+    match stalled::explain(from, to, &state.stream(), &state.names).await {
+        Ok(text) => Refused(format!("{error}. {text}")).into(),
+        Err(_) => error,
+    }
+}
+
+async fn compare_definitions(report: &mut Report, the_move: &mut Move) -> Result<()> {
+    let Move { owner, source, target, state, .. } = the_move;
+    let sides = (&mut *source, &mut *target);
+    for change in hanging::compare(owner, sides, state.known.as_ref(), report.lives).await?.1 {
+        let text = format!("{}: {}. Make this change on the {} too", report.lives, change.text, report.lives.other());
+        if change.is_harmless { &mut report.notes } else { &mut report.definitions }.push(text);
+    }
     for database in [source, target] {
-        let shape = relations::shape(&mut database.connection, &owner.tables).await?;
-        let differences = relations::differences(&state.begun.shape, &shape);
+        let shape = shape::read(&mut database.connection, owner).await?;
+        let differences = shape::differences(&state.begun.shape, &shape);
         report.definitions.extend(differences.into_iter().map(|line| format!("{}: {line}", database.side)));
     }
     Ok(())
@@ -134,75 +180,23 @@ async fn compare_definitions(report: &mut Report, Move { owner, source, target, 
 async fn compare_rows(report: &mut Report, the_move: &mut Move, options: &Options) -> Result<()> {
     let Move { owner, owner_name, source, target, .. } = the_move;
     let (from, to) = report.lives.order(source, target);
-    let known = relations::tables(&mut from.connection, &owner.tables).await?;
+    let mut known = relations::tables(&mut from.connection, &owner.tables).await?;
+    known.sort_by_key(|table| Reverse(table.bytes));
+    let (keyed, keyless): (Vec<&Table>, Vec<&Table>) = known.iter().partition(|table| !table.key.is_empty());
     let progress = Progress::new("comparing", known.iter().map(|table| table.estimate).sum());
+    let sides = Sides { from, to, owner_name };
+    let mut pairs = sides.connect_all(options.jobs).await?;
     let begun = Instant::now();
-    let mut suspects = Vec::new();
-    for table in known.iter().filter(|table| !table.key.is_empty()) {
-        compare_chunks(report, (&mut *from, &mut *to), table, options.chunk, &mut suspects, &progress).await?;
-    }
-    report.looked_again = suspects.len() as u64;
-    for table in known.iter().filter(|table| table.key.is_empty()) {
-        let deadline = Instant::now() + options.patience;
-        parts::compare(report, (&mut *from, &mut *to), owner_name, table, deadline, &progress).await?;
-    }
+    let differing = keyed::compare(report, &mut pairs, &keyed, options.chunk, &progress).await?;
+    report.looked_again = differing.len() as u64;
+    parts::compare(report, &sides, &mut pairs, &keyless, options.patience, &progress).await?;
     report.rate = report.rows as f64 / begun.elapsed().as_secs_f64().max(0.000_001);
     crash_point("chunks compared");
     let deadline = Instant::now() + options.patience;
-    for (table, chunk) in suspects {
-        compare_again(report, (&mut *from, &mut *to), owner_name, table, chunk, deadline).await?;
-    }
+    keyed::compare_again(report, &sides, &mut pairs, differing, deadline).await?;
+    report.differences.sort_by(|one, other| (&one.table, &one.key).cmp(&(&other.table, &other.key)));
     report.broken_keys = keys::list_broken(&mut to.connection, &owner.tables).await?;
     Ok(())
-}
-
-/// Compares a table by the hashes of its chunks, and collects the chunks that differ.
-async fn compare_chunks<'a>(
-    report: &mut Report,
-    (from, to): (&mut Database, &mut Database),
-    table: &'a Table,
-    size: u32,
-    suspects: &mut Vec<(&'a Table, Chunk)>,
-    progress: &Progress,
-) -> Result<()> {
-    let mut chunks = Chunks::new(table, size);
-    while let Some(chunk) = chunks.next(&mut from.connection).await? {
-        let (here, there) = tokio::join!(chunk.sum(&mut from.connection, table), chunk.sum(&mut to.connection, table));
-        let (here, there) = (here?, there?);
-        report.rows += here.rows.unsigned_abs();
-        if here != there {
-            suspects.push((table, chunk));
-        }
-        progress.report(report.rows, None);
-    }
-    Ok(())
-}
-
-/// Compares a chunk row by row until each row is equal or proven different, or the deadline has passed.
-async fn compare_again(
-    report: &mut Report,
-    (from, to): (&mut Database, &mut Database),
-    owner_name: &str,
-    table: &Table,
-    chunk: Chunk,
-    deadline: Instant,
-) -> Result<()> {
-    let mut pending = Suspects::Chunk(chunk);
-    loop {
-        let found = rows::compare(&mut from.connection, &mut to.connection, owner_name, table, &pending).await?;
-        report.different += found.proven.len() as u64;
-        let room = LISTED.saturating_sub(report.differences.len());
-        let proven = found.proven.into_iter().take(room);
-        report.differences.extend(proven.map(|(key, difference)| Difference { table: table.name.clone(), key, difference }));
-        if found.changed.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            report.unproven += found.changed.len() as u64;
-            return Ok(());
-        }
-        pending = Suspects::Rows(found.changed);
-    }
 }
 
 /// The count and the hash of all rows of a table.
@@ -211,7 +205,7 @@ pub(super) async fn hash_rows(connection: &mut PgConnection, table: &Table) -> R
 }
 
 /// Waits until everything that is committed on one side has arrived on the other.
-async fn wait_for_marker(from: &mut PgConnection, to: &mut PgConnection, owner_name: &str) -> Result<()> {
+pub(super) async fn wait_for_marker(from: &mut PgConnection, to: &mut PgConnection, owner_name: &str) -> Result<()> {
     let token = marker::set(from, owner_name).await?;
     require!(
         marker::wait(to, owner_name, token, LAG).await?,

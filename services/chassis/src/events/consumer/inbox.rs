@@ -5,6 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+/// The content type of an event in structured mode, without its parameters.
+const STRUCTURED: &str = "application/cloudevents+json";
+
 /// An event of another service, as received.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Received {
@@ -16,12 +19,22 @@ pub struct Received {
     pub r#type: String,
     /// When it happened.
     pub time: Option<DateTime<Utc>>,
+    /// The `traceparent` of the request that caused it.
+    #[serde(default, deserialize_with = "read_traceparent")]
+    pub traceparent: Option<String>,
     /// What it is about, as it was after the event: JSON, unless the sender made a mistake.
     #[serde(default, deserialize_with = "read_data")]
     pub data: String,
 }
 
 impl Received {
+    /// Reads a message of a broker in structured mode: its payload is the whole event. `None` of a message that is in binary
+    /// mode, or that cannot be read.
+    pub fn structured(content_type: &str, payload: &[u8]) -> Option<Self> {
+        let mode = content_type.split(';').next().unwrap_or_default().trim();
+        if mode.eq_ignore_ascii_case(STRUCTURED) { serde_json::from_slice(payload).ok() } else { None }
+    }
+
     /// Reads the data.
     ///
     /// # Errors
@@ -29,6 +42,15 @@ impl Received {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.data)
     }
+}
+
+/// A place in the events of a service, stored together with the effects of the events before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor<'a> {
+    /// The name of what was read: each transport has its own.
+    pub log: &'a str,
+    /// The place, in the transport's own notation.
+    pub value: &'a str,
 }
 
 /// What a service does with another one's events.
@@ -39,12 +61,17 @@ pub trait Inbox: Send + Sync {
     /// Why a batch could not be applied now. A later try may succeed.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Where to go on in the feed; `None` if nothing has been read yet.
-    fn cursor(&self) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
+    /// The place stored for `log`; `None` if nothing of it has been read yet.
+    fn cursor(&self, log: &str) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 
     /// Applies the events in their order, and then stores `cursor`, if there is one. Unknown types are skipped; an event
     /// that cannot be read is parked.
-    fn apply(&self, events: &[Received], cursor: Option<&str>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn apply(&self, events: &[Received], cursor: Option<Cursor<'_>>)
+    -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Brings this inbox up to date without events. A transport calls it before it reads a log for the first time, and by
+    /// [`Follower::refill`](super::lag::Follower::refill) when events are gone that it has not read.
+    fn refill(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 /// Replaces NUL, which Postgres cannot store. An event that cannot even be parked would block all events behind it.
@@ -52,18 +79,14 @@ pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Counts applied events, and sets the gauge of the lag to the age of the last one. Without events, the lag is zero.
-pub fn observe(service: &'static str, applied: &[Received]) {
-    metrics::counter!("events_consumed_total", "of" => service).increment(applied.len() as u64);
-    let lag = applied
-        .last()
-        .and_then(|event| event.time)
-        .map_or(0.0, |time| (Utc::now() - time).to_std().unwrap_or_default().as_secs_f64());
-    metrics::gauge!("event_lag_seconds", "of" => service).set(lag);
-}
-
 fn read_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| storable(&text))
+}
+
+/// Whatever else stands there is no reason to park an event.
+fn read_traceparent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<&RawValue>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| serde_json::from_str(text.get()).ok()))
 }
 
 fn read_data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
@@ -11,15 +10,14 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::feed::Feed;
-use super::inbox::{Inbox, Received, storable};
+use super::inbox::{Cursor, Inbox, Received, storable};
 use crate::error::chain;
 use crate::events::broker::{Broker, Transport};
 use crate::events::progress::Progress;
 use crate::events::store::EventStore;
+use crate::events::versions::count_skipped;
 use crate::remote::RemoteError;
-
-/// The pause after a snapshot that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::traces;
 
 /// What a service can do with its replica on command.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -37,11 +35,9 @@ pub trait Replica: Send + Sync {
     /// What the replica stores of an entity.
     type Entity: Send + Sync;
     /// What the service reads of an entity, in an event and in a page of the snapshot.
-    type Data: DeserializeOwned + Into<Self::Entity>;
+    type Data: DeserializeOwned + Into<Self::Entity> + Send;
     /// The entities' name in messages, in the plural.
     const NAME: &'static str;
-    /// The name of the cursor of the other service's feed.
-    const CURSOR: &'static str;
     /// The event types that carry an entity. Other types are skipped.
     const TYPES: &'static [&'static str];
     /// The lists of the other service that make up a snapshot, each with a query.
@@ -73,14 +69,33 @@ pub trait Replica: Send + Sync {
 /// The error of a replica's service.
 type ErrorOf<R> = <<R as Replica>::Store as EventStore>::Error;
 
-impl<R: Replica> Inbox for R {
+/// A replica, and the feed of the service whose data it copies: events change it, and a snapshot refills it.
+struct Filled<'a, R> {
+    replica: &'a R,
+    feed: &'a Feed,
+    /// What brings the events.
+    system: &'static str,
+}
+
+impl<R: Replica> Inbox for Filled<'_, R> {
     type Error = ErrorOf<R>;
 
-    async fn cursor(&self) -> Result<Option<String>, ErrorOf<R>> {
-        self.store().find_cursor(R::CURSOR).await
+    async fn cursor(&self, log: &str) -> Result<Option<String>, ErrorOf<R>> {
+        self.replica.store().find_cursor(log).await
     }
 
-    async fn apply(&self, events: &[Received], cursor: Option<&str>) -> Result<(), ErrorOf<R>> {
+    async fn apply(&self, events: &[Received], cursor: Option<Cursor<'_>>) -> Result<(), ErrorOf<R>> {
+        traces::consuming(self.feed.service(), self.system, events, self.store(events, cursor)).await
+    }
+
+    async fn refill(&self) -> Result<(), ErrorOf<R>> {
+        rebuild(self.replica, self.feed).await.map(drop)
+    }
+}
+
+impl<R: Replica> Filled<'_, R> {
+    async fn store(&self, events: &[Received], cursor: Option<Cursor<'_>>) -> Result<(), ErrorOf<R>> {
+        let replica = self.replica;
         // Only the newest event of each entity: it carries the full state.
         let mut newest: HashMap<Uuid, (R::Entity, &Received)> = HashMap::new();
         for event in events {
@@ -92,16 +107,16 @@ impl<R: Replica> Inbox for R {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => park(self, event, &error).await?,
+                Err(error) => park(replica, event, &error).await?,
             }
         }
         let (entities, sources): (Vec<_>, Vec<_>) = newest.into_values().unzip();
-        match self.store_newer(&entities).await {
+        match replica.store_newer(&entities).await {
             // The database refuses one of them. Storing them one by one shows which.
             Err(error) if R::is_refusal(&error) => {
                 for (entity, source) in entities.iter().zip(sources) {
-                    match self.store_newer(std::slice::from_ref(entity)).await {
-                        Err(error) if R::is_refusal(&error) => park(self, source, &chain(&error)).await?,
+                    match replica.store_newer(std::slice::from_ref(entity)).await {
+                        Err(error) if R::is_refusal(&error) => park(replica, source, &chain(&error)).await?,
                         stored => stored?,
                     }
                 }
@@ -110,7 +125,7 @@ impl<R: Replica> Inbox for R {
         }
         // Last: after a crash before this statement, the same events are applied again.
         match cursor {
-            Some(cursor) => self.store().store_cursor(R::CURSOR, cursor).await,
+            Some(Cursor { log, value }) => replica.store().store_cursor(log, value).await,
             None => Ok(()),
         }
     }
@@ -123,7 +138,10 @@ fn read<R: Replica>(event: &Received) -> Result<Option<R::Entity>, String> {
         known if R::TYPES.contains(&known) => {
             event.read::<R::Data>().map(|data| Some(data.into())).map_err(|error| error.to_string())
         }
-        _ => Ok(None),
+        other => {
+            count_skipped(R::NAME, other, R::TYPES);
+            Ok(None)
+        }
     }
 }
 
@@ -134,21 +152,9 @@ async fn park<R: Replica>(replica: &R, event: &Received, error: &str) -> Result<
     replica.store().park(event, error).await
 }
 
-/// Keeps the replica up to date, for ever. It is filled from a snapshot first if nothing has been read yet, and then follows
-/// the events that `transport` brings. `group` names this service to a broker.
+/// Keeps the replica up to date by the events that `transport` brings, for ever. `group` names this service to a broker.
 pub async fn follow<R: Replica>(replica: &R, feed: &Feed, transport: &Transport<impl Broker>, group: &str) -> Infallible {
-    while let Err(error) = fill(replica, feed).await {
-        tracing::warn!(of = R::NAME, error = chain(&error), "the replica cannot be filled now");
-        tokio::time::sleep(PAUSE).await;
-    }
-    transport.follow(feed, group, replica).await
-}
-
-async fn fill<R: Replica>(replica: &R, feed: &Feed) -> Result<(), ErrorOf<R>> {
-    if replica.cursor().await?.is_none() {
-        rebuild(replica, feed).await?;
-    }
-    Ok(())
+    transport.follow(feed, group, &Filled { replica, feed, system: transport.system() }).await
 }
 
 /// Runs a command on the replica.
@@ -189,7 +195,7 @@ async fn rebuild<R: Replica>(replica: &R, feed: &Feed) -> Result<u64, ErrorOf<R>
         }
     }
     replica.finish_snapshot(begun).await?;
-    replica.store().store_cursor(R::CURSOR, &end).await?;
+    replica.store().store_cursor(&feed.log(), &end).await?;
     Ok(count)
 }
 

@@ -2,7 +2,5 @@ insert into customers_replica as known (id, name, status, version)
 select id, name, status, version
 from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) as news (id, name, status, version)
 on conflict (id) do update
-set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = clock_timestamp()
+set name = excluded.name, status = excluded.status, version = excluded.version, refreshed_at = excluded.refreshed_at
 where excluded.version > known.version
-    or ($5::timestamptz is not null and excluded.version = known.version)
-    or known.refreshed_at < $5

@@ -6,4 +6,4 @@ with updated as (
 )
 insert into orders (id, user_id, status, currency, total_minor, placed_at, updated_at, version)
 select $1, $2, $3, $4, $5, $6, $7, $8
-where not exists (select from updated)
+where not exists (select 1 from updated)

@@ -5,6 +5,7 @@ with changed as (
       and version = $6::bigint - 1
     returning id, version, updated_at
 )
-insert into user_events (user_id, version, type, data, occurred_at)
-select id, version, $7, $8, updated_at
+insert into user_events (user_id, version, type, data, occurred_at, actor, traceparent)
+select id, version, $7, $8, updated_at, $9, $10
 from changed
+returning epoch, xid::text::bigint as "xid!", position

@@ -1,0 +1,7 @@
+-- The mark stays in the table of cursors: what it says of the log remains true.
+drop function archive_user_events(timestamptz, integer);
+drop function user_events_older(text, timestamptz, integer);
+comment on table users_cursors is 'How far users has read: orders'' feed, and its own log on the way to the broker. Owner: users.';
+drop function archive_order_events(timestamptz, integer);
+drop function order_events_older(text, timestamptz, integer);
+comment on table orders_cursors is 'How far orders has read: users'' feed, and its own log on the way to the broker. Owner: orders.';

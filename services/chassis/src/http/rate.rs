@@ -1,0 +1,190 @@
+//! How many requests one client may send: by the algorithm GCRA, from the crate `governor`.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use tower::ServiceExt;
+
+use crate::auth::Auth;
+use crate::http::meaning::Routes;
+use crate::http::problem::Problem;
+use crate::http::request::RequestLayer;
+
+/// The policy in force, and what the client has left: draft-ietf-httpapi-ratelimit-headers-10.
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// After so many requests, clients that have their full rate again are forgotten.
+const FORGET_AFTER: usize = 10_000;
+
+/// A number of requests in a unit of time, such as `100/s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    requests: NonZeroU32,
+    window: Duration,
+}
+
+impl Rate {
+    /// Reads `100/s`, `600/m` or `1000/h`.
+    ///
+    /// # Errors
+    /// The form it must have.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(requests, unit)| {
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                _ => return None,
+            };
+            Some(Self { requests: requests.parse().ok()?, window: Duration::from_secs(seconds) })
+        });
+        parts.ok_or_else(|| "must be a number of requests and a unit, such as 100/s, 600/m or 1000/h".to_owned())
+    }
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Client {
+    /// The subject of a token that the service accepts, wherever it comes from.
+    Subject(Arc<str>),
+    V4([u8; 4]),
+    /// A network of 64 bits, which is what one customer gets.
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => Self::V6(network(address)),
+        }
+    }
+}
+
+fn network(address: Ipv6Addr) -> [u8; 8] {
+    let mut network = [0; 8];
+    network.copy_from_slice(&address.octets()[..8]);
+    network
+}
+
+/// The requests of each client.
+pub(super) struct Rates {
+    rate: Rate,
+    policy: HeaderValue,
+    auth: Auth,
+    clients: RateLimiter<Client, DashMapStateStore<Client>, DefaultClock, StateInformationMiddleware>,
+    counted: AtomicUsize,
+    refusal: Router,
+}
+
+/// What the answer to a counted request says of the limit.
+struct Standing {
+    left: u32,
+    /// Seconds until the client may send another request. `None` if this one was admitted.
+    refused_for: Option<u64>,
+}
+
+impl Rates {
+    /// The limit of each subject that `auth` knows, and of each address without a token that it accepts.
+    pub(super) fn new(rate: Rate, auth: Auth) -> Self {
+        let Rate { requests, window } = rate;
+        let quota = Quota::with_period(window / requests.get()).expect("a rate is above zero").allow_burst(requests);
+        let policy = format!("\"default\";q={requests};w={}", window.as_secs());
+        let refused = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests: see the header RateLimit");
+        Self {
+            rate,
+            policy: HeaderValue::from_str(&policy).expect("numbers are harmless"),
+            auth,
+            clients: RateLimiter::dashmap(quota).with_middleware(),
+            counted: AtomicUsize::new(0),
+            refusal: Router::new()
+                .fallback(async move || refused().into_response())
+                .layer(RequestLayer::new(Routes::default(), Auth::off())),
+        }
+    }
+
+    /// Counts a request, and has `router` answer it, or refuses it. Checks of health are not counted.
+    pub(super) async fn answer(&self, address: IpAddr, request: Request, router: Router) -> Result<Response, Infallible> {
+        if request.uri().path().starts_with("/health/") {
+            return router.oneshot(request).await;
+        }
+        // A token that is not accepted counts for its address: whoever invents subjects gains nothing.
+        let client = self.auth.subject(request.headers()).await.map_or_else(|| address.into(), Client::Subject);
+        let standing = self.count(&client);
+        let router = if standing.refused_for.is_none() { router } else { self.refusal.clone() };
+        let mut response = router.oneshot(request).await?;
+        self.describe(&standing, &mut response);
+        Ok(response)
+    }
+
+    fn count(&self, client: &Client) -> Standing {
+        if self.counted.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == FORGET_AFTER - 1 {
+            self.clients.retain_recent();
+            self.clients.shrink_to_fit();
+        }
+        match self.clients.check_key(client) {
+            Ok(admitted) => Standing { left: admitted.remaining_burst_capacity(), refused_for: None },
+            Err(refused) => {
+                let wait = refused.wait_time_from(self.clients.clock().now());
+                // Rounded up: an earlier request would be refused again.
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Standing { left: 0, refused_for: Some(seconds.max(1)) }
+            }
+        }
+    }
+
+    /// Adds the headers to the answer.
+    fn describe(&self, standing: &Standing, response: &mut Response) {
+        let Rate { requests, window } = self.rate;
+        let used = requests.get().saturating_sub(standing.left);
+        let reset = (f64::from(used) * window.as_secs_f64() / f64::from(requests.get())).ceil();
+        let headers = response.headers_mut();
+        headers.insert(POLICY, self.policy.clone());
+        headers
+            .extend(HeaderValue::from_str(&format!("\"default\";r={};t={reset}", standing.left)).map(|text| (LIMIT, text)));
+        headers.extend(standing.refused_for.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(address: &str) -> Client {
+        address.parse::<IpAddr>().expect("an address").into()
+    }
+
+    #[test]
+    fn a_network_is_one_client() {
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_rate_has_a_number_and_a_unit() {
+        let rate = |requests, seconds| Rate {
+            requests: NonZeroU32::new(requests).expect("above zero"),
+            window: Duration::from_secs(seconds),
+        };
+        assert_eq!(Rate::parse("100/s"), Ok(rate(100, 1)));
+        assert_eq!(Rate::parse("5/m"), Ok(rate(5, 60)));
+        assert_eq!(Rate::parse("7/h"), Ok(rate(7, 3600)));
+        for wrong in ["100", "0/s", "-1/s", "1/d", "/s", "1/", "1/s/s"] {
+            Rate::parse(wrong).expect_err(wrong);
+        }
+    }
+}

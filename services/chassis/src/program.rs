@@ -1,0 +1,34 @@
+//! A service's program, from its configuration to its exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::runtime::Builder;
+
+use crate::config::{ServiceOptions, exit_code, load};
+use crate::telemetry::{self, LogLevel};
+
+/// How long to wait, at the end, for what still runs beside the work, such as the look-up of a host's name.
+const REST: Duration = Duration::from_millis(100);
+
+/// Reads the configuration, logs as `options` say, and runs `work` to its end.
+///
+/// # Panics
+/// If the system gives the process no threads.
+pub fn run<C: Parser, F: Future<Output = Result<ExitCode, String>>>(
+    options: fn(&C) -> &ServiceOptions,
+    work: fn(C, Option<LogLevel>) -> F,
+) -> ExitCode {
+    let config = match load::<C>() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let options = options(&config);
+    let level = telemetry::init(&options.log, options.process::<C>(), options.admin_addr.is_some());
+    let runtime = Builder::new_multi_thread().enable_all().build().expect("a process has threads");
+    let ended = runtime.block_on(work(config, level));
+    // Dropped, the runtime would wait for ever.
+    runtime.shutdown_timeout(REST);
+    exit_code(ended)
+}

@@ -1,0 +1,4 @@
+-- The mark stays in the table of cursors: what it says of the log remains true.
+drop function archive_order_events(timestamptz, integer);
+drop function order_events_older(text, timestamptz, integer);
+comment on table orders_cursors is 'How far orders has read: users'' feed, and its own log on the way to the broker. Owner: orders.';

@@ -1,0 +1,89 @@
+//! A bounded queue for a number of places. Under overload it refuses soon what it cannot serve soon.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::error::{DatabaseError, TOO_LONG};
+use crate::traces;
+
+/// Why a request is shed.
+const FULL: &str = "the queue is full";
+
+/// Says what the metrics of waiting mean. What is shed begins at zero.
+pub(crate) fn describe_metrics() {
+    let waited = "How long requests and writes waited for a place, of those that waited.";
+    metrics::describe_histogram!("db_pool_wait_seconds", metrics::Unit::Seconds, waited);
+    let shed = "Requests and writes that found no place in time, by reason.";
+    metrics::describe_counter!("db_requests_shed_total", metrics::Unit::Count, shed);
+    for reason in [FULL, TOO_LONG] {
+        metrics::counter!("db_requests_shed_total", "reason" => reason).increment(0);
+    }
+}
+
+/// Places, and those who wait for one in the order of their arrival.
+pub(crate) struct Queue {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    longest: usize,
+    patience: Duration,
+}
+
+impl Queue {
+    /// A queue of at most `longest`, who wait for one of `places` for at most `patience`.
+    pub(crate) fn new(places: usize, longest: usize, patience: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0), longest, patience }
+    }
+
+    /// A place.
+    ///
+    /// # Errors
+    /// [`DatabaseError::NoConnection`] if the queue is full, or [`DatabaseError::LATE`] if no place is free in time.
+    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+        match self.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(place),
+            // Boxed: what happens rarely should not make the future of every request larger.
+            Err(_) => Box::pin(self.wait()).await,
+        }
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+        let waiter = Waiter::join(&self.waiting);
+        if waiter.before >= self.longest {
+            return Err(DatabaseError::NoConnection(FULL));
+        }
+        let begun = Instant::now();
+        let place =
+            traces::within("wait for a connection", timeout(self.patience, self.places.clone().acquire_owned())).await;
+        metrics::histogram!("db_pool_wait_seconds").record(begun.elapsed());
+        match place {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(DatabaseError::LATE),
+        }
+    }
+}
+
+struct Waiter<'a> {
+    waiting: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiter<'a> {
+    fn join(waiting: &'a AtomicUsize) -> Self {
+        Self { waiting, before: waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
