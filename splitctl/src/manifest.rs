@@ -54,6 +54,10 @@ pub struct Owner {
     /// Objects that hang on its tables and do not move, as `plan` names them.
     #[serde(default)]
     pub leave: Vec<String>,
+    /// Objects that come along although its tables need none of them, as `plan` names them: only statements of the
+    /// application use them.
+    #[serde(default)]
+    pub bring: Vec<String>,
     /// The manifest's tables that no owner has.
     #[serde(skip)]
     pub unowned: Vec<Qualified>,

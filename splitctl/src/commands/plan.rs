@@ -10,6 +10,7 @@ use crate::moving::budget::Budget;
 use crate::moving::plan::wal;
 use crate::moving::{Move, plan};
 use crate::output::Output;
+use crate::proof::unbrought;
 use crate::rehearsal::record;
 
 /// Flags of `plan`.
@@ -27,7 +28,13 @@ pub struct Plan {
 pub async fn run(command: Plan, manifest: &Path) -> Result<u8> {
     let mut the_move = Move::look(manifest, &command.owner).await?;
     let session = the_move.source.connect().await?;
-    let (plan, rate) = tokio::join!(Box::pin(plan::make(&mut the_move)), wal::measure(session));
+    let make = async {
+        let inventory = the_move.read_inventory().await?;
+        let mut plan = plan::make_of(&mut the_move, &inventory).await?;
+        unbrought::describe(&mut plan, &mut the_move, &inventory).await?;
+        anyhow::Ok(plan)
+    };
+    let (plan, rate) = tokio::join!(Box::pin(make), wal::measure(session));
     let (mut plan, rate) = (plan?, rate?);
     rate.describe(&mut plan, command.budget.max_wal);
     plan.findings.sort_by_key(|finding| finding.weight);

@@ -15,7 +15,7 @@ pub mod cutover;
 mod definitions;
 pub mod fence;
 mod hanging;
-mod inventory;
+pub mod inventory;
 mod journal;
 mod marker;
 pub mod migrate;
@@ -226,7 +226,7 @@ impl Move {
     }
 
     /// The inventory of the source.
-    async fn read_inventory(&mut self) -> Result<Inventory> {
+    pub async fn read_inventory(&mut self) -> Result<Inventory> {
         Inventory::read(&mut self.source.connection, &self.owner).await
     }
 

@@ -13,6 +13,7 @@ mod plans;
 mod result;
 mod session;
 mod tables;
+pub mod unbrought;
 pub mod writes;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 mod across;
 mod along;
 mod app;
+mod brought;
 mod budget;
 mod compared;
 mod connections;

@@ -145,6 +145,11 @@ impl Across {
         self.using_staying.get(&function)
     }
 
+    /// The functions that use relations of either side.
+    pub(super) fn touching(&self) -> impl Iterator<Item = i64> {
+        self.using_staying.keys().chain(&self.over).copied()
+    }
+
     /// The functions that use relations that move, and no others.
     pub(super) fn over(&self) -> impl Iterator<Item = i64> {
         self.over.iter().copied()

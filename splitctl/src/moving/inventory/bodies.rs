@@ -14,7 +14,7 @@ use crate::names::{Qualified, parse_identifiers};
 /// The characters of operators.
 const OPERATORS: &str = "+-*/<>=~!@#%^&|`?";
 
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 struct Function {
     class: i64,
     oid: i64,
@@ -28,7 +28,7 @@ struct Function {
 }
 
 /// An object that a body can name.
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 struct Named {
     class: i64,
     oid: i64,
@@ -36,19 +36,30 @@ struct Named {
     identity: String,
     /// Whether a body that names it reads or writes rows of it.
     holds_rows: bool,
+    /// Whether it is a function or an operator, and Postgres has one of this name itself.
+    is_overload: bool,
 }
 
 /// The user's functions, and all that they can name.
+#[derive(Debug, Default)]
 pub(super) struct Code {
     functions: BTreeMap<Id, Function>,
     named: BTreeMap<String, Vec<(Qualified, Named)>>,
-    operators: Vec<(String, Id)>,
+    operators: Vec<Operator>,
     schemas: BTreeSet<String>,
     expressions: BTreeMap<Id, Expression>,
 }
 
+/// An operator of the user's.
+#[derive(Debug)]
+struct Operator {
+    symbol: String,
+    id: Id,
+    is_overload: bool,
+}
+
 /// An expression that finds an object by a text when it runs, as `nextval('numbers'::text)` does.
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 struct Expression {
     class: i64,
     oid: i64,
@@ -68,7 +79,8 @@ impl Code {
             let name = object.identity.split('(').next().unwrap_or_default();
             if object.kind == "operator" {
                 let symbol = name.trim_start_matches(|character| !OPERATORS.contains(character));
-                operators.push((symbol.to_owned(), (object.class, object.oid)));
+                let (symbol, id) = (symbol.to_owned(), (object.class, object.oid));
+                operators.push(Operator { symbol, id, is_overload: object.is_overload });
             } else if let Some([schema, name]) = parse_identifiers(name).as_deref() {
                 schemas.insert(schema.clone());
                 named.entry(name.clone()).or_default().push((Qualified::new(schema, name), object));
@@ -96,13 +108,42 @@ impl Code {
             let objects = relations.filter(|object| !object.kind.is_empty()).chain(called);
             let quoted = self.literals(&function.body);
             used.extend(objects.chain(quoted).filter(|object| !object.holds_rows).map(|object| (object.class, object.oid)));
-            used.extend(self.operators_in(&function.body));
+            used.extend(self.operators_in(&function.body).map(|operator| operator.id));
         }
         if let Some(expression) = self.expressions.get(&id) {
             let named = self.literals(&expression.text).filter(|object| !object.holds_rows);
             used.extend(named.map(|object| (object.class, object.oid)));
         }
         used.into_iter()
+    }
+
+    /// The objects without rows that a statement of the application names, where it can only mean such an object: functions
+    /// and operators that it calls, and sequences. A statement that names tables, and none that `moves`, is another part's:
+    /// it names nothing here.
+    pub(super) fn named_in(&self, statement: &str, moves: impl Fn(Id) -> bool) -> BTreeSet<Id> {
+        let mentions = body::read(statement, &|schema| self.schemas.contains(schema));
+        let certain = mentions.relations.iter().filter(|(_, certain)| **certain).map(|(name, _)| name);
+        let (mut tables, others): (Vec<_>, Vec<_>) =
+            certain.flat_map(|name| self.meant(name)).partition(|object| object.holds_rows);
+        let is_of_others = !tables.is_empty() && !tables.drain(..).any(|table| moves((table.class, table.oid)));
+        if is_of_others {
+            return BTreeSet::new();
+        }
+        let called = mentions.functions.iter().flat_map(|name| self.meant(name));
+        let sequences = others.into_iter().chain(self.literals(statement)).filter(|object| object.kind == "sequence");
+        // Where Postgres has one of the same name, the statement most likely means that.
+        let named = called.chain(sequences).filter(|object| !object.holds_rows && !object.is_overload);
+        let operators = self.operators_in(statement).filter(|operator| !operator.is_overload);
+        named.map(|object| (object.class, object.oid)).chain(operators.map(|operator| operator.id)).collect()
+    }
+
+    /// The functions that a statement can call and that nothing in the database calls, but for these.
+    pub(super) fn uncalled(&self, but: &BTreeSet<Id>) -> Vec<(Id, &str)> {
+        let mut called: BTreeSet<Id> = self.functions.keys().flat_map(|id| self.used_by(*id)).collect();
+        called.extend(self.expressions.keys().flat_map(|id| self.used_by(*id)));
+        let functions = self.functions.iter().filter(|(_, function)| function.is_callable);
+        let uncalled = functions.filter(|(id, _)| !called.contains(id) && !but.contains(id));
+        uncalled.map(|(id, function)| (*id, &*function.identity)).collect()
     }
 
     /// These functions, and all that they call.
@@ -124,8 +165,13 @@ impl Code {
         others.find(|(id, _)| self.used_by(**id).any(|used| used == object)).map(|(_, identity)| identity)
     }
 
-    /// Why the body of a function may use more than it shows.
+    /// Why a function or an expression may use more than it shows.
     pub(super) fn unread(&self, id: Id) -> Option<Unread> {
+        if let Some(expression) = self.expressions.get(&id) {
+            let finds = self.literals(&expression.text).next().is_some();
+            let why = "it finds an object by a text that it builds".to_owned();
+            return (!finds).then(|| Unread { user: expression.identity.clone(), why });
+        }
         let Function { identity, language, body, .. } = self.functions.get(&id)?;
         let builds = || tokens(body).any(|token| token == Token::Word("execute".to_owned()));
         let why = match &**language {
@@ -134,7 +180,7 @@ impl Code {
             "plpgsql" => return None,
             other => format!("its language is {other}"),
         };
-        Some(Unread { function: identity.clone(), why })
+        Some(Unread { user: identity.clone(), why })
     }
 
     /// What a function, and those that it calls, find by the search path of their caller.
@@ -183,14 +229,14 @@ impl Code {
     }
 
     /// The user's operators whose characters stand in the body.
-    fn operators_in(&self, body: &str) -> impl Iterator<Item = Id> {
+    fn operators_in(&self, body: &str) -> impl Iterator<Item = &Operator> {
         let symbols: String = tokens(body)
             .map(|token| match token {
                 Token::Other(character) if OPERATORS.contains(character) => character,
                 _ => ' ',
             })
             .collect();
-        self.operators.iter().filter(move |(symbol, _)| symbols.contains(symbol.as_str())).map(|(_, id)| *id)
+        self.operators.iter().filter(move |operator| symbols.contains(operator.symbol.as_str()))
     }
 }
 
@@ -239,7 +285,7 @@ const EXPRESSIONS: &str = r"
         select 'pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid) from pg_trigger t where t.tgqual is not null
     ) x (class, oid, text)
     cross join lateral pg_identify_object(x.class, x.oid, 0) i
-    where x.text like '%::text)::reg%'
+    where x.text ~ '::text\)+::reg'
       and i.type is not null";
 
 /// A sequence that a table has is moved or stays with the table. The row type of a table has the table's name, and is not
@@ -250,7 +296,22 @@ const NAMED: &str = r"
         o.objid::int8 as oid,
         i.type::text as kind,
         i.identity::text as identity,
-        coalesce(c.relkind in ('r', 'p', 'v', 'm', 'f'), false) as holds_rows
+        coalesce(c.relkind in ('r', 'p', 'v', 'm', 'f'), false) as holds_rows,
+        case o.classid
+            when 'pg_proc'::regclass then exists (
+                select
+                from pg_proc p
+                join pg_proc b on b.proname = p.proname and b.pronamespace = 'pg_catalog'::regnamespace
+                where p.oid = o.objid
+            )
+            when 'pg_operator'::regclass then exists (
+                select
+                from pg_operator p
+                join pg_operator b on b.oprname = p.oprname and b.oprnamespace = 'pg_catalog'::regnamespace
+                where p.oid = o.objid
+            )
+            else false
+        end as is_overload
     from (
         select classid, objid from pg_depend
         union

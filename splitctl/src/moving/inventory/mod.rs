@@ -5,6 +5,7 @@
 
 mod across;
 mod bodies;
+mod brought;
 mod closure;
 mod presence;
 
@@ -88,11 +89,11 @@ impl Object {
     }
 }
 
-/// A body that cannot be read as a whole.
+/// A body or an expression that cannot be read as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unread {
-    /// The function.
-    pub function: String,
+    /// The function, or the object that the expression belongs to.
+    pub user: String,
     /// Why.
     pub why: String,
 }
@@ -102,12 +103,17 @@ pub struct Unread {
 pub struct Inventory {
     /// The objects.
     pub objects: Vec<Object>,
-    /// Functions that come along, and may use more than the inventory knows.
+    /// What comes along and may use more than the inventory knows.
     pub unread: BTreeSet<Unread>,
     /// The functions among the objects that find others by the search path, with what they find.
     pub by_path: BTreeMap<i64, BTreeSet<Qualified>>,
     across: Across,
     left_out: BTreeSet<String>,
+    /// The objects that the manifest brings.
+    brought: BTreeSet<Id>,
+    /// The lines of the manifest's `bring` that cannot be followed, with the reason.
+    pub not_brought: Vec<(String, &'static str)>,
+    code: bodies::Code,
 }
 
 impl Inventory {
@@ -124,7 +130,10 @@ impl Inventory {
         across.functions.retain(|function| !kept.contains(&function.oid));
         // What only a crossing needs does not come along.
         let mut ends: BTreeSet<Id> = across.of_moving().map(|part| part.id).collect();
-        let (mut inventory, seeds) = Self::reach(connection, &code, &moving, code.over_the_tables(&across), &ends).await?;
+        let (brought, not_brought) = brought::find(connection, &owner.bring).await?;
+        let mut seeds = code.over_the_tables(&across);
+        seeds.extend(&brought);
+        let (mut inventory, seeds) = Self::reach(connection, &code, &moving, seeds, &ends).await?;
         let known: BTreeSet<Id> = inventory.objects.iter().map(Object::id).collect();
         for object in &mut inventory.objects {
             object.mark(&across);
@@ -139,7 +148,7 @@ impl Inventory {
             let more = Self::reach(connection, &code, &moving, seeds, &ends).await?.0.objects;
             inventory.objects.extend(more.into_iter().filter(|object| !known.contains(&object.id())));
         }
-        Ok(Self { across, left_out, ..inventory })
+        Ok(Self { across, left_out, brought, not_brought, code, ..inventory })
     }
 
     /// What the catalog says that a table needs, and another database lacks. Rights, casts and schemas are not needed.

@@ -24,8 +24,15 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, inventory: &Inve
     for line in inventory.unknown() {
         plan.add(Error, "along", format!("{line}: `leave` names it, and nothing of this name hangs on the tables"));
     }
+    for (line, why) in &inventory.not_brought {
+        plan.add(Error, "along", format!("{line}: `bring` names it: {why}"));
+    }
+    for object in inventory.brought_in_vain() {
+        let text = format!("{}: `bring` names it, and it uses both sides: take it out of `bring`", object.shown());
+        plan.add(Error, "along", text);
+    }
     for unread in &inventory.unread {
-        let text = format!("{}: {}, so check yourself that the target has all it uses", unread.function, unread.why);
+        let text = format!("{}: {}, so check yourself that the target has all it uses", unread.user, unread.why);
         plan.add(Warning, "along", text);
     }
     // Tables that somebody has created on the target bring nothing along.
@@ -66,6 +73,7 @@ fn check_blocked(plan: &mut Plan, Move { manifest, owner_name, .. }: &Move, inve
         let mut text = format!("{shown}: it uses {other}, which stays, so the target cannot have it: ");
         match part.map(|part| part.kind) {
             Some(PartKind::View) => text += crossings::VIEW_THAT_MOVES,
+            _ if inventory.is_brought(object) => text += "take it out of `bring`",
             _ if object.can_be_left() => text += &format!("change it, or leave it behind: `{}`", leave(object)),
             _ => text += "change it",
         }
