@@ -335,7 +335,7 @@ async fn requests_wait_for_a_switch_and_not_as_long_for_a_locked_row() {
     let waited = begun.elapsed();
     assert_eq!(refused.header("retry-after"), "1");
     refused.problem(503, "");
-    assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
     execute(&mut owner, "rollback").await;
     // Twice as long as a write waits for a lock, and many times as long as it waits for a place.
     execute(&mut owner, "begin; lock table orders, order_items, order_events in share row exclusive mode").await;

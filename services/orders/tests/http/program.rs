@@ -1,8 +1,9 @@
 //! The real program: its variables, its log, its end.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -190,7 +191,9 @@ fn help_lists_every_variable_that_is_read() {
 /// The program, serving.
 pub struct Program {
     child: Child,
-    log: Option<JoinHandle<String>>,
+    lines: Arc<Mutex<Vec<Value>>>,
+    /// Reads the log to its end.
+    reader: Option<JoinHandle<()>>,
     pub address: SocketAddr,
     _folder: TempDir,
 }
@@ -210,13 +213,17 @@ impl Program {
             let variables = [("ORDERS_DATABASE_URL", database_url), ("ORDERS_ADDR", &text), ("RUST_LOG", log)];
             let variables = [&variables, more].concat();
             let mut child = command(&folder, &variables).stderr(Stdio::piped()).spawn().expect("the program starts");
-            let mut stderr = child.stderr.take().expect("piped");
-            let log = std::thread::spawn(move || {
-                let mut log = String::new();
-                stderr.read_to_string(&mut log).expect("text");
-                log
+            let stderr = BufReader::new(child.stderr.take().expect("piped"));
+            let lines = Arc::new(Mutex::new(Vec::new()));
+            let read = Arc::clone(&lines);
+            let reader = std::thread::spawn(move || {
+                for line in stderr.lines() {
+                    let line = line.expect("text");
+                    let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"));
+                    read.lock().expect("no panic").push(line);
+                }
             });
-            let mut program = Self { child, log: Some(log), address, _folder: folder };
+            let mut program = Self { child, lines, reader: Some(reader), address, _folder: folder };
             // It ends if somebody else was faster to take the port.
             while program.child.try_wait().expect("its state").is_none() {
                 if TcpStream::connect(address).is_ok() {
@@ -240,9 +247,13 @@ impl Program {
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         };
-        let log = self.log.take().expect("one end").join().expect("its log");
-        let lines = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")));
-        (ended.code(), lines.collect())
+        self.reader.take().expect("one end").join().expect("its log");
+        (ended.code(), self.lines())
+    }
+
+    /// The lines of its log so far.
+    pub fn lines(&self) -> Vec<Value> {
+        self.lines.lock().expect("no panic").clone()
     }
 }
 

@@ -15,6 +15,8 @@ use crate::operations::closed_url;
 use crate::program::{PATIENCE, Program, read_until};
 
 const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: users\r\n\r\n";
+/// Far less than what the program waits for: 20 s for work under way, 30 s for news.
+const SOON: Duration = Duration::from_secs(10);
 const HALF: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: us";
 
 /// The program without a database, with these limits.
@@ -55,11 +57,11 @@ async fn a_stopped_program_does_not_wait_for_those_who_ask_nothing() {
     program.signal("TERM");
     let (status, log) = program.end().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(stopped.elapsed() < Duration::from_secs(2), "{:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < SOON, "{:?}", stopped.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_program_answers_who_waits_and_ends_within_two_seconds() {
+async fn a_stopped_program_answers_who_waits_and_ends_soon() {
     let database = TestDatabase::create();
     let mut program = Program::start(&[("USERS_DATABASE_URL", &database.url_as(USERS_ROLE))]).await;
     program.until_ready().await;
@@ -81,7 +83,7 @@ async fn a_stopped_program_answers_who_waits_and_ends_within_two_seconds() {
     let (status, log) = program.end().await;
     let took = stopped.elapsed();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(took < Duration::from_secs(2), "{took:?}: {log}");
+    assert!(took < SOON, "{took:?}: {log}");
     waiting.await.expect("an answer").expect(200);
     while watch.message().await.is_ok_and(|more| more.is_some()) {}
 }
@@ -98,7 +100,7 @@ async fn a_stopped_program_waits_for_work_but_not_for_ever() {
     let (status, log) = program.end().await;
     let took = stopped.elapsed();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!((Duration::from_secs(20)..Duration::from_secs(25)).contains(&took), "{took:?}: {log}");
+    assert!((Duration::from_secs(20)..Duration::from_secs(40)).contains(&took), "{took:?}: {log}");
     assert!(log.contains("stopped with requests unanswered"), "{log}");
 }
 
