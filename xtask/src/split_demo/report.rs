@@ -1,5 +1,6 @@
 //! The report.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -76,6 +77,8 @@ pub struct Report {
     pub pauses: Vec<Value>,
     /// What clients saw of each switch.
     pub felt: Vec<Felt>,
+    /// The longest latency in milliseconds in each stretch as long as those of `felt` and without a switch, sorted.
+    pub calm_ms: Vec<f64>,
     /// Rows per second of each verification.
     pub verified_per_second: Vec<f64>,
     pub verdict: Verdict,
@@ -87,7 +90,7 @@ pub struct Report {
 impl Report {
     /// Computes the figures.
     pub fn new(owner: &str, seen: Seen, marks: Vec<Mark>, pauses: Vec<Value>, rates: Vec<f64>, verdict: Verdict) -> Self {
-        let felt = felt(&seen.samples, &marks, &pauses);
+        let (felt, calm_ms) = (felt(&seen.samples, &marks, &pauses), calm(&seen.samples, &marks));
         let begun = seen.samples.first().map_or(Duration::ZERO, |sample| sample.at);
         let shift = |at: Duration| at.saturating_sub(begun);
         let marks =
@@ -107,6 +110,7 @@ impl Report {
             pauses_ms: totals,
             pauses,
             felt,
+            calm_ms,
             verified_per_second: rates,
             verdict,
             marks,
@@ -133,11 +137,15 @@ impl Report {
              {doubled} doubled, {invented} invented; {stale} rows of replicas stale\n\
              latency, from the moment a request was due: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, worst {worst_ms:.1} ms\n\
              {} switches of {owner}: writes paused p50 {:.1} ms, worst {:.1} ms; rows compared: {slowest:.0}/s at least\n\
-             the longest wait of a client around each switch, in ms, and how much longer than the pause: {}{faults}",
+             the longest wait of a client around each switch, in ms, and how much longer than the pause: {}\n\
+             in as long a time without a switch: p50 {:.0} ms, p90 {:.0} ms, longest {:.0} ms{faults}",
             pauses_ms.len(),
             part(pauses_ms, 0.5),
             part(pauses_ms, 1.0),
             felt.join(", "),
+            part(&self.calm_ms, 0.5),
+            part(&self.calm_ms, 0.9),
+            part(&self.calm_ms, 1.0),
         )
     }
 }
@@ -152,6 +160,23 @@ fn felt(samples: &[Sample], marks: &[Mark], pauses: &[Value]) -> Vec<Felt> {
             Felt { pause, longest: due.map(|sample| milliseconds(sample.latency)).fold(0.0, f64::max) }
         })
         .collect()
+}
+
+/// The longest latency of each stretch of the run in which nothing was switched.
+fn calm(samples: &[Sample], marks: &[Mark]) -> Vec<f64> {
+    let length = AROUND[0] + AROUND[1];
+    let number = |at: Duration| at.as_nanos() / length.as_nanos();
+    let switched: Vec<u128> = marks.iter().filter_map(|mark| mark.switched).map(number).collect();
+    // A switch reaches into the stretches before and after its own.
+    let is_calm = |stretch: u128| switched.iter().all(|switched| switched.abs_diff(stretch) > 1);
+    let mut longest = BTreeMap::<u128, f64>::new();
+    for sample in samples.iter().filter(|sample| is_calm(number(sample.at))) {
+        let longest = longest.entry(number(sample.at)).or_default();
+        *longest = longest.max(milliseconds(sample.latency));
+    }
+    let mut longest: Vec<f64> = longest.into_values().collect();
+    longest.sort_by(f64::total_cmp);
+    longest
 }
 
 fn milliseconds(duration: Duration) -> f64 {
