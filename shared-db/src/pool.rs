@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use deadpool::managed::{self, Object};
+use deadpool::managed::{self, Object, QueueMode};
 use sqlx::{Connection as _, PgConnection};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
@@ -39,7 +39,9 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(url: DatabaseUrl, settings: &Settings) -> Result<Self, InvalidUrl> {
         let Settings { max_connections, queue_length, queue_timeout, acquire_timeout, .. } = *settings;
-        let pool = managed::Pool::builder(Connector::new(url, settings)?).max_size(max_connections).build();
+        // The connection that was used last knows most: its backend has read the catalog and made its plans.
+        let pool = managed::Pool::builder(Connector::new(url, settings)?).max_size(max_connections);
+        let pool = pool.queue_mode(QueueMode::Lifo).build();
         let pool = pool.expect("deadpool needs a runtime only for time-outs of its own, and has none");
         Ok(Self { pool, queue: Arc::new(Queue::new(max_connections, queue_length, queue_timeout)), acquire_timeout })
     }
@@ -95,6 +97,11 @@ impl Pool {
                 _ => break,
             }
         }
+    }
+
+    /// Gives out few connections at first, and all soon: see [`Queue::open_slowly`].
+    pub(crate) fn open_slowly(&self) {
+        self.queue.open_slowly();
     }
 
     /// How many connections there are.

@@ -5,13 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{DatabaseError, TOO_LONG};
 use crate::traces;
 
 /// Why a request is shed.
 const FULL: &str = "the queue is full";
+
+/// The places that are open at once when a queue opens slowly.
+const FEW: usize = 4;
+/// How long it takes until twice as many are open.
+const STEP: Duration = Duration::from_millis(40);
 
 /// Says what the metrics of waiting mean. What is shed begins at zero.
 pub(crate) fn describe_metrics() {
@@ -48,6 +53,25 @@ impl Queue {
             // Boxed: what happens rarely should not make the future of every request larger.
             Err(_) => Box::pin(self.wait()).await,
         }
+    }
+
+    /// Opens a few places now, and all within some steps. After a switch all requests come at once, and the first statements
+    /// on each connection cost the server several times as much as later ones: it reads the catalog, plans, and compiles
+    /// triggers. On a few connections most of the requests find that done.
+    pub(crate) fn open_slowly(&self) {
+        let mut open = FEW;
+        let mut closed = Vec::new();
+        while let Ok(place) = self.places.clone().try_acquire_owned() {
+            closed.push(place);
+        }
+        closed.truncate(closed.len().saturating_sub(open));
+        tokio::spawn(async move {
+            while !closed.is_empty() {
+                sleep(STEP).await;
+                closed.truncate(closed.len().saturating_sub(open));
+                open *= 2;
+            }
+        });
     }
 
     /// How many wait.

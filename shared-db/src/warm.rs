@@ -66,13 +66,13 @@ async fn warm(database: &Database, switch: Switch) {
     if is_moving(there).await {
         learn(here, statements).await;
         let due = statements.due();
-        // The pool gives its connections in turn.
-        for _ in 0..there.size().min(IDLE) {
-            match prepare(there, &due, statements).await {
-                Some(true) => warm += 1,
+        let mut go_on = true;
+        for connection in all(there).await {
+            match prepare(connection, if go_on { &due } else { &[] }, statements).await {
+                Some(true) => warm += usize::from(go_on),
                 Some(false) => {}
                 // Others would be refused, too, and each refusal is a line in the server's log.
-                None => break,
+                None => go_on = false,
             }
         }
     }
@@ -109,20 +109,26 @@ async fn has_switches(connection: &mut PgConnection) -> Result<bool, sqlx::Error
     .await
 }
 
-/// Learns the statements of the connections in use. It waits for each like a request.
+/// Learns the statements of the connection that was used last. It waits for it like a request.
 async fn learn(here: &Pool, statements: &Statements) {
-    for _ in 0..here.size() {
-        let Ok(mut connection) = here.connection(limit()).await else { return };
-        let learnt = by(Some(limit()), statements.learn(&mut connection)).await;
-        if connection.release(learnt).is_err() {
-            return;
-        }
+    let Ok(mut connection) = here.connection(limit()).await else { return };
+    let learnt = by(Some(limit()), statements.learn(&mut connection)).await;
+    // Another round learns them.
+    let _ = connection.release(learnt);
+}
+
+/// The connections to the side that is not in use.
+async fn all(there: &Pool) -> Vec<Connection> {
+    let mut all = Vec::new();
+    while all.len() < there.size().min(IDLE) {
+        let Ok(connection) = there.connection(limit()).await else { break };
+        all.push(connection);
     }
+    all
 }
 
 /// Checks one connection, and prepares what it does not have. Whether it has all; `None` if one was refused.
-async fn prepare(there: &Pool, due: &[Arc<Statement>], statements: &Statements) -> Option<bool> {
-    let mut connection = there.connection(limit()).await.ok()?;
+async fn prepare(mut connection: Connection, due: &[Arc<Statement>], statements: &Statements) -> Option<bool> {
     let done = prepare_on(&mut connection, due, statements).await;
     connection.release(done).unwrap_or(Some(false))
 }

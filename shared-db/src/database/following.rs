@@ -99,6 +99,7 @@ impl Database {
             // Connections in use are closed when they are returned.
             self.pool(to.side.other()).close_idle();
             // Whoever waited for the switch runs now, all at once.
+            self.pool(to.side).open_slowly();
             next.sightings.note(true);
             next.waits.begin();
         } else {

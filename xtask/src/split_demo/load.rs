@@ -173,6 +173,10 @@ impl Worker {
                 Pace::Pause => {
                     pace.changed().await?;
                     due = Instant::now();
+                    if let Pace::Every(interval) = *pace.borrow() {
+                        // One worker after the other, so that requests come one by one.
+                        due += interval * u32::try_from(self.number)? / u32::try_from(WORKERS)?;
+                    }
                     continue;
                 }
                 Pace::Unpaced => due = Instant::now(),
