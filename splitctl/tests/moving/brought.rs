@@ -1,6 +1,7 @@
 //! What only statements of the application use: the plan names it, and the manifest brings it.
 
 use super::fixture::{Fixture, OWNER, execute, strings};
+use super::proof_sources::logged;
 
 fn manifest(bring: &[&str]) -> String {
     format!(
@@ -10,10 +11,10 @@ fn manifest(bring: &[&str]) -> String {
         role = "shop_svc"
         tables = ["notes"]
         target = "$TARGET_URL"
-        queries = ["queries.sql"]
+        queries = ["queries.sql", "server.csv"]
         bring = {bring:?}
         [owners.other]
-        role = "other_svc"
+        role = "shop_svc"
         tables = ["members"]
         "#
     )
@@ -36,12 +37,14 @@ const SCHEMA: &str = "
     grant usage on sequence numbers, hidden to shop_svc;
     revoke execute on function slug(text) from public;
     grant execute on function slug(text) to shop_svc;
-    grant all on members to other_svc;
+    grant all on members to shop_svc;
 ";
 const QUERIES: &str = "
     insert into notes (id, said) select nextval('numbers'), slug($1);
     select longest(n.said) from notes n where similarity(n.said, $1) > 0.3;
 ";
+/// Another part of the application runs this with the same role.
+const OF_OTHERS: &str = "statement: select longest(said), lonely() from members";
 const HIDDEN: &str = "sequence public.hidden";
 const BROUGHT: [&str; 5] = [
     "sequence public.numbers",
@@ -52,7 +55,10 @@ const BROUGHT: [&str; 5] = [
 ];
 
 fn with_queries(fixture: Fixture) -> Fixture {
-    std::fs::write(fixture.folder.path().join("queries.sql"), QUERIES).expect("written");
+    let log = logged("shop_svc", OF_OTHERS);
+    for (file, content) in [("queries.sql", QUERIES), ("server.csv", &log)] {
+        std::fs::write(fixture.folder.path().join(file), content).expect("written");
+    }
     fixture
 }
 

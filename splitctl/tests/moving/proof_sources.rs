@@ -4,7 +4,7 @@ use super::fixture::{Fixture, OWNER, cluster_with, execute, strings};
 use super::proof::{MANIFEST, READY, SCHEMA, add_to_manifest, fixture, prove, texts};
 
 /// A line of a log as csv.
-fn logged(role: &str, statement: &str) -> String {
+pub fn logged(role: &str, statement: &str) -> String {
     format!("2026-01-01 00:00:00 UTC,{role},before,7,,s,1,SELECT,t,3/0,0,LOG,00000,\"{statement}\",,,,,,,,,app\n")
 }
 
