@@ -56,7 +56,7 @@ async fn a_neighbour_that_is_away_under_load_makes_few_lines() {
         // However slow the machine is: until there was a load, and a line has told what was left out since the last one.
         dev::wait::until("a load, and lines left out", async || {
             if let Some(ended) = clients.try_join_next() {
-                ended.expect("no answer but these")
+                ended.expect("no answer but these");
             }
             answers.load(Ordering::Relaxed) >= LOAD && omitted(&program.lines()) > 0
         })
