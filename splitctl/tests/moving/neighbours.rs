@@ -242,3 +242,35 @@ fn a_prepared_transaction_that_holds_a_table_is_named() {
     execute(&fixture.source, "rollback prepared 'forgotten'");
     fixture.done(&["cutover", OWNER]);
 }
+
+/// Postgres 18 can have these.
+const NEW_IN_18: &str = "
+    alter table notes add column twice integer generated always as (id * 2) virtual;
+    alter table notes add column member integer references members (id) not enforced;
+    alter table notes add constraint short check (length(said) < 2) not enforced;
+    create table lines (id integer primary key, note_id integer references notes (id) not enforced);
+    insert into lines values (1, 1), (2, 7);
+    update notes set member = 7;
+    grant select, insert, update, delete on lines to shop_svc;
+";
+
+#[test]
+fn keys_and_checks_that_are_not_enforced_and_virtual_columns_come_along_and_come_back() {
+    let tables = manifest("", "").replace(r#"tables = ["notes"]"#, r#"tables = ["notes", "lines"]"#);
+    let fixture = Fixture::one_cluster(&schema(""), &tables);
+    let version = strings(&fixture.source, "select current_setting('server_version_num')");
+    if version[0].as_str() < "180000" {
+        return;
+    }
+    execute(&fixture.source, NEW_IN_18);
+    let before = [fixture.definitions(&fixture.source), fixture.definitions(&fixture.target)];
+    fixture.done(&["plan", OWNER]);
+    fixture.copied();
+    let constraints = "select conname || pg_get_constraintdef(oid) from pg_constraint where not conenforced order by 1";
+    assert_eq!(strings(&fixture.target, constraints).len(), 2);
+    assert_eq!(strings(&fixture.target, "select twice::text from notes"), ["2"]);
+    for step in ["detach", "attach", "detach", "verify", "cutover", "verify", "rollback", "abort"] {
+        fixture.done(&[step, OWNER]);
+    }
+    fixture.assert_as(&before, "after the abort");
+}

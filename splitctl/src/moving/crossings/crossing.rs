@@ -152,16 +152,18 @@ impl Crossing {
     /// A key or a check holds first for new rows, then for those that exist.
     async fn restore_constraint(&self, connection: &mut PgConnection, version: i32, locking: Locking) -> Result<()> {
         let (table, name) = (self.table.sql(), quote_ident(&self.name));
+        // What is not enforced, as Postgres 18 can have it, is never valid.
+        let is_enforced = !self.definition.ends_with(" NOT ENFORCED");
         let (definition, was_valid) = match self.definition.strip_suffix(" NOT VALID") {
             Some(definition) => (definition, false),
-            None => (&*self.definition, true),
+            None => (&*self.definition, is_enforced),
         };
         if !self.exists(connection).await? {
             let is_partitioned = query_scalar("select relkind = 'p' from pg_class where oid = to_regclass($1)").bind(&table);
             let is_partitioned: bool =
                 is_partitioned.fetch_optional(&mut *connection).await?.context("the table is gone")?;
             // Before Postgres 18, a partitioned table takes no key without a check of its rows.
-            let later = if is_partitioned && version < 18 { "" } else { " not valid" };
+            let later = if !is_enforced || is_partitioned && version < 18 { "" } else { " not valid" };
             let add = [&[self.add_constraint(&format!("{definition}{later}"))], &self.details[..]].concat().join("; ");
             let tables = std::slice::from_ref(&self.table);
             fence::run_each(connection, tables, &[format!("begin; {add}; commit")], locking).await?;
