@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::known::Known;
 use crate::moving::Move;
-use crate::moving::inventory::{Inventory, Object};
+use crate::moving::inventory::{Inventory, Object, Unused};
 use crate::moving::plan::{Plan, Weight};
 
 /// How many objects the note shows.
@@ -16,7 +16,7 @@ const SHOWN: usize = 10;
 /// If a database does not answer, or a file of statements cannot be read.
 pub async fn describe(plan: &mut Plan, the_move: &mut Move, inventory: &Inventory) -> Result<()> {
     let known = Known::read(the_move).await?.statements();
-    let Move { owner_name, source, target, .. } = the_move;
+    let Move { owner, owner_name, source, target, .. } = the_move;
     let entry = |names: &[String]| format!("`owners.{owner_name}.bring = {names:?}`");
     let texts = known.iter().map(|statement| &*statement.text);
     let missing = inventory.missing_for(&mut source.connection, &mut target.connection, texts).await?;
@@ -28,8 +28,18 @@ pub async fn describe(plan: &mut Plan, the_move: &mut Move, inventory: &Inventor
         );
         plan.add(Weight::Warning, "along", text);
     }
-    let mut unused = inventory.unused(&mut source.connection).await?;
-    unused.retain(|shown| !missing.contains(shown));
+    let mut unused = inventory.unused(&mut source.connection, &owner.role).await?;
+    unused.retain(|object| !missing.contains(&object.shown));
+    let (granted, unused): (Vec<_>, Vec<_>) = unused.into_iter().partition(|object| object.is_granted);
+    for Unused { shown, .. } in granted {
+        let text = format!(
+            "{shown}: {} was given rights on it, and none of the tables needs it, so it does not come along: {} brings it",
+            owner.role,
+            entry(std::slice::from_ref(&shown))
+        );
+        plan.add(Weight::Warning, "along", text);
+    }
+    let mut unused: Vec<String> = unused.into_iter().map(|object| object.shown).collect();
     if !unused.is_empty() {
         let more = unused.len().saturating_sub(SHOWN);
         unused.truncate(SHOWN);

@@ -17,6 +17,15 @@ struct Found {
     is_part: bool,
 }
 
+/// A function or a sequence that nothing in the database uses.
+#[derive(FromRow)]
+pub struct Unused {
+    /// Its kind and name, as the manifest's `bring` names it.
+    pub shown: String,
+    /// Whether the role was given rights on it: then its statements most likely use it.
+    pub is_granted: bool,
+}
+
 /// The objects that the lines name, and the lines that cannot be followed, with the reason.
 pub(super) async fn find(
     connection: &mut PgConnection,
@@ -76,18 +85,18 @@ impl Inventory {
         Ok(needed.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
     }
 
-    /// The functions and sequences that nothing in the database uses: they do not come along, and a statement of the
-    /// application may use them.
+    /// The functions and sequences that nothing in the database uses: they do not come along, and a statement of `role` may
+    /// use them.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn unused(&self, source: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    pub async fn unused(&self, source: &mut PgConnection, role: &str) -> Result<Vec<Unused>, sqlx::Error> {
         let known: BTreeSet<Id> = self.objects.iter().map(Object::id).collect();
         let mut but = known.clone();
         but.extend(self.across.touching().map(|oid| (super::PG_PROC, oid)));
         let uncalled: Vec<i64> = self.code.uncalled(&but).into_iter().map(|((_, oid), _)| oid).collect();
         let known_oids: Vec<i64> = known.iter().map(|(_, oid)| *oid).collect();
-        sqlx::query_scalar(UNUSED).bind(uncalled).bind(known_oids).fetch_all(source).await
+        query_as(UNUSED).bind(uncalled).bind(known_oids).bind(role).fetch_all(source).await
     }
 }
 
@@ -119,13 +128,20 @@ const FIND: &str = r"
 
 /// What a trigger, a view, a default or another object uses is recorded.
 const UNUSED: &str = r"
-    select format('%s %s', i.type, i.identity)
+    select
+        format('%s %s', i.type, i.identity) as shown,
+        exists (
+            select
+            from aclexplode(o.acl) a
+            join pg_roles r on r.oid = a.grantee
+            where r.rolname = $3
+        ) as is_granted
     from (
-        select 'pg_proc'::regclass, p.oid
+        select 'pg_proc'::regclass, p.oid, p.proacl
         from pg_proc p
         where p.oid = any ($1::int8[]::oid[])
         union all
-        select 'pg_class'::regclass, c.oid
+        select 'pg_class'::regclass, c.oid, c.relacl
         from pg_class c
         where c.relkind = 'S'
           and c.oid >= 16384
@@ -138,7 +154,7 @@ const UNUSED: &str = r"
                 and d.objid = c.oid
                 and d.deptype in ('a', 'i', 'e')
           )
-    ) o (class, oid)
+    ) o (class, oid, acl)
     cross join lateral pg_identify_object(o.class, o.oid, 0) i
     where not exists (
         select

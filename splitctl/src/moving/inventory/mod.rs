@@ -19,6 +19,7 @@ use crate::manifest::Owner;
 use crate::names::Qualified;
 use across::Across;
 pub use across::{Function, Part, PartKind};
+pub use brought::Unused;
 
 /// The class and the oid of an object.
 pub type Id = (i64, i64);
