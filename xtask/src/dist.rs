@@ -19,7 +19,7 @@ pub struct Options {
     #[arg(long)]
     target: Option<String>,
     /// Where the files go
-    #[arg(long, default_value = "target/dist")]
+    #[arg(long, default_value = "target/artifacts")]
     folder: PathBuf,
     /// Build without optimisation, to try the command
     #[arg(long)]
