@@ -22,7 +22,7 @@ struct Found {
 pub struct Unused {
     /// Its kind and name, as the manifest's `bring` names it.
     pub shown: String,
-    /// Whether the role was given rights on it: then its statements most likely use it.
+    /// Whether its owner gave the role rights on it: then the role's statements most likely use it.
     pub is_granted: bool,
 }
 
@@ -135,13 +135,14 @@ const UNUSED: &str = r"
             from aclexplode(o.acl) a
             join pg_roles r on r.oid = a.grantee
             where r.rolname = $3
+              and r.oid <> o.owner
         ) as is_granted
     from (
-        select 'pg_proc'::regclass, p.oid, p.proacl
+        select 'pg_proc'::regclass, p.oid, p.proowner, p.proacl
         from pg_proc p
         where p.oid = any ($1::int8[]::oid[])
         union all
-        select 'pg_class'::regclass, c.oid, c.relacl
+        select 'pg_class'::regclass, c.oid, c.relowner, c.relacl
         from pg_class c
         where c.relkind = 'S'
           and c.oid >= 16384
@@ -154,7 +155,7 @@ const UNUSED: &str = r"
                 and d.objid = c.oid
                 and d.deptype in ('a', 'i', 'e')
           )
-    ) o (class, oid, acl)
+    ) o (class, oid, owner, acl)
     cross join lateral pg_identify_object(o.class, o.oid, 0) i
     where not exists (
         select
