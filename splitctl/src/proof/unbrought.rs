@@ -28,7 +28,7 @@ pub async fn describe(plan: &mut Plan, the_move: &mut Move, inventory: &Inventor
         );
         plan.add(Weight::Warning, "along", text);
     }
-    let mut unused = inventory.unused(&mut source.connection, &owner.role).await?;
+    let mut unused = inventory.unused(&mut source.connection, &mut target.connection, &owner.role).await?;
     unused.retain(|object| !missing.contains(&object.shown));
     let (granted, unused): (Vec<_>, Vec<_>) = unused.into_iter().partition(|object| object.is_granted);
     for Unused { shown, .. } in granted {

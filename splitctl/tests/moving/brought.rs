@@ -73,6 +73,9 @@ fn what_only_statements_use_is_named_by_the_plan_and_comes_along_if_the_manifest
     }
     assert!(said.contains(&format!("warning: along: {HIDDEN}: shop_svc was given rights on it")), "{said}");
     assert!(said.contains("note: along: function public.lonely(): nothing in the database uses them"), "{said}");
+    execute(&fixture.target, "create sequence hidden");
+    assert!(!fixture.done(&["plan", OWNER]).contains(HIDDEN));
+    execute(&fixture.target, "drop sequence hidden");
     std::fs::write(fixture.folder.path().join("split.toml"), manifest(&BROUGHT)).expect("written");
     let before = [fixture.definitions(&fixture.source), fixture.definitions(&fixture.target)];
     let said = fixture.done(&["plan", OWNER]);

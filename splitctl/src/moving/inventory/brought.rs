@@ -85,18 +85,27 @@ impl Inventory {
         Ok(needed.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
     }
 
-    /// The functions and sequences that nothing in the database uses: they do not come along, and a statement of `role` may
-    /// use them.
+    /// The functions and sequences that nothing in the database uses, and that the target lacks: they do not come along, and
+    /// a statement of `role` may use them.
     ///
     /// # Errors
-    /// If the database does not answer.
-    pub async fn unused(&self, source: &mut PgConnection, role: &str) -> Result<Vec<Unused>, sqlx::Error> {
+    /// If a database does not answer.
+    pub async fn unused(
+        &self,
+        source: &mut PgConnection,
+        target: &mut PgConnection,
+        role: &str,
+    ) -> Result<Vec<Unused>, sqlx::Error> {
         let known: BTreeSet<Id> = self.objects.iter().map(Object::id).collect();
         let mut but = known.clone();
         but.extend(self.across.touching().map(|oid| (super::PG_PROC, oid)));
         let uncalled: Vec<i64> = self.code.uncalled(&but).into_iter().map(|((_, oid), _)| oid).collect();
         let known_oids: Vec<i64> = known.iter().map(|(_, oid)| *oid).collect();
-        query_as(UNUSED).bind(uncalled).bind(known_oids).bind(role).fetch_all(source).await
+        let mut unused: Vec<Unused> = query_as(UNUSED).bind(uncalled).bind(known_oids).bind(role).fetch_all(source).await?;
+        let shown: Vec<&str> = unused.iter().map(|object| &*object.shown).collect();
+        let there: Vec<Found> = query_as(FIND).bind(shown).fetch_all(target).await?;
+        unused.retain(|object| !there.iter().any(|found| found.shown == object.shown));
+        Ok(unused)
     }
 }
 
