@@ -70,7 +70,8 @@ fn build(target: &str, is_dev: bool) -> Result<PathBuf> {
     build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
     // With a target named, this does not reach procedural macros, which cannot be static.
     let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
-    build.env(variable, "-C target-feature=+crt-static");
+    // A static program does not find the C library's `getrandom` by its name: it calls the kernel, and needs no /dev.
+    build.env(variable, "-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\"");
     ensure!(build.status().context("cargo cannot be run")?.success(), "the programs cannot be built; see above");
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder));
     Ok(folder.join(target).join(if is_dev { "debug" } else { "dist" }))
