@@ -193,25 +193,38 @@ fn a_deadlock_with_the_stream_does_not_end_the_copy() {
         insert into parents values (1);
         insert into children values (1, 1);
     ";
+    // Holds the first definition up that comes after the rows.
+    const HELD: &str = "
+        create function hold() returns event_trigger language plpgsql as $$
+        begin
+            if (select bool_and(srsubstate = 'r') from pg_subscription_rel) then
+                perform pg_advisory_xact_lock_shared(7);
+            end if;
+        end $$;
+        create event trigger hold on ddl_command_start when tag in ('ALTER TABLE') execute function hold();
+        alter event trigger hold enable always;
+    ";
     let manifest = r#"
         source = "$SOURCE_URL"
         [owners.shop]
         role = "shop_svc"
         tables = ["parents", "children"]
         target = "$TARGET_URL"
+        accept = ["event triggers: hold"]
     "#;
     let patient = cluster_with(&["deadlock_timeout=3s"]).expect("a cluster");
     let fixture = Fixture::new(vec![cluster(), patient], PARENTS, manifest);
     block_on(async || {
         let mut applier = connect(&fixture.target).await.expect("a connection");
         // The copy is the one that the server ends.
-        applier.execute("set deadlock_timeout = '1min'").await.expect("set");
+        applier.execute("set deadlock_timeout = '1min'; select pg_advisory_lock(7)").await.expect("set");
+        execute(&fixture.target, HELD);
         let copy =
             fixture.command(&["copy", OWNER]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let ready = "select 1::text from pg_subscription_rel having count(*) > 0 and bool_and(srsubstate = 'r')";
-        until("the rows are copied, and pg_dump runs", || !strings(&fixture.target, ready).is_empty());
+        let held = "select pid::text from pg_locks where locktype = 'advisory' and not granted";
+        until("the rows are copied, and the key comes next", || !strings(&fixture.target, held).is_empty());
         let mut open = applier.begin().await.expect("begun");
-        open.execute("lock table parents in row exclusive mode").await.expect("locked");
+        open.execute("lock table parents in row exclusive mode; select pg_advisory_unlock(7)").await.expect("locked");
         let waits = "select pid::text from pg_locks where relation = 'parents'::regclass and not granted";
         until("the copy has the one table and waits for the other", || !strings(&fixture.target, waits).is_empty());
         open.execute("lock table children in row exclusive mode").await.expect("locked, since the copy was ended");
