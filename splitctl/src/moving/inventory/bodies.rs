@@ -123,10 +123,9 @@ impl Code {
     pub(super) fn named_in(&self, statement: &str, moves: impl Fn(Id) -> bool) -> BTreeSet<Id> {
         let mentions = body::read(statement, &|schema| self.schemas.contains(schema));
         let certain = mentions.relations.iter().filter(|(_, certain)| **certain).map(|(name, _)| name);
-        let (mut tables, others): (Vec<_>, Vec<_>) =
+        let (tables, others): (Vec<_>, Vec<_>) =
             certain.flat_map(|name| self.meant(name)).partition(|object| object.holds_rows);
-        let is_of_others = !tables.is_empty() && !tables.drain(..).any(|table| moves((table.class, table.oid)));
-        if is_of_others {
+        if !tables.is_empty() && !tables.iter().any(|table| moves((table.class, table.oid))) {
             return BTreeSet::new();
         }
         let called = mentions.functions.iter().flat_map(|name| self.meant(name));
@@ -138,12 +137,11 @@ impl Code {
     }
 
     /// The functions that a statement can call and that nothing in the database calls, but for these.
-    pub(super) fn uncalled(&self, but: &BTreeSet<Id>) -> Vec<(Id, &str)> {
+    pub(super) fn uncalled(&self, but: &BTreeSet<Id>) -> Vec<Id> {
         let mut called: BTreeSet<Id> = self.functions.keys().flat_map(|id| self.used_by(*id)).collect();
         called.extend(self.expressions.keys().flat_map(|id| self.used_by(*id)));
         let functions = self.functions.iter().filter(|(_, function)| function.is_callable);
-        let uncalled = functions.filter(|(id, _)| !called.contains(id) && !but.contains(id));
-        uncalled.map(|(id, function)| (*id, &*function.identity)).collect()
+        functions.map(|(id, _)| *id).filter(|id| !called.contains(id) && !but.contains(id)).collect()
     }
 
     /// These functions, and all that they call.

@@ -76,13 +76,8 @@ impl Inventory {
             return Ok(Vec::new());
         }
         let mut needed = closure::read(source, &[], &seeds, &BTreeSet::new()).await?;
-        needed.retain(|object| {
-            let comes_otherwise = object.is_part || object.holds_rows || object.is_member || known.contains(&object.id());
-            // A schema comes with what is in it, and none of these can be named.
-            !comes_otherwise && !["schema", "cast", "default acl"].contains(&object.kind.as_str())
-        });
-        let found = presence::list(target, &needed.iter().collect::<Vec<_>>()).await?;
-        Ok(needed.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
+        needed.retain(|object| object.must_be_there() && !known.contains(&object.id()));
+        Ok(presence::lacking(target, needed).await?)
     }
 
     /// The functions and sequences that nothing in the database uses, and that the target lacks: they do not come along, and
@@ -99,7 +94,7 @@ impl Inventory {
         let known: BTreeSet<Id> = self.objects.iter().map(Object::id).collect();
         let mut but = known.clone();
         but.extend(self.across.touching().map(|oid| (super::PG_PROC, oid)));
-        let uncalled: Vec<i64> = self.code.uncalled(&but).into_iter().map(|((_, oid), _)| oid).collect();
+        let uncalled: Vec<i64> = self.code.uncalled(&but).into_iter().map(|(_, oid)| oid).collect();
         let known_oids: Vec<i64> = known.iter().map(|(_, oid)| *oid).collect();
         let mut unused: Vec<Unused> = query_as(UNUSED).bind(uncalled).bind(known_oids).bind(role).fetch_all(source).await?;
         let shown: Vec<&str> = unused.iter().map(|object| &*object.shown).collect();

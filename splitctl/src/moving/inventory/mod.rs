@@ -84,6 +84,12 @@ impl Object {
         }
     }
 
+    /// Whether what needs it fails without it, and nothing else brings it. Rights, casts and schemas are not needed.
+    fn must_be_there(&self) -> bool {
+        let comes_otherwise = self.is_part || self.holds_rows || self.is_member || self.stays;
+        !comes_otherwise && !["default acl", "cast", "schema"].contains(&self.kind.as_str())
+    }
+
     /// Its address, for `pg_get_object_address`: names and arguments.
     pub fn address(&self) -> (&[String], &[String]) {
         (&self.names, &self.arguments)
@@ -152,7 +158,7 @@ impl Inventory {
         Ok(Self { across, left_out, brought, not_brought, code, ..inventory })
     }
 
-    /// What the catalog says that a table needs, and another database lacks. Rights, casts and schemas are not needed.
+    /// What the catalog says that a table needs, and another database lacks.
     pub async fn lacking_for(
         connection: &mut PgConnection,
         other: &mut PgConnection,
@@ -161,13 +167,8 @@ impl Inventory {
         let oids = relations::oids(connection, std::slice::from_ref(table)).await?;
         let oids: Vec<i64> = oids.iter().map(|oid| i64::from(oid.0)).collect();
         let mut needed = closure::read(connection, &oids, &BTreeSet::new(), &BTreeSet::new()).await?;
-        needed.retain(|object| {
-            let comes_otherwise = object.is_part || object.holds_rows || object.is_member || object.stays;
-            let is_needed = !["default acl", "cast", "schema"].contains(&object.kind.as_str());
-            is_needed && !comes_otherwise
-        });
-        let found = presence::list(other, &needed.iter().collect::<Vec<_>>()).await?;
-        Ok(needed.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
+        needed.retain(Object::must_be_there);
+        presence::lacking(other, needed).await
     }
 
     /// Follows the catalog and the bodies until nothing new is found.

@@ -19,6 +19,12 @@ pub(super) async fn list(connection: &mut PgConnection, objects: &[&Object]) -> 
         .await
 }
 
+/// The objects that a database lacks.
+pub(super) async fn lacking(connection: &mut PgConnection, objects: Vec<Object>) -> Result<Vec<Object>, sqlx::Error> {
+    let found = list(connection, &objects.iter().collect::<Vec<_>>()).await?;
+    Ok(objects.into_iter().zip(found).filter(|(_, is_there)| !is_there).map(|(object, _)| object).collect())
+}
+
 /// `pg_get_object_address` fails for an object that is not there. A block can go on after that, a query cannot; and a
 /// function would be an object of the database.
 const FIND: &str = r"
