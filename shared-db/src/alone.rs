@@ -9,6 +9,8 @@ use crate::database::Database;
 
 /// How often a process tries to take the lock, and how often the holder checks that it still has it.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long the work rests after a switch.
+const AFTER_SWITCH: Duration = Duration::from_millis(200);
 /// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// After this silence the server closes the holder's connection: its process hangs, or its machine is gone.
@@ -31,6 +33,8 @@ pub async fn alone<F: Future<Output = Infallible>>(database: &Database, name: &s
                 // Polled first: a statement of the work may have found the switch, and the work must not go on.
                 biased;
                 () = database.switched(switch) => {
+                    // A login there and the end of this session cost CPU, which the requests need now.
+                    tokio::time::sleep(AFTER_SWITCH).await;
                     drop(holder);
                     continue;
                 }

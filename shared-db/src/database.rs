@@ -1,9 +1,10 @@
 //! A service's database, and the move of its tables to another server and back.
 
 mod following;
+mod leaving;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -54,6 +55,8 @@ struct Next {
     statements: Statements,
     /// How long requests waited for the newest switch.
     waits: Waits,
+    /// How many keep the side warm that is not in use.
+    keepers: Arc<AtomicUsize>,
 }
 
 impl Next {
@@ -121,6 +124,7 @@ impl Database {
             sightings: Sightings::default(),
             statements: Statements::default(),
             waits: Waits::new(),
+            keepers: Arc::default(),
         };
         Ok(Self { next: Some(Arc::new(next)), ..self })
     }

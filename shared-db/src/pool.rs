@@ -109,9 +109,13 @@ impl Pool {
         self.pool.status().size
     }
 
-    /// Closes the idle connections.
-    pub(crate) fn close_idle(&self) {
-        self.pool.retain(|_, _| false);
+    /// Closes the idle connections but `kept` of them.
+    pub(crate) fn close_idle(&self, kept: usize) {
+        let mut seen = 0;
+        self.pool.retain(|_, _| {
+            seen += 1;
+            seen <= kept
+        });
     }
 
     /// Sets the gauges of the pool's size and use.

@@ -14,9 +14,9 @@ use crate::traces;
 const FULL: &str = "the queue is full";
 
 /// The places that are open at once when a queue opens slowly.
-const FEW: usize = 4;
+const FEW: usize = 2;
 /// How long it takes until twice as many are open.
-const STEP: Duration = Duration::from_millis(40);
+const STEP: Duration = Duration::from_millis(20);
 
 /// Says what the metrics of waiting mean. What is shed begins at zero.
 pub(crate) fn describe_metrics() {

@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
             match Box::pin(by(self.limit(), self.database.is_newest(self.switch, &mut held))).await {
                 Ok(true) => return Ok(held),
                 // The tables have moved: the next round uses the other side.
-                Ok(false) => drop(held.close(Ok(()))),
+                Ok(false) => drop(held.release(Ok(()))),
                 Err(error) => return held.close(Err(error)),
             }
         }
@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
         self.follows += 1;
         let limit = self.limit();
         if self.database.follow(self.switch, &mut refused, limit).await {
-            drop(refused.close(Ok(())));
+            drop(refused.release(Ok(())));
             return Ok(());
         }
         Err(refused)
@@ -273,8 +273,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the connection to the pool. It closes the connection if the statement showed that it is broken, and then all
-    /// that are as old: after a restart of the server one request fails, not one for each connection. It also closes it if
-    /// the tables have left its side.
+    /// that are as old: after a restart of the server one request fails, not one for each connection.
     ///
     /// # Errors
     /// What the statement's error means.
@@ -283,10 +282,7 @@ impl<'a> Run<'a> {
             standbys.count(Ok(()));
             return connection.release(outcome);
         }
-        let outcome = match self.database.known_switch() {
-            Some(known) if known.side != self.switch.side => connection.close(outcome),
-            _ => connection.release(outcome),
-        };
+        let outcome = connection.release(outcome);
         if let Some(place) = &self.place {
             place.note(&outcome);
         }

@@ -16,7 +16,7 @@ use crate::switches::Switch;
 
 /// The most connections: as many as most services use. After a switch all requests need one at once, and each login
 /// costs both ends milliseconds of CPU for the hash of the password.
-const IDLE: usize = 16;
+pub(crate) const IDLE: usize = 16;
 /// How often they are checked. The pool trusts a connection for longer, so no request pings one first.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// How long one statement of a round may take: longer than any of a request, so that upkeep discards no connection that
@@ -28,6 +28,7 @@ const REPORTS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1
 /// Keeps a few connections warm to the side that is not in use, while the tables may move, and reports the waits after each
 /// switch. Failures are silent: no request needs that side yet.
 pub async fn stay_warm(database: Database) {
+    let _kept = database.keep_warm();
     while database.may_move() {
         // Without a known switch the side is unknown too. Requests and readiness report why.
         let Ok(switch) = database.switch().await else {

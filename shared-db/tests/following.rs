@@ -195,6 +195,16 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
     assert_eq!(number(&mut owner, &on_target).await, 6);
     let warm = tokio::spawn(stay_warm(database.clone()));
     until(&mut owner, &on_source, 6).await;
+
+    // With it, what is left stays open: neither ends nor logins cost the servers anything when requests need them. It is
+    // pinged later than it would have been closed.
+    let number_of = |sessions: &str| sessions.replace("count(*)", "sum(pid)");
+    let before = number(&mut owner, &number_of(&on_target)).await;
+    moved.switch("").await;
+    at_once(&database).await;
+    let later = format!("{on_target} and state_change > (select max(at) from splitctl.switches) + interval '2.5 s'");
+    until(&mut owner, &later, 6).await;
+    assert_eq!(number(&mut owner, &number_of(&on_target)).await, before);
     warm.abort();
 
     // A process that has nowhere to go keeps nothing.

@@ -96,8 +96,7 @@ impl Database {
         let (owner, side, generation) = (next.owner, to.side.as_str(), to.generation);
         if before.is_some() {
             tracing::info!(owner, side, generation, "the tables have moved; this process follows them");
-            // Connections in use are closed when they are returned.
-            self.pool(to.side.other()).close_idle();
+            self.leave(to.side.other());
             // Whoever waited for the switch runs now, all at once.
             self.pool(to.side).open_slowly();
             next.sightings.note(true);
