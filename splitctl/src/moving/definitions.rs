@@ -115,6 +115,12 @@ const DEFINITIONS: &str = r"
     from pg_constraint o
     where o.contypid in (select oid from types)
     union
+    select format('table %s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass)
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid and not c.relispartition
+    where i.inhrelid = any ($1)
+       or i.inhparent = any ($1)
+    union
     select format('fault: table %s has no replica identity', c.oid::regclass)
     from pg_class c
     where c.oid = any ($1)

@@ -62,10 +62,13 @@ fn the_definitions_cannot_change_during_a_move_and_a_change_without_the_guard_is
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
+    execute(&fixture.source, "create table parents ()");
     for change in [
         "alter table notes add column more text default 'x'",
         "create unique index on notes (tenant_id, token)",
         "alter table notes rename column token to name",
+        "create table heirs () inherits (notes)",
+        "alter table notes inherit parents",
     ] {
         assert_eq!(try_execute(&fixture.source, change), Err("55000".to_owned()), "{change}");
     }

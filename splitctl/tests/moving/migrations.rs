@@ -155,6 +155,7 @@ fn what_no_stream_survives_is_refused_with_the_reason_and_nothing_is_changed() {
         ("alter table readings detach partition readings_1 concurrently", "keeps its rows on one side only"),
         ("alter table notes add column a integer, add check (amount > 0)", "write a statement for each"),
         ("alter table notes replica identity nothing", "the key of notes changes"),
+        ("create table heirs () inherits (notes)", "a read of the parent would have other rows"),
         ("truncate notes", "use `delete`"),
         ("alter table members add column name text", "what concerns tables that stay"),
         ("set local search_path = public", "each statement is a transaction of its own"),

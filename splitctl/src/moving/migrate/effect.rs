@@ -117,6 +117,9 @@ impl Seen {
     }
 
     fn judge_lines(&self, after: &Self, statement: &Statement, change: &mut Change) -> Result<(), String> {
+        if let Some(line) = after.lines.symmetric_difference(&self.lines).find(|line| line.contains(" inherits from ")) {
+            return Err(format!("a read of the parent would have other rows ({line}): wait until the move ends"));
+        }
         for line in after.lines.difference(&self.lines) {
             if let Some(fault) = line.strip_prefix("fault: ") {
                 return Err(format!("the stream needs it otherwise ({fault})"));
