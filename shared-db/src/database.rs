@@ -1,7 +1,7 @@
 //! A service's database, and the move of its tables to another server and back.
 
 mod following;
-mod leaving;
+pub(crate) mod leaving;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -56,7 +56,7 @@ struct Next {
     /// How long requests waited for the newest switch.
     waits: Waits,
     /// How many keep the side warm that is not in use.
-    keepers: Arc<AtomicUsize>,
+    keepers: AtomicUsize,
 }
 
 impl Next {
@@ -124,7 +124,7 @@ impl Database {
             sightings: Sightings::default(),
             statements: Statements::default(),
             waits: Waits::new(),
-            keepers: Arc::default(),
+            keepers: AtomicUsize::new(0),
         };
         Ok(Self { next: Some(Arc::new(next)), ..self })
     }

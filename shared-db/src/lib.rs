@@ -34,6 +34,7 @@ mod writes;
 pub use alone::alone;
 #[doc(hidden)]
 pub use answer::by;
+pub use database::leaving::KeptWarm;
 pub use database::{Database, describe_metrics};
 pub use error::DatabaseError;
 pub use pool::Connection;

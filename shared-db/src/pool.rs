@@ -62,7 +62,7 @@ impl Pool {
         match timeout_at(limit, acquire).await {
             Ok(acquired) => {
                 let (object, turn) = acquired?;
-                Ok(Connection { object: Some(object?), turn: Some(turn), place: None })
+                Ok(Connection { object: Some(object?), turn: Some(turn), place: None, is_doubtful: false })
             }
             Err(_elapsed) => Err(DatabaseError::LATE),
         }
@@ -109,12 +109,14 @@ impl Pool {
         self.pool.status().size
     }
 
-    /// Closes the idle connections but `kept` of them.
+    /// Closes the idle connections but the `kept` that were used last.
     pub(crate) fn close_idle(&self, kept: usize) {
-        let mut seen = 0;
+        // The pool has them in the order of their use, the last one at the end.
+        let mut surplus = self.pool.status().available.saturating_sub(kept);
         self.pool.retain(|_, _| {
-            seen += 1;
-            seen <= kept
+            let stays = surplus == 0;
+            surplus = surplus.saturating_sub(1);
+            stays
         });
     }
 
@@ -139,6 +141,8 @@ pub struct Connection {
     turn: Option<OwnedSemaphorePermit>,
     /// The place of the write that uses it.
     pub(crate) place: Option<Arc<Place>>,
+    /// Whether a statement on it may be under way still.
+    is_doubtful: bool,
 }
 
 impl Connection {
@@ -148,7 +152,9 @@ impl Connection {
         if outcome.as_ref().is_err_and(DatabaseError::is_broken_connection) {
             self.discard();
         }
-        drop(self.object.take());
+        if !self.is_doubtful {
+            drop(self.object.take());
+        }
         outcome
     }
 
@@ -159,6 +165,11 @@ impl Connection {
         outcome
     }
 
+    /// Notes that a statement on it failed or was given up. It is checked before it returns to the pool.
+    pub(crate) fn doubt(&mut self) {
+        self.is_doubtful = true;
+    }
+
     /// When the server was started that it leads to, once it was asked.
     pub(crate) fn server(&mut self) -> &mut Option<i64> {
         &mut self.object.as_mut().expect("held until it is released").server
@@ -167,6 +178,13 @@ impl Connection {
     /// Whether this statement was prepared on it before a request needed it.
     pub(crate) fn has_prepared(&self, statement: &Statement) -> bool {
         self.object.as_ref().is_some_and(|object| object.prepared.contains(&statement.number()))
+    }
+
+    /// Forgets which statements are prepared on it.
+    pub(crate) fn forget_prepared(&mut self) {
+        if let Some(object) = &mut self.object {
+            object.prepared.clear();
+        }
     }
 
     /// Notes that this statement is prepared on it.

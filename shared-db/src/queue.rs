@@ -111,3 +111,29 @@ impl Drop for Waiter<'_> {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(queue: &Queue) -> usize {
+        queue.places.available_permits()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_opens_slowly_has_few_places_at_first_and_all_within_steps() {
+        let queue = Queue::new(16, 1, Duration::ZERO);
+        queue.open_slowly();
+        assert_eq!(free(&queue), FEW);
+        for places in [2 * FEW, 4 * FEW, 8 * FEW] {
+            sleep(STEP + Duration::from_millis(1)).await;
+            assert_eq!(free(&queue), places.min(16));
+        }
+        // Places that are in use are not waited for.
+        let held = queue.place().await.expect("a free place");
+        queue.open_slowly();
+        assert_eq!(free(&queue), FEW);
+        drop(held);
+        assert_eq!(free(&queue), FEW + 1);
+    }
+}

@@ -169,6 +169,11 @@ impl<'a> Run<'a> {
                 }
             };
             held.place.clone_from(&self.place);
+            // Another request may have found a newer one while this one waited.
+            if self.database.known_switch().is_some_and(|known| known != self.switch) {
+                drop(held.release(Ok(())));
+                continue;
+            }
             if self.database.is_recent() {
                 return Ok(held);
             }
@@ -245,9 +250,13 @@ impl<'a> Run<'a> {
     async fn follow(&mut self, mut refused: Connection) -> Result<(), Connection> {
         self.follows += 1;
         let limit = self.limit();
-        if self.database.follow(self.switch, &mut refused, limit).await {
-            drop(refused.release(Ok(())));
-            return Ok(());
+        match self.database.follow(self.switch, &mut refused, limit).await {
+            Ok(true) => {
+                drop(refused.release(Ok(())));
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(_) => refused.doubt(),
         }
         Err(refused)
     }
@@ -257,7 +266,10 @@ impl<'a> Run<'a> {
         self.renewals += 1;
         // If this fails, the connection is broken, and another one is used.
         match by(self.limit(), refused.clear_cached_statements()).await {
-            Ok(()) => self.kept = Some(refused),
+            Ok(()) => {
+                refused.forget_prepared();
+                self.kept = Some(refused);
+            }
             Err(error) => drop(refused.close::<()>(Err(error))),
         }
         Ok(())
@@ -265,11 +277,15 @@ impl<'a> Run<'a> {
 
     /// Waits for the lock again, if the tables are being switched.
     async fn try_again(&mut self, mut refused: Connection) -> Result<(), Connection> {
-        if !is_seen_by(self.database, &mut refused, self.database.acquire_limit(self.begun)).await {
-            return Err(refused);
+        match is_seen_by(self.database, &mut refused, self.database.acquire_limit(self.begun)).await {
+            Ok(true) => {
+                self.kept = Some(refused);
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(_) => refused.doubt(),
         }
-        self.kept = Some(refused);
-        Ok(())
+        Err(refused)
     }
 
     /// Returns the connection to the pool. It closes the connection if the statement showed that it is broken, and then all

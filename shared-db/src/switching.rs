@@ -2,8 +2,9 @@
 //! writers' connections. Both waits last longer then: a switch must fail no request.
 
 use sqlx::PgConnection;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
+use crate::answer::by;
 use crate::database::Database;
 use crate::schema::SILENCE;
 use crate::switches::Switch;
@@ -22,14 +23,21 @@ pub(crate) async fn is_switching(database: &Database) -> bool {
 }
 
 /// The same for a statement that has waited too long for a lock, on its connection.
-pub(crate) async fn is_seen_by(database: &Database, refused: &mut PgConnection, limit: Instant) -> bool {
-    let Some(sightings) = database.sightings() else { return false };
+///
+/// # Errors
+/// The question's.
+pub(crate) async fn is_seen_by(
+    database: &Database,
+    refused: &mut PgConnection,
+    limit: Instant,
+) -> Result<bool, sqlx::Error> {
+    let Some(sightings) = database.sightings() else { return Ok(false) };
     if sightings.known() == Some(true) {
-        return true;
+        return Ok(true);
     }
-    let Ok(Ok(seen)) = timeout_at(limit, is_locked(refused)).await else { return false };
+    let seen = by(Some(limit), is_locked(refused)).await?;
     sightings.note(seen);
-    seen
+    Ok(seen)
 }
 
 async fn look(database: &Database) -> Option<bool> {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::by;
 use crate::database::Database;
+use crate::database::leaving::KeptWarm;
 use crate::error::DatabaseError;
 use crate::pool::{Connection, Pool};
 use crate::statements::{Statement, Statements};
@@ -49,14 +50,15 @@ async fn round(database: &Database, switch: Switch) {
     sleep(INTERVAL).await;
 }
 
-/// Warms the connections once. [`stay_warm`] does so for ever.
+/// Warms the connections once. They are kept until the result is dropped. [`stay_warm`] warms them for ever.
 ///
 /// # Errors
 /// The database's, if it is unknown where the tables are.
-pub async fn warm_up(database: &Database) -> Result<(), DatabaseError> {
+pub async fn warm_up(database: &Database) -> Result<KeptWarm, DatabaseError> {
     let switch = database.switch().await?;
+    let kept = database.keep_warm();
     warm(database, switch).await;
-    Ok(())
+    Ok(kept)
 }
 
 async fn warm(database: &Database, switch: Switch) {

@@ -199,11 +199,11 @@ async fn the_other_side_is_kept_warm_and_what_is_left_is_closed() {
     // With it, what is left stays open: neither ends nor logins cost the servers anything when requests need them. It is
     // pinged later than it would have been closed.
     let number_of = |sessions: &str| sessions.replace("count(*)", "sum(pid)");
-    let before = number(&mut owner, &number_of(&on_target)).await;
     moved.switch("").await;
     at_once(&database).await;
+    let before = number(&mut owner, &number_of(&on_target)).await;
     let later = format!("{on_target} and state_change > (select max(at) from splitctl.switches) + interval '2.5 s'");
-    until(&mut owner, &later, 6).await;
+    until(&mut moved.owner(Side::Target).await, &later, 6).await;
     assert_eq!(number(&mut owner, &number_of(&on_target)).await, before);
     warm.abort();
 

@@ -232,7 +232,7 @@ async fn after_a_switch_requests_run_on_connections_that_were_open_before_and_pr
     };
     requests().await;
     for _ in 0..2 {
-        warm_up(&database).await.expect("it is known where the tables are");
+        let _kept = warm_up(&database).await.expect("it is known where the tables are");
         let mut owner = moved.owner(moved.side).await;
         let since: String =
             sqlx::query_scalar("select clock_timestamp()::text").fetch_one(&mut owner).await.expect("a time");

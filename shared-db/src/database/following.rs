@@ -62,21 +62,26 @@ impl Database {
     }
 
     /// Follows the tables after a statement was refused on the side of `seen`. `false` if they have not moved.
-    pub(crate) async fn follow(&self, seen: Switch, refused: &mut PgConnection, limit: Option<Instant>) -> bool {
-        let Some(next) = &self.next else { return false };
+    ///
+    /// # Errors
+    /// The question's.
+    pub(crate) async fn follow(
+        &self,
+        seen: Switch,
+        refused: &mut PgConnection,
+        limit: Option<Instant>,
+    ) -> Result<bool, sqlx::Error> {
+        let Some(next) = &self.next else { return Ok(false) };
         if self.known_switch() == Some(seen) {
-            // If this fails too, the caller returns the statement's own error.
-            let found = by(limit, newest_switch(refused, next.owner)).await;
-            let Ok(Some(newest)) = found else { return false };
-            if newest.generation <= seen.generation || newest.side == seen.side {
-                return false;
-            }
-            self.apply(next, newest);
+            let newest = by(limit, newest_switch(refused, next.owner)).await?;
+            let newer = newest.filter(|newest| newest.generation > seen.generation && newest.side != seen.side);
+            let Some(newer) = newer else { return Ok(false) };
+            self.apply(next, newer);
         }
         // `alone` selects over this statement and the switch in one task: it must drop its work before the statement runs
         // again.
         tokio::task::yield_now().await;
-        true
+        Ok(true)
     }
 
     /// Uses the side of the switch `to` from now on, unless a switch is known that is as new.

@@ -1,7 +1,6 @@
 //! The connections to the side that the tables have left.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -14,21 +13,24 @@ use crate::warm::IDLE;
 /// a switch the requests need it.
 const STAY: Duration = Duration::from_secs(2);
 
-/// Says that the side not in use is kept warm, until it is dropped.
-pub(crate) struct KeptWarm(Arc<AtomicUsize>);
+/// While it lives, connections to the side that the tables leave are kept for their way back.
+pub struct KeptWarm(Database);
 
 impl Drop for KeptWarm {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(next) = &self.0.next {
+            next.keepers.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Database {
     /// Keeps connections to the side that the tables leave, for their way back.
-    pub(crate) fn keep_warm(&self) -> Option<KeptWarm> {
-        let keepers = self.next.as_ref()?.keepers.clone();
-        keepers.fetch_add(1, Ordering::Relaxed);
-        Some(KeptWarm(keepers))
+    pub(crate) fn keep_warm(&self) -> KeptWarm {
+        if let Some(next) = &self.next {
+            next.keepers.fetch_add(1, Ordering::Relaxed);
+        }
+        KeptWarm(self.clone())
     }
 
     /// Closes the connections to the side that was left, but not now: those for the way back stay.
@@ -36,15 +38,18 @@ impl Database {
         let database = self.clone();
         tokio::spawn(async move {
             let pool = database.pool(left);
+            let mut is_done = false;
             loop {
                 sleep(STAY).await;
                 let kept = if database.is_kept_warm() { IDLE } else { 0 };
                 let has_returned = database.known_switch().is_none_or(|known| known.side == left);
-                if has_returned || pool.size() <= kept {
+                let is_closed = pool.size() <= kept;
+                if has_returned || (is_closed && is_done) {
                     return;
                 }
-                // Those in use are closed in a later round.
+                // Those in use, and those that are being opened, are closed in a later round.
                 pool.close_idle(kept);
+                is_done = is_closed;
             }
         });
     }

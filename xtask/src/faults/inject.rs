@@ -61,7 +61,7 @@ impl Fault {
             Self::Rotation => "new passwords, and all connections cut",
             Self::ClockAhead => "services' clock a day ahead",
             Self::ClockBehind => "services' clock a day behind",
-            Self::Overload => "five times the load that a database 20 ms late bears",
+            Self::Overload => "five times the load that a database 20 ms late carries",
         }
     }
 
