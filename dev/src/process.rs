@@ -15,6 +15,20 @@ use nix::sys::signal::killpg;
 use nix::unistd::{Pid, User};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// A cargo command.
+pub fn cargo() -> Command {
+    // cargo names itself here. PATH may have another one.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // `cargo run` and `cargo test` set these for one package. Build scripts would take them for their own, and rebuild much.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// The shell that holds the leash. Its standard input is a pipe that this process holds open. When the pipe closes, because
 /// this process let go or ended, the command gets its signal. When the command ends by itself, the shell ends with its exit
 /// code. `$1` is the signal, `$2` a folder to delete after the pipe was closed, or empty; the rest is the command.

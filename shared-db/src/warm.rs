@@ -9,15 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::by;
 use crate::database::Database;
-use crate::database::leaving::KeptWarm;
+use crate::database::leaving::{IDLE, KeptWarm};
 use crate::error::DatabaseError;
 use crate::pool::{Connection, Pool};
 use crate::statements::{Statement, Statements};
 use crate::switches::Switch;
 
-/// The most connections: as many as most services use. After a switch all requests need one at once, and each login
-/// costs both ends milliseconds of CPU for the hash of the password.
-pub(crate) const IDLE: usize = 16;
 /// How often they are checked. The pool trusts a connection for longer, so no request pings one first.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// How long one statement of a round may take: longer than any of a request, so that upkeep discards no connection that

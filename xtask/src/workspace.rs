@@ -12,16 +12,8 @@ pub fn root() -> &'static Path {
 
 /// A cargo command in the project's folder.
 pub fn cargo() -> Command {
-    // `cargo run` names itself here. PATH may have another cargo.
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = dev::process::cargo();
     command.current_dir(root());
-    // `cargo run` sets these for this program's package. Build scripts would take them for their own and rebuild much.
-    for (name, _) in std::env::vars_os() {
-        let name_text = name.to_string_lossy();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| name_text.starts_with(start)) {
-            command.env_remove(&name);
-        }
-    }
     command
 }
 

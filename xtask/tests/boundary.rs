@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use cargo_metadata::Message;
 use dev::postgres::{ORDERS_ROLE, TestDatabase, USERS_ROLE};
+use dev::process::cargo;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder")
@@ -13,7 +14,7 @@ fn root() -> &'static Path {
 
 /// The compiled sqlx of the services, beside its dependencies.
 static SQLX: LazyLock<PathBuf> = LazyLock::new(|| {
-    let output = Command::new(env!("CARGO"))
+    let output = cargo()
         .args(["build", "--bin", "users", "--bin", "orders", "--message-format=json"])
         .current_dir(root())
         .output()

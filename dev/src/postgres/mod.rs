@@ -5,6 +5,7 @@ mod database;
 mod download;
 pub(crate) mod owner;
 mod programs;
+mod scram;
 
 pub use cluster::{Cluster, Frozen};
 pub use database::{

@@ -108,9 +108,9 @@ impl Programs {
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {
-        if !folder.join("initdb").is_file() {
-            return None;
-        }
+        // A link leads to the folder that has the client programs, too.
+        let initdb = folder.join("initdb").canonicalize().ok().filter(|initdb| initdb.is_file())?;
+        let folder = initdb.parent()?;
         let major = version_of(&folder.join("postgres"))?;
         (major >= OLDEST).then(|| Self::new(folder, major))
     }

@@ -7,9 +7,11 @@ use tokio::time::sleep;
 
 use super::Database;
 use crate::switches::Side;
-use crate::warm::IDLE;
 
-/// How long they stay open at least. The end of a server's process costs as much CPU as several statements, and right after
+/// The most connections that are kept to the side not in use: as many as most services use. After a switch all requests need
+/// one at once, and each login costs both ends milliseconds of CPU for the hash of the password.
+pub(crate) const IDLE: usize = 16;
+/// How long those to the side that was left stay open at least. The end of a server's process costs as much CPU as several statements, and right after
 /// a switch the requests need it.
 const STAY: Duration = Duration::from_secs(2);
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 /// The program. Cargo does not build another package's program for a test.
 pub static SPLITCTL: LazyLock<PathBuf> = LazyLock::new(|| {
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--bin", "splitctl"]).current_dir(root()).status();
+    let build = dev::process::cargo().args(["build", "--quiet", "--bin", "splitctl"]).current_dir(root()).status();
     assert!(build.expect("cargo runs").success());
     let programs = Path::new(env!("CARGO_BIN_EXE_orders")).parent().and_then(Path::parent).expect("the target folder");
     programs.join("debug/splitctl")
