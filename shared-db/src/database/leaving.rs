@@ -11,8 +11,8 @@ use crate::switches::Side;
 /// The most connections that are kept to the side not in use: as many as most services use. After a switch all requests need
 /// one at once, and each login costs both ends milliseconds of CPU for the hash of the password.
 pub(crate) const IDLE: usize = 16;
-/// How long those to the side that was left stay open at least. The end of a server's process costs as much CPU as several statements, and right after
-/// a switch the requests need it.
+/// How long those to the side that was left stay open at least. The end of a server's process costs as much CPU as several
+/// statements, and right after a switch the requests need it.
 const STAY: Duration = Duration::from_secs(2);
 
 /// While it lives, connections to the side that the tables leave are kept for their way back.
