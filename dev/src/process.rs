@@ -1,4 +1,4 @@
-//! Child processes that end with this process, even if `kill -9` ends it, and addresses for them.
+//! Child processes that end with this process, even if `kill -9` ends it, and addresses for them. And cargo.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,20 +14,6 @@ pub use nix::sys::signal::Signal;
 use nix::sys::signal::killpg;
 use nix::unistd::{Pid, User};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// A cargo command.
-pub fn cargo() -> Command {
-    // cargo names itself here. PATH may have another one.
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // `cargo run` and `cargo test` set these for one package. Build scripts would take them for their own, and rebuild much.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
 
 /// The shell that holds the leash. Its standard input is a pipe that this process holds open. When the pipe closes, because
 /// this process let go or ended, the command gets its signal. When the command ends by itself, the shell ends with its exit
@@ -48,6 +34,20 @@ wait "$leash" 2>/dev/null
 [ "$?" -ge 128 ] || [ -z "$leftover" ] || rm -rf "$leftover"
 exit "$code"
 "#;
+
+/// A cargo command.
+pub fn cargo() -> Command {
+    // cargo names itself here. PATH may have another one.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // `cargo run` and `cargo test` set these for one package. Build scripts would take them for their own, and rebuild much.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
 
 /// A free address on 127.0.0.1, another one at each call.
 ///

@@ -109,8 +109,13 @@ impl Pool {
         self.pool.status().size
     }
 
-    /// Closes the idle connections but the `kept` that were used last.
-    pub(crate) fn close_idle(&self, kept: usize) {
+    /// Closes the idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    /// Closes idle connections until about `kept` are left, those that were used last.
+    pub(crate) fn close_surplus(&self, kept: usize) {
         // The pool has them in the order of their use, the last one at the end.
         let mut surplus = self.pool.status().available.saturating_sub(kept);
         self.pool.retain(|_, _| {

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 use super::owner::{PASSWORD, command, make_folder, password, server_user};
 use super::programs::{MissingClient, Programs};
-use super::scram::verifier;
+use super::scram::write_verifier;
 use crate::process::{Leashed, free_address, is_free};
 use crate::wait::block_on;
 
@@ -137,9 +136,14 @@ impl Cluster {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).with_context(|| format!("deleting {}", unfinished.display()))?;
         }
+        let password = match self.temporary {
+            Some(_) => write_verifier(&self.folder, &self.password, self.user.as_ref())
+                .context("writing the server's password to a file")?,
+            None => self.folder.join(PASSWORD),
+        };
         let mut initdb = command(&self.programs.path("initdb"), self.user.as_ref());
         initdb.arg("--pgdata").arg(&unfinished);
-        initdb.args(["--username", SUPERUSER, "--auth=scram-sha-256", "--pwfile"]).arg(self.password_for_initdb()?);
+        initdb.args(["--username", SUPERUSER, "--auth=scram-sha-256", "--pwfile"]).arg(password);
         initdb.args(["--encoding=UTF8", "--no-locale", "--no-instructions"]);
         if self.temporary.is_some() {
             initdb.arg("--no-sync");
@@ -152,19 +156,6 @@ impl Cluster {
             bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         fs::rename(&unfinished, self.data()).context("naming the new data folder")
-    }
-
-    /// The file from which initdb takes the password: of a temporary cluster, as it is stored.
-    fn password_for_initdb(&self) -> Result<PathBuf> {
-        if self.temporary.is_none() {
-            return Ok(self.folder.join(PASSWORD));
-        }
-        let file = self.folder.join("verifier");
-        fs::write(&file, verifier(&self.password)).context("writing the server's password to a file")?;
-        if let Some(user) = &self.user {
-            chown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw())).context("giving it to the server's user")?;
-        }
-        Ok(file)
     }
 
     /// Postgres reads a data folder of its own major version only.

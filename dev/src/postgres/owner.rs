@@ -41,8 +41,13 @@ pub(crate) fn command(program: &Path, user: Option<&User>) -> Command {
 /// Makes a folder, and gives it to the server's user.
 pub(crate) fn make_folder(folder: &Path, user: Option<&User>) -> io::Result<()> {
     fs::create_dir_all(folder)?;
+    give(folder, user)
+}
+
+/// Gives a file or a folder to the server's user.
+pub(super) fn give(path: &Path, user: Option<&User>) -> io::Result<()> {
     match user {
-        Some(user) => chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
+        Some(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
         None => Ok(()),
     }
 }
@@ -66,9 +71,7 @@ pub(crate) fn password(folder: &Path, user: Option<&User>) -> io::Result<String>
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
             writeln!(file, "{password}")?;
             // initdb reads it.
-            if let Some(user) = user {
-                chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            }
+            give(&path, user)?;
             Ok(password)
         }
         Err(error) => Err(error),

@@ -1,16 +1,29 @@
 //! A password as Postgres stores it, at the least cost of a login.
 
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use nix::unistd::User;
 use ring::hmac::{HMAC_SHA256, Key, sign};
 use ring::{digest, pbkdf2};
 use uuid::Uuid;
 
-/// What `create role … password` takes in a password's place (RFC 5802), with one iteration. Postgres' 4096 cost both ends
+use super::owner::give;
+
+/// Writes it into a file in `folder`, from which initdb takes it instead of the password.
+pub(super) fn write_verifier(folder: &Path, password: &str, user: Option<&User>) -> io::Result<PathBuf> {
+    let path = folder.join("verifier");
+    fs::write(&path, verifier(password))?;
+    give(&path, user)?;
+    Ok(path)
+}
+
+/// What Postgres takes in a password's place (RFC 5802), with one iteration. Postgres' 4096 cost both ends
 /// 10 ms of CPU at each login in a debug build, and tests log in thousands of times.
-pub(super) fn verifier(password: &str) -> String {
+fn verifier(password: &str) -> String {
     let salt = Uuid::new_v4().into_bytes();
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, NonZeroU32::MIN, &salt, password.as_bytes(), &mut salted);

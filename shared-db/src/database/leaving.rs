@@ -50,7 +50,7 @@ impl Database {
                     return;
                 }
                 // Those in use, and those that are being opened, are closed in a later round.
-                pool.close_idle(kept);
+                pool.close_surplus(kept);
                 is_done = is_closed;
             }
         });

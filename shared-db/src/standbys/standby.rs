@@ -138,7 +138,7 @@ impl Standby {
         }
         known.proof = Err(reason);
         drop(known);
-        self.pool.close_idle(0);
+        self.pool.close_idle();
         reason
     }
 

@@ -70,8 +70,9 @@ const CREATE: &str = r"
     create event trigger {name} on ddl_command_end execute function splitctl.{name}();
     commit";
 
-/// The shape of the tables, and what else would stop the stream: types inside other types, a lost replica identity, a table
-/// that is no longer logged, and triggers that fire for copied changes. A fault may go, and must not be added.
+/// The shape of the tables, what a read of them includes by inheritance, and what else would stop the stream: types inside
+/// other types, a lost replica identity, a table that is no longer logged, and triggers that fire for copied changes. A
+/// fault may go, and must not be added.
 const DEFINITIONS: &str = r"
     with recursive types (oid) as (
         select a.atttypid
