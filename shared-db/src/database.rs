@@ -4,7 +4,7 @@ mod following;
 pub(crate) mod leaving;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ struct Next {
     /// The newest switch that this process knows; `None` until it has asked.
     switch: watch::Sender<Option<Switch>>,
     begun: Instant,
+    /// Whether the newest question found the table of the switches.
+    has_switches: AtomicBool,
     /// Milliseconds from `begun` to the newest question about the switch.
     asked: AtomicU64,
     /// When a switch was last seen under way.
@@ -120,6 +122,7 @@ impl Database {
             target: Pool::new(url.into(), settings)?,
             switch: watch::Sender::new(None),
             begun: Instant::now(),
+            has_switches: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             sightings: Sightings::default(),
             statements: Statements::default(),

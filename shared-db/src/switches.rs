@@ -46,6 +46,28 @@ impl Switch {
     pub(crate) const NONE: Self = Self { generation: 0, side: Side::Source };
 }
 
+/// Whether this database has the table of the switches, which splitctl keeps during a move. It asks the catalog: a statement
+/// on a table that is missing would be an error in the server's log.
+#[expect(clippy::disallowed_methods, reason = "the same for each role")]
+pub(crate) async fn has_switches(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (
+             select 1
+             from pg_class c
+             join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname = 'splitctl'
+               and c.relname = 'switches'
+         )",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Whether a statement failed because the table of the switches is missing, or its schema.
+pub(crate) fn is_without_switches(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("42P01" | "3F000")))
+}
+
 /// The newest switch of `owner`'s tables in this database. `None` if they have not moved from here.
 #[expect(clippy::disallowed_methods, reason = "the same for each role, and the table may be missing at compile time")]
 pub(crate) async fn newest_switch(connection: &mut PgConnection, owner: &str) -> Result<Option<Switch>, sqlx::Error> {
@@ -56,13 +78,9 @@ pub(crate) async fn newest_switch(connection: &mut PgConnection, owner: &str) ->
          order by generation desc
          limit 1",
     );
-    match newest.bind(owner).fetch_optional(connection).await {
-        Ok(found) => Ok(found.map(|(generation, target)| {
-            let side = if target { Side::Target } else { Side::Source };
-            Switch { generation, side }
-        })),
-        // The table or the schema does not exist.
-        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P01" | "3F000")) => Ok(None),
-        Err(error) => Err(error),
-    }
+    let found = newest.bind(owner).fetch_optional(connection).await?;
+    Ok(found.map(|(generation, target)| {
+        let side = if target { Side::Target } else { Side::Source };
+        Switch { generation, side }
+    }))
 }

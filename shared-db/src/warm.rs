@@ -13,7 +13,7 @@ use crate::database::leaving::{IDLE, KeptWarm};
 use crate::error::DatabaseError;
 use crate::pool::{Connection, Pool};
 use crate::statements::{Statement, Statements};
-use crate::switches::Switch;
+use crate::switches::{Switch, has_switches};
 
 /// How often they are checked. The pool trusts a connection for longer, so no request pings one first.
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -89,24 +89,6 @@ async fn is_moving(there: &Pool) -> bool {
     let Ok(mut connection) = there.connection(limit()).await else { return false };
     let asked = by(Some(limit()), has_switches(&mut connection)).await;
     connection.release(asked).unwrap_or(false)
-}
-
-/// By the catalog, so that no answer is an error.
-#[expect(clippy::disallowed_methods, reason = "the same for each role, and the table may be missing at compile time")]
-async fn has_switches(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "select exists (
-             select 1
-             from pg_class c
-             join pg_namespace n on n.oid = c.relnamespace
-             where n.nspname = 'splitctl'
-               and c.relname = 'switches'
-               and has_schema_privilege(n.oid, 'usage')
-               and has_table_privilege(c.oid, 'select')
-         )",
-    )
-    .fetch_one(connection)
-    .await
 }
 
 /// Learns the statements of the connection that was used last. It waits for it like a request.

@@ -117,6 +117,24 @@ async fn a_right_that_is_missing_for_another_reason_stays_an_error() {
 }
 
 #[tokio::test]
+async fn before_a_move_no_question_for_a_switch_is_an_error_of_the_server() {
+    let moved = Move::begin().await;
+    let mut owner = moved.owner(Side::Source).await;
+    execute(&mut owner, "drop schema splitctl cascade").await;
+    let failed = "select xact_rollback from pg_stat_database where datname = current_database()";
+    let before = number(&mut owner, failed).await;
+    let database = moved.database("unmoved", 1);
+    answered_by(&database).await.expect("answered");
+    // It asks anew when it was idle for a second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    answered_by(&database).await.expect("answered");
+    drop(database);
+    // A session counts its last statements at its end.
+    until(&mut owner, "select count(*) from pg_stat_activity where application_name = 'unmoved'", 0).await;
+    assert_eq!(number(&mut owner, failed).await, before);
+}
+
+#[tokio::test]
 async fn a_new_process_finds_the_tables_wherever_a_move_has_got_to() {
     let mut moved = Move::begin().await;
     // The target is open before anybody is sent there.
