@@ -285,6 +285,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the move has come to a step that begins a stream within this time.
+    pub async fn has_begun_stream(&mut self, within: Duration) -> Result<bool, sqlx::Error> {
+        let begun = query_scalar(BEGUN_STREAM).bind(self.number).bind(within.as_secs_f64());
+        begun.fetch_one(&mut self.connection).await
+    }
+
     /// The open move of any owner.
     pub async fn find_open(&mut self) -> Result<Option<OpenMove>> {
         let exists = query_scalar("select to_regclass('splitctl.journal') is not null");
@@ -323,6 +329,15 @@ const JOURNAL: &str = include_str!("journal.sql");
 const APPEND: &str = r"
     insert into splitctl.journal (move, owner, step, event, detail)
     values ($1, $2, $3, $4, $5)";
+
+const BEGUN_STREAM: &str = r"
+    select exists (
+        select
+        from splitctl.journal
+        where move = $1
+          and step in ('copy', 'cutover', 'rollback')
+          and at > clock_timestamp() - make_interval(secs => $2)
+    )";
 
 const OPEN: &str = r"
     select j.move as number, min(j.owner) as owner

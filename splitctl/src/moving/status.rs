@@ -12,10 +12,10 @@ use super::side::{Database, Side};
 use super::slot::{self, Slot};
 use super::standbys::{self, Has};
 use super::subscription::{self, Health};
-use super::{Move, crossings, rights, stalled, switches};
+use super::{Move, crossings, rights, stalled};
 use crate::manifest::Owner;
 
-/// How long after a switch the server may take to start the stream. It looks for work every five seconds.
+/// How long after a copy or a switch the server may take to start the stream. It looks for work every five seconds.
 const STARTING: Duration = Duration::from_secs(10);
 
 /// What the journal and both databases say.
@@ -37,7 +37,7 @@ pub struct Status {
     pub pending: Option<Step>,
     /// Whether the stream to the other side runs.
     pub stream_works: bool,
-    /// Whether it does not run yet, because the last switch was a moment ago.
+    /// Whether it does not run yet, because the step that begins it was a moment ago.
     pub stream_starts: bool,
     /// The number of tables that are copied, and of all tables.
     pub tables: (i64, i64),
@@ -73,12 +73,12 @@ pub async fn read(the_move: &mut Move, max_wal: u64) -> Result<Status> {
     }
     let lives = the_move.state.switch.lives;
     let crossings = if lives == Side::Source { crossings::describe(the_move).await? } else { Vec::new() };
-    let Move { owner: entry, source, target, state, .. } = the_move;
+    let Move { owner: entry, source, target, journal, state, .. } = the_move;
     let reopened = find_reopened(source, entry, state).await?;
     let (from, to) = lives.order(source, target);
     let name = state.stream();
     let health = subscription::read_health(&mut to.connection, &name).await?;
-    let is_new = switches::is_newer_than(&mut from.connection, &owner, STARTING).await?;
+    let is_new = journal.has_begun_stream(STARTING).await?;
     let warning =
         budget::read(&mut from.connection, &name).await?.and_then(|held| warn(&held, &name, max_wal, lives, &owner));
     let failing = find_failing(from, to, &health, state).await?;

@@ -1,7 +1,5 @@
 //! The switches: which side an owner's tables live on. Services read them, so the table is a contract.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
@@ -52,12 +50,6 @@ pub async fn find_newest(connection: &mut PgConnection, owner_name: &str) -> Res
         return Ok(None);
     }
     Ok(query_as(NEWEST).bind(owner_name).fetch_optional(connection).await?)
-}
-
-/// Whether a database knows a switch of this owner that is younger than this.
-pub async fn is_newer_than(connection: &mut PgConnection, owner_name: &str, age: Duration) -> Result<bool, sqlx::Error> {
-    let newer = "select exists (select from splitctl.switches where owner = $1 and at > now() - make_interval(secs => $2))";
-    query_scalar(newer).bind(owner_name).bind(age.as_secs_f64()).fetch_one(connection).await
 }
 
 const NEWEST: &str = r"
