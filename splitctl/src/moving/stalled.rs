@@ -1,4 +1,4 @@
-//! A stream that does not get on: where it stands, how often it has failed, and on what.
+//! A stream that does not get on: where it stands, how often it has failed and on what, and for whom it waits.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const TRIES: u32 = 10;
 /// How much of the end of a log is read.
 const LOG: i64 = 256 << 10;
 
-/// Where a stream stands, and on what it has failed: the log's words where they may be read, else the tables of the
-/// transaction that comes next.
+/// Where a stream stands, and why: the sessions for which its worker waits, or on what it has failed, by the log's words
+/// where they may be read, else by the tables of the transaction that comes next.
 ///
 /// # Errors
 /// If a database cannot be asked.
@@ -44,6 +44,10 @@ pub async fn explain(from: &mut Database, to: &mut Database, name: &str, names: 
         && let Some(awaited) = standbys::awaited(from).await?
     {
         return Ok(format!("{text}; {awaited}"));
+    }
+    let blockers: Vec<String> = query_scalar(BLOCKERS).bind(name).fetch_all(&mut to.connection).await?;
+    if !blockers.is_empty() {
+        return Ok(format!("{text}; its worker waits for a lock. On the {}, {}", to.side, blockers.join("; ")));
     }
     if let Some(said) = read_log(&mut to.connection, failed.subscription, name).await {
         return Ok(format!("{text}; the log of the {} says: {said}", to.side));
@@ -140,6 +144,25 @@ const FAILURES: &str = r"
     left join pg_stat_subscription_stats t on t.subid = s.oid
     where s.subname = $1
       and s.subdbid = (select oid from pg_database where datname = current_database())";
+
+/// A prepared transaction has no process of its own, and counts as process 0.
+const BLOCKERS: &str = r"
+    select distinct case
+        when b.pid = 0 then 'a prepared transaction holds it: see pg_prepared_xacts'
+        else format(
+            'process %s (%s, role %s, %s for %s) holds it',
+            b.pid,
+            coalesce(nullif(a.application_name, ''), a.backend_type, '-'),
+            coalesce(a.usename, '-'),
+            coalesce(a.state, 'active'),
+            (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0)
+        )
+    end
+    from pg_stat_subscription t
+    cross join unnest(pg_blocking_pids(t.pid)) b (pid)
+    left join pg_stat_activity a on a.pid = b.pid
+    where t.subname = $1
+    order by 1";
 
 /// Only a role that may execute these functions gets an answer.
 const END_OF_LOG: &str = r"

@@ -1,13 +1,14 @@
 //! Two databases, a manifest, and the program.
 #![allow(clippy::disallowed_methods, reason = "tests ask what no service would, and may block")]
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use dev::postgres::{Cluster, connect};
 use dev::wait::block_on;
 pub use dev::wait::until_blocking as until;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 /// The owner whose tables move.
 pub const OWNER: &str = "shop";
@@ -105,6 +106,25 @@ impl Fixture {
         lines
     }
 
+    /// Begins a cutover that stands still while writers wait, because the stream does.
+    pub fn stand_still(&self, options: &[&str]) -> (Child, StoppedStream) {
+        // The stream is calm when the hook runs.
+        let hook = ["--before-switch", "touch calm; until [ -e stopped ]; do sleep 0.02; done"];
+        let mut cutover = self.command(&[&["cutover", OWNER], &hook[..], options].concat());
+        let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let file = |name: &str| self.folder.path().join(name);
+        until("the stream is calm", || file("calm").exists());
+        let stream = StoppedStream::new(&self.target);
+        std::fs::write(file("stopped"), "").expect("written");
+        let locks = "select pid::text
+            from pg_locks
+            where relation = 'notes'::regclass
+              and mode = 'ShareRowExclusiveLock'
+              and granted";
+        until("writers wait", || !strings(&self.source, locks).is_empty());
+        (cutover, stream)
+    }
+
     /// Checks that both databases have the definitions and rights that they had.
     pub fn assert_as(&self, before: &[Vec<String>; 2], when: &str) {
         for ((side, url), before) in [("source", &self.source), ("target", &self.target)].into_iter().zip(before) {
@@ -130,6 +150,24 @@ impl Fixture {
         for url in [&self.source, &self.target] {
             until("nothing is left", || strings(url, left).is_empty());
         }
+    }
+}
+
+/// A stream that stands still until this is dropped: a transaction of the receiving side holds the marker's table.
+pub struct StoppedStream {
+    _holder: PgConnection,
+    _runtime: Runtime,
+}
+
+impl StoppedStream {
+    pub fn new(receiver: &str) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let holder = runtime.block_on(async {
+            let mut holder = connect(receiver).await?;
+            holder.execute("begin; lock table splitctl.marker_shop in share mode").await?;
+            Ok::<_, sqlx::Error>(holder)
+        });
+        Self { _holder: holder.expect("the marker is there"), _runtime: runtime }
     }
 }
 

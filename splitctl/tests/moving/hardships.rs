@@ -8,7 +8,9 @@ use dev::wait::block_on;
 use sqlx::{Connection, Executor};
 
 use super::app::{App, MANIFEST, SCHEMA};
-use super::fixture::{Fixture, OWNER, cluster, cluster_with, execute, said, signal, strings, try_execute, until};
+use super::fixture::{
+    Fixture, OWNER, StoppedStream, cluster, cluster_with, execute, said, signal, strings, try_execute, until,
+};
 
 fn slots(fixture: &Fixture) -> Vec<String> {
     strings(&fixture.source, "select database::text from pg_replication_slots order by 1")
@@ -316,27 +318,29 @@ fn writers_go_on_when_splitctl_stands_still() {
     let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
     fixture.copied();
     fixture.done(&["detach", OWNER]);
-    let worker = &strings(&fixture.source, "select pid::text from pg_stat_subscription where pid is not null")[0];
-    let hook = format!("kill -STOP {worker}");
-    let mut cutover = fixture.command(&["cutover", OWNER, "--max-pause", "6s", "--before-switch", &hook]);
-    let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let locks = "select pid::text
-        from pg_locks
-        where relation = 'notes'::regclass
-          and mode = 'ShareRowExclusiveLock'
-          and granted";
-    until("writers wait", || !strings(&fixture.source, locks).is_empty());
+    let (cutover, stream) = fixture.stand_still(&["--max-pause", "6s"]);
     signal(cutover.id(), "STOP");
     let write = "set lock_timeout = '60s'; set role shop_svc; insert into notes (tenant_id, token) values (1, 'late')";
     assert_eq!(try_execute(&fixture.source, write), Ok(()));
-    for stopped in [worker.parse().expect("a process"), cutover.id()] {
-        signal(stopped, "CONT");
-    }
+    drop(stream);
+    signal(cutover.id(), "CONT");
     let (code, text) = said(&cutover.wait_with_output().expect("it ends"));
     assert!(matches!(code, Some(1 | 2)), "{text}");
     fixture.done(&["cutover", OWNER]);
     fixture.done(&["verify", OWNER]);
     assert_eq!(strings(&fixture.target, "select count(*)::text from notes where token = 'late'"), ["1"]);
+}
+
+#[test]
+fn a_stream_that_waits_for_a_lock_names_who_holds_it() {
+    let fixture = Fixture::one_cluster(SCHEMA, MANIFEST);
+    fixture.copied();
+    fixture.done(&["detach", OWNER]);
+    let stream = StoppedStream::new(&fixture.target);
+    let said = fixture.refused(&["cutover", OWNER], "its worker waits for a lock. On the target, process");
+    assert!(said.contains("idle in transaction for"), "{said}");
+    drop(stream);
+    fixture.done(&["cutover", OWNER]);
 }
 
 fn a_server_crashes(cluster: usize) {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use super::app::{MANIFEST, SCHEMA};
-use super::fixture::{Fixture, OWNER, execute, said, signal, strings, until};
+use super::fixture::{Fixture, OWNER, StoppedStream, execute, said, signal, strings, until};
 use super::pooler_fake::{Fake, Says, WORKS};
 
 /// The program that `TEST_PGBOUNCER` names, or Debian's.
@@ -241,21 +241,11 @@ fn an_idle_transaction_that_holds_a_pause_up_is_named_and_clients_go_on() {
     assert_eq!(strings(&fixture.target, "select count(*)::text from notes where token = 'idle'"), ["1"]);
 }
 
-/// A cutover that stands still while the pooler is paused: the stream does. Returns the stream's process, too.
-fn begin_and_stand_still(fixture: &Fixture, pooler: &Pooler) -> (Child, u32) {
-    let worker = strings(&fixture.target, "select pid::text from pg_stat_subscription where pid is not null");
-    let hook = format!("kill -STOP {}", worker[0]);
-    let url = pooler.url_with_file();
-    let mut cutover = fixture.command(&["cutover", OWNER, "--max-pause", "8s", "--before-switch", &hook, "--pooler", &url]);
-    let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let locks = "select pid::text
-        from pg_locks
-        where relation = 'notes'::regclass
-          and mode = 'ShareRowExclusiveLock'
-          and granted";
-    until("the pooler is paused, and the tables are locked", || !strings(&fixture.source, locks).is_empty());
+/// A cutover that stands still while the pooler is paused.
+fn begin_and_stand_still(fixture: &Fixture, pooler: &Pooler) -> (Child, StoppedStream) {
+    let standing = fixture.stand_still(&["--max-pause", "8s", "--pooler", &pooler.url_with_file()]);
     assert!(pooler.is_paused());
-    (cutover, worker[0].parse().expect("a process"))
+    standing
 }
 
 /// The end of such a cutover, and another one.
@@ -273,11 +263,11 @@ fn end_and_repeat(fixture: &Fixture, pooler: &Pooler, cutover: Child) -> String 
 fn clients_of_a_pooler_go_on_when_splitctl_is_stopped() {
     let fixture = ready();
     let Some(pooler) = Pooler::start(&fixture, "transaction") else { return };
-    let (cutover, worker) = begin_and_stand_still(&fixture, &pooler);
+    let (cutover, stream) = begin_and_stand_still(&fixture, &pooler);
     signal(cutover.id(), "STOP");
     pooler.assert_leads_to(&fixture.source, "while splitctl is stopped");
     assert!(!pooler.is_paused());
-    signal(worker, "CONT");
+    drop(stream);
     signal(cutover.id(), "CONT");
     let text = end_and_repeat(&fixture, &pooler, cutover);
     assert!(text.contains("its guard acts alone"), "{text}");
@@ -287,11 +277,11 @@ fn clients_of_a_pooler_go_on_when_splitctl_is_stopped() {
 fn clients_of_a_pooler_go_on_when_its_guard_is_killed() {
     let fixture = ready();
     let Some(pooler) = Pooler::start(&fixture, "transaction") else { return };
-    let (cutover, worker) = begin_and_stand_still(&fixture, &pooler);
+    let (cutover, stream) = begin_and_stand_still(&fixture, &pooler);
     let children = Command::new("ps").args(["-o", "pid=", "--ppid", &cutover.id().to_string()]).output().expect("ps");
     let guard = String::from_utf8_lossy(&children.stdout).trim().parse().expect("one child: the guard");
     signal(guard, "KILL");
-    signal(worker, "CONT");
+    drop(stream);
     // The marker arrives, and splitctl turns the pooler itself.
     let (code, text) = said(&cutover.wait_with_output().expect("it ends"));
     assert_eq!(code, Some(0), "{text}");

@@ -6,7 +6,7 @@ use anyhow::Result;
 use sqlx::{PgConnection, query_scalar};
 
 use crate::exit::{Refused, require};
-use crate::moving::{Move, marker, slot, standbys};
+use crate::moving::{Move, marker, slot, stalled, standbys};
 
 /// How long the stream may take for a marker before the switch.
 const LAG: Duration = Duration::from_secs(30);
@@ -21,10 +21,8 @@ const REST: Duration = Duration::from_secs(3);
 /// [`Refused`] with what does not come.
 pub(super) async fn wait(the_move: &mut Move) -> Result<()> {
     wait_for_standbys(the_move).await?;
-    let Move { owner_name, source, target, state, .. } = the_move;
-    let (from, to) = state.switch.lives.order(source, target);
-    rest(&mut from.connection, owner_name).await?;
-    calm(&mut from.connection, &mut to.connection, owner_name).await
+    rest(the_move).await?;
+    calm(the_move).await
 }
 
 /// The standbys of both sides must have the slots with which they would go on: that of the stream until the switch, and that
@@ -46,23 +44,29 @@ async fn wait_for_standbys(Move { owner, owner_name, source, target, state, .. }
 
 /// A service may have missed the last switch. It trusts what it knows for a second; if the side that it knows were opened
 /// again within that second, it would write there too early.
-async fn rest(from: &mut PgConnection, owner_name: &str) -> Result<()> {
-    let since: Option<f64> = query_scalar(SINCE_LAST_SWITCH).bind(owner_name).fetch_one(from).await?;
+async fn rest(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
+    let (from, _) = state.switch.lives.order(source, target);
+    let since: Option<f64> =
+        query_scalar(SINCE_LAST_SWITCH).bind(owner_name.as_str()).fetch_one(&mut from.connection).await?;
     if let Some(left) = since.map(|since| REST.as_secs_f64() - since).filter(|left| *left > 0.0) {
         tokio::time::sleep(Duration::from_secs_f64(left).min(REST)).await;
     }
     Ok(())
 }
 
-async fn calm(from: &mut PgConnection, to: &mut PgConnection, owner_name: &str) -> Result<()> {
+async fn calm(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
+    let (from, to) = state.switch.lives.order(source, target);
     let begun = Instant::now();
     loop {
         let sent = Instant::now();
-        let token = marker::set(from, owner_name).await?;
-        require!(
-            marker::wait(to, owner_name, token, LAG).await?,
-            "{owner_name}: the stream is more than {LAG:?} behind: wait, and see `splitctl status {owner_name}`"
-        );
+        let token = marker::set(&mut from.connection, owner_name).await?;
+        if !marker::wait(&mut to.connection, owner_name, token, LAG).await? {
+            let stands = stalled::explain(from, to, &state.stream(), &state.names).await?;
+            return Err(Refused(format!(
+                "{owner_name}: the stream is more than {LAG:?} behind: wait, and repeat the command. {stands}"
+            ))
+            .into());
+        }
         if sent.elapsed() < CALM {
             return Ok(());
         }
