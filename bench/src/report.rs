@@ -130,7 +130,8 @@ impl SetUp {
             "{cores} cores for all; Postgres {postgres} with {}; {users} users, {orders} orders; {http_connections} HTTP \
              connections, {database_connections} to Postgres for each server and for pgbench (-M prepared, the services' \
              SQL); medians of {rounds} rounds of {seconds} s; µs: CPU per request of the server's and of all Postgres \
-             processes; to pgbench: requests/s; to peer (axum and tokio-postgres, nothing else): server µs",
+             processes; to pgbench: requests/s; to peer (axum and tokio-postgres, nothing else; sqlx is the same with the \
+             services' driver): server µs",
             settings.join(", "),
         )
     }

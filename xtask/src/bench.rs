@@ -21,7 +21,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut features = Vec::new();
     features.extend(options.kafka.then_some(KAFKA).into_iter().flatten());
     features.extend(options.rabbitmq.then_some(RABBITMQ).into_iter().flatten());
-    let programs = build(&["users", "orders", "splitctl", "bench", "bench-peer"], true, &features)?;
+    let programs = build(&["users", "orders", "splitctl", "bench", "bench-peer", "bench-sqlx"], true, &features)?;
     let bench = programs.join("bench");
     // The benchmark replaces this process, so Ctrl-C and the exit code are its own. It reads the same options.
     let error = Command::new(&bench).args(std::env::args_os().skip(2)).exec();

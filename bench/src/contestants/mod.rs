@@ -1,4 +1,4 @@
-//! The contestants: the services, a minimal server, and pgbench.
+//! The contestants: the services, two minimal servers, and pgbench.
 
 mod pgbench;
 pub mod server;
@@ -28,18 +28,21 @@ pub enum Contestant {
     Service,
     /// `bench-peer`: the same by a minimal server of axum and tokio-postgres.
     Peer,
+    /// `bench-sqlx`: the same by a minimal server of axum and sqlx, the services' driver.
+    Sqlx,
     /// The same SQL without a server: the limit.
     Pgbench,
 }
 
 impl Contestant {
-    pub const ALL: [Self; 3] = [Self::Service, Self::Peer, Self::Pgbench];
+    pub const ALL: [Self; 4] = [Self::Service, Self::Peer, Self::Sqlx, Self::Pgbench];
 
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
             Self::Peer => "peer",
+            Self::Sqlx => "sqlx",
             Self::Pgbench => "pgbench",
         }
     }
@@ -50,6 +53,7 @@ pub struct Contestants {
     users: Server,
     orders: Server,
     peer: Server,
+    sqlx: Server,
     pgbench: Pgbench,
     postgres: u32,
 }
@@ -66,7 +70,8 @@ impl Contestants {
         Ok(Self {
             users: Server::start(programs, "users", "USERS_ADDR", variables.clone()).await?,
             orders: Server::start(programs, "orders", "ORDERS_ADDR", variables.clone()).await?,
-            peer: Server::start(programs, "bench-peer", "PEER_ADDR", variables).await?,
+            peer: Server::start(programs, "bench-peer", "PEER_ADDR", variables.clone()).await?,
+            sqlx: Server::start(programs, "bench-sqlx", "PEER_ADDR", variables).await?,
             pgbench: Pgbench::new(cluster, database)?,
             postgres: cluster.process_id().context("Postgres has ended")?,
         })
@@ -82,6 +87,7 @@ impl Contestants {
         match contestant {
             Contestant::Service => self.service(job).measure(job, length, None, self.postgres).await,
             Contestant::Peer => self.peer.measure(job, length, None, self.postgres).await,
+            Contestant::Sqlx => self.sqlx.measure(job, length, None, self.postgres).await,
             Contestant::Pgbench => self.pgbench.measure(job, length, self.postgres).await,
         }
         .with_context(doing)
@@ -97,9 +103,11 @@ impl Contestants {
                     let orders = answer["items"].as_array().map(Vec::len);
                     ensure!(orders == Some(PAGE_ROWS - 1), "the page of {} is not full: {answer}", job.path(n));
                 }
-                let of_peer = self.peer.call(job, n).await?;
-                let (ours, peers) = (comparable(job, answer), comparable(job, of_peer));
-                ensure!(ours == peers, "{}: {ours} by the service, {peers} by the peer", job.path(n));
+                let ours = comparable(job, answer);
+                for (name, minimal) in [("peer", &self.peer), ("sqlx", &self.sqlx)] {
+                    let theirs = comparable(job, minimal.call(job, n).await?);
+                    ensure!(ours == theirs, "{}: {ours} by the service, {theirs} by {name}", job.path(n));
+                }
                 self.pgbench.verify(job, n).await?;
             }
         }

@@ -4,76 +4,33 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use bench::minimal::{Customer, Failure, Line, NewOrder, Order, Page, json};
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json as Jsonb, ToSql};
 use uuid::Uuid;
 
-use crate::{Failure, Pool, json, query};
+use crate::{Pool, query};
 
 /// The statements' places in the pool.
 const READ: usize = 0;
 const PAGE: usize = 1;
 const CREATE: usize = 2;
 
-#[derive(Debug, Serialize)]
-struct Order<'a> {
-    id: Uuid,
-    user_id: Uuid,
-    // The event of an order has no customer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer: Option<Option<Customer<'a>>>,
-    status: &'a str,
-    currency: &'a str,
-    items: Vec<Line<'a>>,
-    total_minor: i64,
-    placed_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    version: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct Customer<'a> {
-    id: Uuid,
-    name: &'a str,
-    status: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    line_no: usize,
-    sku: &'a str,
-    quantity: i32,
-    unit_price_minor: i64,
-}
-
 fn order(row: &Row) -> Order<'_> {
     let (skus, quantities, unit_prices): (Vec<&str>, Vec<i32>, Vec<i64>) = (row.get(8), row.get(9), row.get(10));
-    let items = skus.into_iter().zip(quantities).zip(unit_prices);
-    let lines = (1..).zip(items).map(|(line_no, ((sku, quantity), unit_price_minor))| Line {
-        line_no,
-        sku,
-        quantity,
-        unit_price_minor,
-    });
     let user_id = row.get(1);
     Order {
         id: row.get(0),
         user_id,
-        customer: Some(customer(user_id, row.get(11), row.get(12))),
+        customer: Some(Customer::found(user_id, row.get(11), row.get(12))),
         status: row.get(2),
         currency: row.get(3),
-        items: lines.collect(),
+        items: Line::all(skus.into_iter().zip(quantities).zip(unit_prices)),
         total_minor: row.get(4),
         placed_at: row.get(5),
         updated_at: row.get(6),
         version: row.get(7),
     }
-}
-
-fn customer<'a>(id: Uuid, name: Option<&'a str>, status: Option<&'a str>) -> Option<Customer<'a>> {
-    name.zip(status).map(|(name, status)| Customer { id, name, status })
 }
 
 pub async fn get(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Response, Failure> {
@@ -84,67 +41,18 @@ pub async fn get(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Respo
     })
 }
 
-#[derive(Debug, Serialize)]
-struct Page<'a> {
-    items: Vec<Order<'a>>,
-    next_cursor: Option<Uuid>,
-}
-
 pub async fn list(State(pool): State<Pool>, RawQuery(parameters): RawQuery) -> Result<Response, Failure> {
-    let parameters = parameters.unwrap_or_default();
-    let find = |name| parameters.split('&').find_map(|pair| pair.strip_prefix(name)).ok_or("a parameter is missing");
-    let (user_id, limit): (Uuid, i64) = (find("user_id=")?.parse()?, find("limit=")?.parse()?);
+    let (user_id, limit) = Page::asked(parameters.as_deref())?;
     let rows = query(&pool, PAGE, &[&true, &Uuid::max(), &(limit + 1), &user_id]).await?;
-    let shown = usize::try_from(limit)?;
-    let items: Vec<_> = rows.iter().take(shown).map(order).collect();
-    let next_cursor = items.last().filter(|_| rows.len() > shown).map(|last| last.id);
-    Ok(json(StatusCode::OK, &Page { items, next_cursor }))
-}
-
-#[derive(Deserialize)]
-pub struct NewOrder {
-    user_id: Uuid,
-    currency: String,
-    items: Vec<NewItem>,
-}
-
-#[derive(Deserialize)]
-struct NewItem {
-    sku: String,
-    quantity: i32,
-    unit_price_minor: i64,
+    Ok(json(StatusCode::OK, &Page::new(rows.iter().map(order), usize::try_from(limit)?)))
 }
 
 pub async fn place(State(pool): State<Pool>, Json(new): Json<NewOrder>) -> Result<Response, Failure> {
     let mut order = new.order();
     let rows = insert(&pool, &order).await?;
     let row = rows.first().ok_or("there was no such user")?;
-    order.customer = Some(customer(new.user_id, row.get(0), row.get(1)));
+    order.customer = Some(Customer::found(new.user_id, row.get(0), row.get(1)));
     Ok(json(StatusCode::CREATED, &order))
-}
-
-impl NewOrder {
-    fn order(&self) -> Order<'_> {
-        let now = Utc::now();
-        let lines = (1..).zip(&self.items).map(|(line_no, item)| Line {
-            line_no,
-            sku: &item.sku,
-            quantity: item.quantity,
-            unit_price_minor: item.unit_price_minor,
-        });
-        Order {
-            id: Uuid::now_v7(),
-            user_id: self.user_id,
-            customer: None,
-            status: "placed",
-            currency: &self.currency,
-            items: lines.collect(),
-            total_minor: self.items.iter().map(|item| i64::from(item.quantity) * item.unit_price_minor).sum(),
-            placed_at: now,
-            updated_at: now,
-            version: 1,
-        }
-    }
 }
 
 async fn insert(pool: &Pool, order: &Order<'_>) -> Result<Vec<Row>, Failure> {

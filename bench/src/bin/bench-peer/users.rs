@@ -3,22 +3,10 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use bench::minimal::{Failure, User, json};
 use uuid::Uuid;
 
-use crate::{Failure, Pool, json, query};
-
-#[derive(Serialize)]
-struct User<'a> {
-    id: Uuid,
-    email: &'a str,
-    name: &'a str,
-    status: &'a str,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    version: i64,
-}
+use crate::{Pool, query};
 
 pub async fn get(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Response, Failure> {
     let rows = query(&pool, 0, &[&id]).await?;
