@@ -1,22 +1,51 @@
 //! The time by which the server must answer.
 
 use std::io;
+use std::pin::Pin;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-/// The outcome of `statement`, or a broken connection at `limit`: the server, or the network, does not answer.
+/// [`Timer::by`] without a timer that is kept.
 ///
 /// # Errors
 /// The statement's.
-pub async fn by<T>(
+pub(crate) async fn by<T>(
     limit: Option<Instant>,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     match limit {
-        Some(limit) => match timeout_at(limit, statement).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
-        },
+        Some(limit) => timeout_at(limit, statement).await.unwrap_or_else(|_elapsed| Err(late())),
         None => statement.await,
     }
+}
+
+/// The timer of a pooled connection, for one statement after another. Each of tokio's timers begins and ends under a lock of
+/// the runtime, for which its threads wait. A timer that goes on is set to a later time without it, and goes off once in all
+/// that time.
+#[derive(Debug, Default)]
+pub struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// The outcome of `statement`, or a broken connection at `limit`: the server, or the network, does not answer.
+    ///
+    /// # Errors
+    /// The statement's.
+    pub async fn by<T>(
+        &mut self,
+        limit: Option<Instant>,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let Some(limit) = limit else { return statement.await };
+        let mut sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(limit))).as_mut();
+        sleep.as_mut().reset(limit);
+        tokio::select! {
+            biased;
+            outcome = statement => outcome,
+            () = sleep => Err(late()),
+        }
+    }
+}
+
+fn late() -> sqlx::Error {
+    sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }

@@ -8,6 +8,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use crate::answer::Timer;
 use crate::login::Logins;
 use crate::settings::Settings;
 use crate::url::{DatabaseUrl, InvalidUrl};
@@ -30,6 +31,8 @@ pub(crate) struct Pooled {
     pub(crate) server: Option<i64>,
     /// The numbers of the statements that were prepared before a request needed them.
     pub(crate) prepared: HashSet<usize>,
+    /// It ends what the server does not answer.
+    pub(crate) timer: Timer,
 }
 
 /// Opens connections. When one is found broken, all of its generation and older are discarded: so one request fails, and not
@@ -84,7 +87,7 @@ impl Manager for Connector {
         let generation = self.generation.load(Ordering::Relaxed);
         // Boxed, as below: what happens rarely should not make the future of every request larger.
         let connection = Box::pin(self.logins.connect(|options| self.adjust(options))).await?;
-        Ok(Pooled { connection, generation, server: None, prepared: HashSet::new() })
+        Ok(Pooled { connection, generation, server: None, prepared: HashSet::new(), timer: Timer::default() })
     }
 
     async fn recycle(&self, pooled: &mut Pooled, metrics: &Metrics) -> RecycleResult<sqlx::Error> {

@@ -33,7 +33,7 @@ mod writes;
 
 pub use alone::alone;
 #[doc(hidden)]
-pub use answer::by;
+pub use answer::Timer;
 pub use database::leaving::KeptWarm;
 pub use database::{Database, describe_metrics};
 pub use error::DatabaseError;

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::answer::Timer;
 use crate::connector::Connector;
 use crate::error::DatabaseError;
 use crate::queue::Queue;
@@ -48,24 +49,18 @@ impl Pool {
 
     /// A connection until `limit`, for [`Connection::release`] or [`Connection::close`].
     pub(crate) async fn connection(&self, limit: Instant) -> Result<Connection, DatabaseError> {
-        let acquire = async {
-            let turn = self.queue.place().await?;
-            let pool = self.pool.clone();
-            let mut get = Box::pin(async move { (pool.get().await, turn) });
-            // An idle connection that was used just now is there at once.
-            match poll_once(get.as_mut()) {
-                Poll::Ready(got) => Ok(got),
-                Poll::Pending => Box::pin(self.finish(get)).await,
-            }
+        let turn = self.queue.place(limit).await?;
+        let pool = self.pool.clone();
+        let mut get = Box::pin(async move { (pool.get().await, turn) });
+        // An idle connection that was used just now is there at once.
+        let (object, turn) = match poll_once(get.as_mut()) {
+            Poll::Ready(got) => got,
+            Poll::Pending => match Box::pin(timeout_at(limit, self.finish(get))).await {
+                Ok(got) => got?,
+                Err(_elapsed) => return Err(DatabaseError::LATE),
+            },
         };
-        // One timer covers all steps.
-        match timeout_at(limit, acquire).await {
-            Ok(acquired) => {
-                let (object, turn) = acquired?;
-                Ok(Connection { object: Some(object?), turn: Some(turn), place: None, is_doubtful: false })
-            }
-            Err(_elapsed) => Err(DatabaseError::LATE),
-        }
+        Ok(Connection { object: Some(object?), turn: Some(turn), place: None, is_doubtful: false })
     }
 
     /// Opens or checks a connection in a task of its own. If the client leaves meanwhile, the connection goes to the pool.
@@ -168,6 +163,18 @@ impl Connection {
         let outcome = self.check(outcome);
         self.discard();
         outcome
+    }
+
+    /// Its timer, for the statement that uses the connection meanwhile.
+    pub fn take_timer(&mut self) -> Timer {
+        self.object.as_mut().map(|object| std::mem::take(&mut object.timer)).unwrap_or_default()
+    }
+
+    /// Gives the timer back for the next statement.
+    pub fn keep_timer(&mut self, timer: Timer) {
+        if let Some(object) = &mut self.object {
+            object.timer = timer;
+        }
     }
 
     /// Notes that a statement on it failed or was given up. It is checked before it returns to the pool.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{DatabaseError, TOO_LONG};
 use crate::traces;
@@ -43,15 +43,15 @@ impl Queue {
         Self { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0), longest, patience }
     }
 
-    /// A place.
+    /// A place until `limit`, or until the patience of the queue ends.
     ///
     /// # Errors
     /// [`DatabaseError::NoConnection`] if the queue is full, or [`DatabaseError::LATE`] if no place is free in time.
-    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+    pub(crate) async fn place(&self, limit: Instant) -> Result<OwnedSemaphorePermit, DatabaseError> {
         match self.places.clone().try_acquire_owned() {
             Ok(place) => Ok(place),
             // Boxed: what happens rarely should not make the future of every request larger.
-            Err(_) => Box::pin(self.wait()).await,
+            Err(_) => Box::pin(self.wait(limit)).await,
         }
     }
 
@@ -79,14 +79,14 @@ impl Queue {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+    async fn wait(&self, limit: Instant) -> Result<OwnedSemaphorePermit, DatabaseError> {
         let waiter = Waiter::join(&self.waiting);
         if waiter.before >= self.longest {
             return Err(DatabaseError::NoConnection(FULL));
         }
         let begun = Instant::now();
-        let place =
-            traces::within("wait for a connection", timeout(self.patience, self.places.clone().acquire_owned())).await;
+        let limit = limit.min(begun + self.patience);
+        let place = traces::within("wait for a connection", timeout_at(limit, self.places.clone().acquire_owned())).await;
         metrics::histogram!("db_pool_wait_seconds").record(begun.elapsed());
         match place {
             Ok(Ok(place)) => Ok(place),
@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(free(&queue), places.min(16));
         }
         // Places that are in use are not waited for.
-        let held = queue.place().await.expect("a free place");
+        let held = queue.place(Instant::now()).await.expect("a free place");
         queue.open_slowly();
         assert_eq!(free(&queue), FEW);
         drop(held);

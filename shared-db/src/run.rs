@@ -67,8 +67,10 @@ macro_rules! run {
                 Ok(held) => held,
                 Err(error) => break Err(error),
             };
+            let mut timer = held.take_timer();
             let $connection = &mut held;
-            let outcome = $crate::by(run.limit(), $statement).await;
+            let outcome = timer.by(run.limit(), $statement).await;
+            held.keep_timer(timer);
             let Some(reason) = run.reason_to_repeat(&outcome) else { break run.release(held, outcome) };
             if let Err(held) = run.repeat(reason, held).await {
                 break run.release(held, outcome);

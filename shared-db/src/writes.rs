@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::error::DatabaseError;
 use crate::queue::Queue;
@@ -64,15 +65,12 @@ impl Writes {
         // Counted from now on, so that a caller who leaves is counted off.
         let locked = AtomicU8::new(UNKNOWN);
         let mut place = Place { writes: self.clone(), key, permits: [const { None }; 3], locked };
-        let found = tokio::time::timeout(self.patience, async {
-            place.permits[0] = Some(queue.place().await?);
-            if is_locked {
-                place.permits[1] = Some(self.locked.place().await?);
-            }
-            place.permits[2] = Some(self.all.place().await?);
-            Ok(())
-        });
-        found.await.unwrap_or(Err(DatabaseError::LATE))?;
+        let limit = Instant::now() + self.patience;
+        place.permits[0] = Some(queue.place(limit).await?);
+        if is_locked {
+            place.permits[1] = Some(self.locked.place(limit).await?);
+        }
+        place.permits[2] = Some(self.all.place(limit).await?);
         Ok(place)
     }
 

@@ -12,6 +12,7 @@ pub mod rebuild;
 mod routes;
 mod step;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,9 +35,14 @@ pub struct Interfaces {
     pub operators: Option<Routes>,
 }
 
-/// What handlers need.
+/// What handlers need. A clone counts one reference: each request makes several, and the processors wait for each other at
+/// every count.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+#[derive(Clone)]
+pub struct Parts {
     /// The service's database.
     pub database: Database,
     /// Whether the service can do its work.
@@ -49,6 +55,14 @@ pub struct App {
     pub auth: Auth,
 }
 
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 impl App {
     /// The service on `database`, for all callers.
     pub fn new(database: Database, customers: Customers) -> Self {
@@ -57,7 +71,7 @@ impl App {
             let database = checked.clone();
             Box::pin(async move { check_schema(&database).await.map_err(|error| error::Error::from(error).into()) })
         }));
-        Self { database, health, wakeups: Wakeups::default(), customers, auth: Auth::off() }
+        Self(Arc::new(Parts { database, health, wakeups: Wakeups::default(), customers, auth: Auth::off() }))
     }
 
     /// What the service answers. With `level`, operators have an address of their own.
@@ -80,6 +94,7 @@ impl App {
     /// The service for the callers that `auth` admits.
     #[must_use]
     pub fn for_callers(self, auth: Auth) -> Self {
-        Self { health: self.health.and(auth.clone()), auth, ..self }
+        let parts = Arc::unwrap_or_clone(self.0);
+        Self(Arc::new(Parts { health: parts.health.and(auth.clone()), auth, ..parts }))
     }
 }

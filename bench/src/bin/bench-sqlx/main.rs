@@ -1,4 +1,5 @@
-//! A minimal server for the services' jobs: axum, sqlx and the same statements, nothing else. It shows what the driver costs.
+//! A minimal server for the services' jobs: axum, sqlx and the same statements, nothing else. It shows what the driver
+//! costs.
 #![allow(clippy::disallowed_methods, reason = "the statements are the services', which are checked when these compile")]
 
 use anyhow::Result;

@@ -20,3 +20,5 @@ pub mod router;
 mod security;
 pub mod serve;
 mod stream;
+mod timer;
+mod work;

@@ -3,20 +3,22 @@
 //! tower has a layer for each of these. Each would add an allocation and a future to every request.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Either;
+use metrics::Gauge;
 use opentelemetry::trace::FutureExt as _;
-use tokio::time::error::Elapsed;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
@@ -25,7 +27,8 @@ use crate::context::{CallContext, REQUEST_ID};
 use crate::error::chain;
 use crate::http::meaning::{Routes, id_in_path};
 use crate::http::problem::Problem;
-use crate::metrics::{ActiveRequests, Durations};
+use crate::http::work::Work;
+use crate::metrics::{active_requests, record_duration};
 use crate::throttle;
 use crate::traces::ServerSpan;
 
@@ -37,17 +40,41 @@ const NO_SNIFFING: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Adds the layer to a router.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestLayer {
-    durations: Arc<Durations>,
-    active: ActiveRequests,
-    routes: Arc<Routes>,
+pub(crate) struct RequestLayer(Arc<Shared>);
+
+/// What all requests share.
+struct Shared {
+    active: Gauge,
+    routes: Routes,
     auth: Auth,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("routes", &self.routes).field("auth", &self.auth).finish_non_exhaustive()
+    }
+}
+
+/// A request under way, which counts as one until this is dropped.
+struct Active(Arc<Shared>);
+
+impl Active {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.active.increment(1.0);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.decrement(1.0);
+    }
 }
 
 impl RequestLayer {
     /// For these routes, and the callers that `auth` admits.
     pub(crate) fn new(routes: Routes, auth: Auth) -> Self {
-        Self { durations: Arc::default(), active: ActiveRequests::default(), routes: Arc::new(routes), auth }
+        Self(Arc::new(Shared { active: active_requests(), routes, auth }))
     }
 }
 
@@ -55,8 +82,7 @@ impl<S> Layer<S> for RequestLayer {
     type Service = RequestService<S>;
 
     fn layer(&self, inner: S) -> RequestService<S> {
-        let Self { durations, active, routes, auth } = self.clone();
-        RequestService { inner, durations, active, routes, auth }
+        RequestService { inner, shared: self.0.clone() }
     }
 }
 
@@ -64,10 +90,7 @@ impl<S> Layer<S> for RequestLayer {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestService<S> {
     inner: S,
-    durations: Arc<Durations>,
-    active: ActiveRequests,
-    routes: Arc<Routes>,
-    auth: Auth,
+    shared: Arc<Shared>,
 }
 
 impl<S> Service<Request> for RequestService<S>
@@ -83,8 +106,10 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
+        let connection = request.extensions_mut().remove::<Arc<Work>>();
+        let mut timer = connection.as_deref().map(Work::take_timer).unwrap_or_default();
         let mut context = CallContext::read(request.headers());
         let id = context.request_id().clone();
         let seen = Seen {
@@ -94,38 +119,28 @@ where
         };
         let traced = ServerSpan::http(&mut context, &seen.method, seen.route.as_ref().map(MatchedPath::as_str));
         let (span, traced_by) = (seen.span(&context, traced.as_ref()), traced.as_ref().map(ServerSpan::context));
-        let (durations, active) = (self.durations.clone(), self.active.begin());
-        let answer = match self.auth.admit(request.headers(), || self.routes.needs(&request), || id_in_path(&request)) {
-            Admission::Judged(judged) => Either::Left(answer(&self.routes, &mut self.inner, judged, request)),
+        let active = Active::begin(&self.shared);
+        let Shared { routes, auth, .. } = &*self.shared;
+        let answer = match auth.admit(request.headers(), || routes.needs(&request), || id_in_path(&request)) {
+            Admission::Judged(judged) => Either::Left(answer(routes, &mut self.inner, judged, request)),
             Admission::Unknown(pending) => {
-                let (routes, mut inner) = (self.routes.clone(), self.inner.clone());
+                let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
                 let answer = async move {
                     let judged = pending.judge().await;
-                    answer(&routes, &mut inner, judged, request).await
+                    answer(&shared.routes, &mut inner, judged, request).await
                 };
                 Either::Right(answer.boxed())
             }
         };
-        let answer = context.scope(tokio::time::timeout(DEADLINE, answer));
-        let answer = AssertUnwindSafe(answer).catch_unwind();
-        let recorded = span.clone();
-        let answer = async move {
-            let mut response = response_of(answer.await);
-            seen.finish(&mut response);
-            response.headers_mut().insert(REQUEST_ID, id);
-            // A browser must not take an answer for something else than it says it is.
-            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
-            let route = seen.route.as_ref().map_or("", MatchedPath::as_str);
-            let duration = started.elapsed();
-            drop(active);
-            if let Some(traced) = traced {
-                traced.answered(response.status());
+        let answer = context.scope(async move {
+            let answer = timer.until(started + DEADLINE, answer).await;
+            if let Some(connection) = connection {
+                connection.keep_timer(timer);
             }
-            durations.record(seen.method.clone(), route, response.status(), duration);
-            tracing::debug!(status = response.status().as_u16(), duration_ms = duration.as_secs_f64() * 1e3, "answered");
-            Ok(response)
-        };
-        let answer = answer.instrument(recorded);
+            answer
+        });
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        let answer = Answering { seen, id, started, active, traced }.finish(answer).instrument(span);
         match traced_by {
             None => Box::pin(answer),
             Some(context) => Box::pin(answer.with_context(context)),
@@ -133,11 +148,44 @@ where
     }
 }
 
+/// A request that is being answered.
+struct Answering {
+    seen: Seen,
+    id: HeaderValue,
+    started: Instant,
+    active: Active,
+    traced: Option<ServerSpan>,
+}
+
+impl Answering {
+    /// Completes the answer, and says how long it took.
+    async fn finish(self, answer: impl Future<Output = Outcome>) -> Result<Response, Infallible> {
+        let mut response = response_of(answer.await);
+        let Self { seen, id, started, active, traced } = self;
+        seen.finish(&mut response);
+        response.headers_mut().insert(REQUEST_ID, id);
+        // A browser must not take an answer for something else than it says it is.
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
+        let route = seen.route.as_ref().map_or("", MatchedPath::as_str);
+        let duration = started.elapsed();
+        drop(active);
+        if let Some(traced) = traced {
+            traced.answered(response.status());
+        }
+        record_duration(seen.method, route, response.status(), duration);
+        tracing::debug!(status = response.status().as_u16(), duration_ms = duration.as_secs_f64() * 1e3, "answered");
+        Ok(response)
+    }
+}
+
+/// What came of a handler, unless it panicked or took too long.
+type Outcome = std::thread::Result<Option<Result<Response, Infallible>>>;
+
 /// The response, also of a handler that took too long, or panicked.
-fn response_of(outcome: std::thread::Result<Result<Result<Response, Infallible>, Elapsed>>) -> Response {
+fn response_of(outcome: Outcome) -> Response {
     match outcome {
-        Ok(Ok(Ok(response))) => response,
-        Ok(Err(_elapsed)) => Problem::unavailable("the answer was not ready in time").into_response(),
+        Ok(Some(Ok(response))) => response,
+        Ok(None) => Problem::unavailable("the answer was not ready in time").into_response(),
         // The panic hook has logged the panic.
         Err(_panic) => Problem::internal().into_response(),
     }

@@ -1,9 +1,12 @@
 //! Serves HTTP until a stop signal, and then answers every request that the machine has accepted.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,7 +19,7 @@ use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +30,8 @@ use tower::ServiceExt;
 use crate::auth::Auth;
 use crate::http::limits::{Addresses, Limits};
 use crate::http::rate::Rates;
-use crate::http::stream::{Counted, Stream, Timed, Work};
+use crate::http::stream::{Counted, Stream, Timed};
+use crate::http::work::Work;
 use crate::throttle;
 use crate::tls::{Listener, Protocol, Serving};
 
@@ -170,14 +174,14 @@ impl Server {
         let (router, leaving) = (self.router.clone(), self.leaving.subscribe());
         // An answer is written whole, so waiting for more bytes would only delay it.
         let _ = stream.set_nodelay(true);
-        let work = Arc::new(Work::default());
-        let Limits { keep_alive, head_timeout, body_timeout, write_timeout, .. } = self.limits;
-        let stream = Stream::new(stream, work.clone(), head_timeout, write_timeout);
+        let work = Arc::new(Work::new(self.leaving.subscribe()));
+        let Limits { head_timeout, body_timeout, .. } = self.limits;
+        let stream = Stream::new(stream, work.clone(), self.limits.clone());
         let tls = self.tls.clone();
         let rates = self.rates.clone().map(|rates| (rates, client.ip()));
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, false, router, rates, work, (keep_alive, body_timeout), leaving).await,
+                None => converse(stream, false, router, rates, work, body_timeout, leaving).await,
                 Some(tls) => {
                     let handshake = tls.accept(stream, Protocol::Http1, head_timeout);
                     let accepted = tokio::select! {
@@ -187,7 +191,7 @@ impl Server {
                     };
                     if let Some(mut stream) = accepted {
                         stream.get_mut().0.end_handshake();
-                        converse(stream, true, router, rates, work, (keep_alive, body_timeout), leaving).await;
+                        converse(stream, true, router, rates, work, body_timeout, leaving).await;
                     }
                 }
             }
@@ -203,35 +207,32 @@ fn converse(
     router: Router,
     rates: Option<(Arc<Rates>, IpAddr)>,
     work: Arc<Work>,
-    (keep_alive, body_timeout): (Duration, Duration),
+    body_timeout: Duration,
     leaving: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let (counter, last) = (work.clone(), leaving.clone());
+    let counter = work.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let running = counter.begin();
-        let request = request.map(|body| Body::new(Timed::new(body, body_timeout)));
+        let mut request = request.map(|body| Body::new(Timed::new(body, body_timeout)));
+        request.extensions_mut().insert(counter.clone());
         let router = router.clone();
         let answer = match rates.clone() {
             None => Either::Left(router.oneshot(request)),
             Some((rates, client)) => Either::Right(async move { rates.answer(client, request, router).await }.boxed()),
         };
-        let last = last.clone();
         async move {
             let mut response: Response = answer.await?;
             if is_encrypted {
                 response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, A_YEAR);
             }
-            if *last.borrow() {
+            if running.is_last() {
                 close_after(&mut response);
             }
             Ok::<_, Infallible>(response.map(|body| Counted { body, _running: running }))
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper's time includes the time without a request. The stream has the limit for a head that has begun.
-        .header_read_timeout(keep_alive)
-        .serve_connection(TokioIo::new(stream), service);
+    // The stream has the limits for a head and for the time without a request.
+    let connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);
     until_left(connection, work, leaving)
 }
 
@@ -242,10 +243,21 @@ async fn until_left(
     leaving: watch::Receiver<bool>,
 ) {
     tokio::pin!(connection);
-    tokio::select! {
-        biased;
-        ended = connection.as_mut() => return count_unreadable(ended),
-        () = farewell(leaving) => {}
+    let mut farewell = pin!(farewell(leaving));
+    let mut is_heard = false;
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        // Once it is asked, it wakes this task when the server is leaving. To ask at each request would make all connections
+        // wait for one lock.
+        if !std::mem::replace(&mut is_heard, true) || work.is_leaving() {
+            return farewell.as_mut().poll(context).map(|()| None);
+        }
+        Poll::Pending
+    });
+    if let Some(ended) = ended.await {
+        return count_unreadable(ended);
     }
     connection.as_mut().graceful_shutdown();
     let unused = async {

@@ -1,53 +1,21 @@
-//! A client's connection with limits: on the time to send a request's head and its body, and on the time that a client reads
-//! nothing.
+//! A client's connection with limits: on the time without a request, on the time to send a request's head and its body, and
+//! on the time that a client reads nothing.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::Instant;
 
-/// The work on one connection.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    /// Requests whose head has arrived.
-    begun: AtomicUsize,
-    /// Requests whose answer is not written yet.
-    running: AtomicUsize,
-    /// Whether the client does not read what is written.
-    is_stalled: AtomicBool,
-}
-
-impl Work {
-    /// Whether a request is under way, or its answer.
-    pub(super) fn is_busy(&self) -> bool {
-        self.running.load(Ordering::Acquire) > 0 || self.is_stalled.load(Ordering::Acquire)
-    }
-
-    /// Counts a request until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Running {
-        self.begun.fetch_add(1, Ordering::AcqRel);
-        self.running.fetch_add(1, Ordering::AcqRel);
-        Running(self.clone())
-    }
-}
-
-/// A request under way.
-#[derive(Debug)]
-pub(super) struct Running(Arc<Work>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+use crate::http::limits::Limits;
+use crate::http::timer::{RareTimer, Timer};
+use crate::http::work::{Running, Work};
 
 /// The body of an answer. Its request is under way until the body has been taken.
 pub(super) struct Counted {
@@ -72,33 +40,16 @@ impl HttpBody for Counted {
     }
 }
 
-/// A timer that exists only while it is needed: in most requests no client is slow.
-#[derive(Debug, Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
-
-impl Timer {
-    /// Starts the timer unless it runs. An error once `limit` has passed.
-    fn poll(&mut self, limit: Duration, context: &mut Context<'_>) -> Poll<io::Error> {
-        ready!(self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(context));
-        Poll::Ready(io::ErrorKind::TimedOut.into())
-    }
-
-    /// Whether the timer ran until now.
-    fn stop(&mut self) -> bool {
-        self.0.take().is_some()
-    }
-}
-
 /// The body of a request. Its client has a limited time to send it, from the moment at which somebody waits for it.
 pub(super) struct Timed {
     body: Incoming,
     limit: Duration,
-    timer: Timer,
+    timer: RareTimer,
 }
 
 impl Timed {
     pub(super) fn new(body: Incoming, limit: Duration) -> Self {
-        Self { body, limit, timer: Timer::default() }
+        Self { body, limit, timer: RareTimer::default() }
     }
 }
 
@@ -128,18 +79,18 @@ impl HttpBody for Timed {
 pub(super) struct Stream {
     tcp: TcpStream,
     work: Arc<Work>,
-    head_timeout: Duration,
-    write_timeout: Duration,
-    head: Timer,
-    write: Timer,
+    limits: Limits,
+    head: RareTimer,
+    write: RareTimer,
+    idle: Timer,
     /// [`Work::begun`] at the newest bytes. If it is the same later, the bytes are a part of a head.
     begun: Option<usize>,
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream, work: Arc<Work>, head_timeout: Duration, write_timeout: Duration) -> Self {
-        let (head, write) = (Timer::default(), Timer::default());
-        Self { tcp, work, head_timeout, write_timeout, head, write, begun: None }
+    pub(super) fn new(tcp: TcpStream, work: Arc<Work>, limits: Limits) -> Self {
+        let (head, write) = (RareTimer::default(), RareTimer::default());
+        Self { tcp, work, limits, head, write, idle: Timer::default(), begun: None }
     }
 
     /// Forgets the bytes of a TLS handshake: they are no part of a head.
@@ -151,28 +102,40 @@ impl Stream {
     fn written(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             if self.write.stop() {
-                self.work.is_stalled.store(false, Ordering::Release);
+                self.work.note_stalled(false);
             }
             return written;
         }
-        self.work.is_stalled.store(true, Ordering::Release);
-        self.write.poll(self.write_timeout, context).map(Err)
+        self.work.note_stalled(true);
+        self.write.poll(self.limits.write_timeout, context).map(Err)
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        let begun = self.work.begun.load(Ordering::Acquire);
+        let begun = self.work.begun();
         if read.is_ready() {
             self.begun = Some(begun);
             return read;
         }
         if self.begun == Some(begun) {
-            let limit = self.head_timeout;
+            let limit = self.limits.head_timeout;
             return self.head.poll(limit, context).map(Err);
         }
         self.head.stop();
+        let keep_alive = self.limits.keep_alive;
+        if !self.idle.is_set() {
+            self.idle.set(Instant::now() + keep_alive);
+        }
+        // It goes off for a time that has been extended by a request.
+        while self.idle.poll(context).is_ready() {
+            let limit = self.work.idle_since() + keep_alive;
+            if limit <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.idle.set(limit);
+        }
         Poll::Pending
     }
 }

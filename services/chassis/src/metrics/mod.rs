@@ -3,8 +3,9 @@
 mod descriptions;
 mod process;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -54,54 +55,28 @@ pub async fn upkeep() {
     }
 }
 
-/// The requests that are being answered.
-#[derive(Clone)]
-pub(crate) struct ActiveRequests(Gauge);
-
-/// One of them.
-pub(crate) struct ActiveRequest(Gauge);
-
-impl Default for ActiveRequests {
-    fn default() -> Self {
-        Self(metrics::gauge!(ACTIVE_REQUESTS))
-    }
+/// The gauge of the requests that are being answered.
+pub(crate) fn active_requests() -> Gauge {
+    metrics::gauge!(ACTIVE_REQUESTS)
 }
-
-impl ActiveRequests {
-    /// Counts a request until the value is dropped.
-    pub(crate) fn begin(&self) -> ActiveRequest {
-        self.0.increment(1.0);
-        ActiveRequest(self.0.clone())
-    }
-}
-
-impl Drop for ActiveRequest {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-impl std::fmt::Debug for ActiveRequests {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(ACTIVE_REQUESTS)
-    }
-}
-
-/// The duration histograms by route and outcome. A lookup costs less than registering the metric for each request.
-#[derive(Debug, Default)]
-pub(crate) struct Durations(RwLock<HashMap<Box<str>, ByOutcome>>);
 
 type ByOutcome = HashMap<(Method, StatusCode), Histogram>;
 
-impl Durations {
-    /// Records that a request by `method` for the route template `route` was answered `status` after `duration`.
-    pub(crate) fn record(&self, method: Method, route: &str, status: StatusCode, duration: Duration) {
-        let key = (method, status);
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+thread_local! {
+    /// The histograms of request durations, by route template. Each thread has found its own: at a lock that all share, they
+    /// would wait for each other.
+    static DURATIONS: RefCell<HashMap<Box<str>, ByOutcome>> = RefCell::default();
+}
+
+/// Records that a request by `method` for the route template `route` was answered `status` after `duration`.
+pub(crate) fn record_duration(method: Method, route: &str, status: StatusCode, duration: Duration) {
+    let key = (method, status);
+    DURATIONS.with_borrow_mut(|known| {
         if let Some(histogram) = known.get(route).and_then(|route| route.get(&key)) {
             return histogram.record(duration);
         }
-        drop(known);
+        // What is kept must be the recorder's.
+        recorder();
         let histogram = metrics::histogram!(
             REQUEST_DURATION,
             "http_request_method" => known_method(&key.0),
@@ -111,10 +86,9 @@ impl Durations {
         histogram.record(duration);
         // A client may invent any number of methods. These are not kept.
         if known_method(&key.0) != OTHER_METHOD {
-            let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
             known.entry(route.into()).or_default().insert(key, histogram);
         }
-    }
+    });
 }
 
 /// The conventions' name for an unknown method.
