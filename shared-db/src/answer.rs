@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 /// [`Timer::by`] without a timer that is kept.
@@ -41,7 +42,8 @@ impl Timer {
         tokio::select! {
             biased;
             outcome = statement => outcome,
-            () = sleep => Err(late()),
+            // Without a budget: a statement that uses it up must end, too.
+            () = unconstrained(sleep) => Err(late()),
         }
     }
 }

@@ -47,8 +47,8 @@ struct Next {
     /// The newest switch that this process knows; `None` until it has asked.
     switch: watch::Sender<Option<Switch>>,
     begun: Instant,
-    /// Whether the newest question found the table of the switches.
-    has_switches: AtomicBool,
+    /// Whether the newest question on each side found the table of the switches.
+    has_switches: [AtomicBool; 2],
     /// Milliseconds from `begun` to the newest question about the switch.
     asked: AtomicU64,
     /// When a switch was last seen under way.
@@ -122,7 +122,7 @@ impl Database {
             target: Pool::new(url.into(), settings)?,
             switch: watch::Sender::new(None),
             begun: Instant::now(),
-            has_switches: AtomicBool::new(false),
+            has_switches: Default::default(),
             asked: AtomicU64::new(0),
             sightings: Sightings::default(),
             statements: Statements::default(),

@@ -46,8 +46,8 @@ impl Switch {
     pub(crate) const NONE: Self = Self { generation: 0, side: Side::Source };
 }
 
-/// Whether this database has the table of the switches, which splitctl keeps during a move. It asks the catalog: a statement
-/// on a table that is missing would be an error in the server's log.
+/// Whether this database has the table of the switches for this role. splitctl makes it, with the role's rights, before a
+/// move. This asks the catalog: a statement on a table that is missing would be an error in the server's log.
 #[expect(clippy::disallowed_methods, reason = "the same for each role")]
 pub(crate) async fn has_switches(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
@@ -57,6 +57,8 @@ pub(crate) async fn has_switches(connection: &mut PgConnection) -> Result<bool, 
              join pg_namespace n on n.oid = c.relnamespace
              where n.nspname = 'splitctl'
                and c.relname = 'switches'
+               and has_schema_privilege(n.oid, 'usage')
+               and has_table_privilege(c.oid, 'select')
          )",
     )
     .fetch_one(connection)

@@ -34,7 +34,7 @@ enum Command {
     Token(up::TokenOptions),
     /// Renews the services' offline query data: compiles each service as its own role
     Prepare(prepare::Options),
-    /// Measures the services in release mode, and compares them with pgbench and a minimal server
+    /// Measures the services in release mode, and compares them with pgbench and minimal servers
     Bench(bench::Options),
     /// Builds what a release has: static programs, an SBOM of each, completions and man pages of splitctl, checksums
     Dist(dist::Options),

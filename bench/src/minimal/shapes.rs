@@ -73,11 +73,9 @@ pub struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// The first `shown` orders of these, and where the next page begins if there are more.
-    pub fn new(orders: impl ExactSizeIterator<Item = Order<'a>>, shown: usize) -> Self {
-        let found = orders.len();
-        let items: Vec<_> = orders.take(shown).collect();
-        let next_cursor = items.last().filter(|_| found > shown).map(|last| last.id);
+    /// These orders, and where the next page begins if there are more.
+    pub fn new(items: Vec<Order<'a>>, has_more: bool) -> Self {
+        let next_cursor = items.last().filter(|_| has_more).map(|last| last.id);
         Self { items, next_cursor }
     }
 

@@ -32,7 +32,7 @@ impl Database {
         for side in [Side::Source, Side::Target] {
             let begun = Instant::now();
             let mut connection = self.pool(side).connection(self.acquire_limit(begun)).await?;
-            let found = by(self.answer_limit(begun), next.ask(&mut connection)).await;
+            let found = by(self.answer_limit(begun), next.ask(side, &mut connection)).await;
             let found = connection.release(found)?;
             newest = found.filter(|found| found.generation > newest.generation).unwrap_or(newest);
             if newest.side == Side::Source {
@@ -54,7 +54,7 @@ impl Database {
     pub(crate) async fn is_newest(&self, seen: Switch, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let Some(next) = &self.next else { return Ok(true) };
         let now = next.milliseconds();
-        let newest = next.ask(connection).await?;
+        let newest = next.ask(seen.side, connection).await?;
         let newer = newest.filter(|newest| newest.generation > seen.generation);
         if let Some(newest) = newer {
             self.apply(next, newest);
@@ -75,7 +75,7 @@ impl Database {
     ) -> Result<bool, sqlx::Error> {
         let Some(next) = &self.next else { return Ok(false) };
         if self.known_switch() == Some(seen) {
-            let newest = by(limit, next.ask(refused)).await?;
+            let newest = by(limit, next.ask(seen.side, refused)).await?;
             let newer = newest.filter(|newest| newest.generation > seen.generation && newest.side != seen.side);
             let Some(newer) = newer else { return Ok(false) };
             self.apply(next, newer);
@@ -125,15 +125,16 @@ impl Database {
 }
 
 impl Next {
-    /// Asks a database for the newest switch that it knows: in one round trip during a move, and without an error of the
-    /// server before and after it.
-    async fn ask(&self, connection: &mut PgConnection) -> Result<Option<Switch>, sqlx::Error> {
-        if !self.has_switches.load(Ordering::Relaxed) && !has_switches(connection).await? {
+    /// Asks the database of a side for the newest switch that it knows: in one round trip during a move, without an error of
+    /// the server before it, and with one error at most after it.
+    async fn ask(&self, side: Side, connection: &mut PgConnection) -> Result<Option<Switch>, sqlx::Error> {
+        let known = &self.has_switches[side as usize];
+        if !known.load(Ordering::Relaxed) && !has_switches(connection).await? {
             return Ok(None);
         }
         let newest = newest_switch(connection, self.owner).await;
         let is_missing = newest.as_ref().is_err_and(is_without_switches);
-        self.has_switches.store(!is_missing, Ordering::Relaxed);
+        known.store(!is_missing, Ordering::Relaxed);
         if is_missing { Ok(None) } else { newest }
     }
 }

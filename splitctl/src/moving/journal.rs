@@ -285,7 +285,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the move has come to a step that begins a stream within this time.
+    /// Whether a step that begins a stream was done within this time.
     pub async fn has_begun_stream(&mut self, within: Duration) -> Result<bool, sqlx::Error> {
         let begun = query_scalar(BEGUN_STREAM).bind(self.number).bind(within.as_secs_f64());
         begun.fetch_one(&mut self.connection).await
@@ -336,6 +336,7 @@ const BEGUN_STREAM: &str = r"
         from splitctl.journal
         where move = $1
           and step in ('copy', 'cutover', 'rollback')
+          and event = 'record'
           and at > clock_timestamp() - make_interval(secs => $2)
     )";
 

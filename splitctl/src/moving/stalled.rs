@@ -24,11 +24,45 @@ const LOG: i64 = 256 << 10;
 /// # Errors
 /// If a database cannot be asked.
 pub async fn explain(from: &mut Database, to: &mut Database, name: &str, names: &Names) -> Result<String> {
+    let Stand { mut text, unexplained } = locate(from, to, name).await?;
+    let Some(subscription) = unexplained else { return Ok(text) };
+    if let Some(said) = read_log(&mut to.connection, subscription, name).await {
+        return Ok(format!("{text}; the log of the {} says: {said}", to.side));
+    }
+    let tables = list_next(&mut from.connection, name, names.publication()).await?;
+    if !tables.is_empty() {
+        text += &format!("; the next transaction changes {}: compare it on both sides", tables.join(", "));
+    }
+    Ok(format!("{text}. The log of the {} says more, and splitctl may not read it", to.side))
+}
+
+/// Where a stream stands, and who is in its way: for one that may only be slow.
+///
+/// # Errors
+/// If a database cannot be asked.
+pub async fn describe(from: &mut Database, to: &mut Database, name: &str) -> Result<String> {
+    Ok(locate(from, to, name).await?.text)
+}
+
+/// Where a stream stands.
+struct Stand {
+    text: String,
+    /// The subscription, if the text does not say why.
+    unexplained: Option<i64>,
+}
+
+impl From<String> for Stand {
+    fn from(text: String) -> Self {
+        Self { text, unexplained: None }
+    }
+}
+
+async fn locate(from: &mut Database, to: &mut Database, name: &str) -> Result<Stand> {
     let Some(at) = query_as::<_, Position>(POSITION).bind(name).fetch_optional(&mut from.connection).await? else {
-        return Ok(format!("{name}: the {} has no slot of this name", from.side));
+        return Ok(format!("{name}: the {} has no slot of this name", from.side).into());
     };
     let Some(failed) = query_as::<_, Failures>(FAILURES).bind(name).fetch_optional(&mut to.connection).await? else {
-        return Ok(format!("{name}: the {} has no subscription of this name", to.side));
+        return Ok(format!("{name}: the {} has no subscription of this name", to.side).into());
     };
     let mut text = format!(
         "{name}: the stream stands at {}, {} behind; {} failures to apply and {} to copy",
@@ -43,20 +77,13 @@ pub async fn explain(from: &mut Database, to: &mut Database, name: &str, names: 
     if slot::is_for_standbys(from, name).await?
         && let Some(awaited) = standbys::awaited(from).await?
     {
-        return Ok(format!("{text}; {awaited}"));
+        return Ok(format!("{text}; {awaited}").into());
     }
     let blockers: Vec<String> = query_scalar(BLOCKERS).bind(name).fetch_all(&mut to.connection).await?;
     if !blockers.is_empty() {
-        return Ok(format!("{text}; its worker waits for a lock. On the {}, {}", to.side, blockers.join("; ")));
+        return Ok(format!("{text}; its worker waits for a lock. On the {}, {}", to.side, blockers.join("; ")).into());
     }
-    if let Some(said) = read_log(&mut to.connection, failed.subscription, name).await {
-        return Ok(format!("{text}; the log of the {} says: {said}", to.side));
-    }
-    let tables = list_next(&mut from.connection, name, names.publication()).await?;
-    if !tables.is_empty() {
-        text += &format!("; the next transaction changes {}: compare it on both sides", tables.join(", "));
-    }
-    Ok(format!("{text}. The log of the {} says more, and splitctl may not read it", to.side))
+    Ok(Stand { text, unexplained: Some(failed.subscription) })
 }
 
 #[derive(FromRow)]
@@ -145,17 +172,18 @@ const FAILURES: &str = r"
     where s.subname = $1
       and s.subdbid = (select oid from pg_database where datname = current_database())";
 
-/// A prepared transaction has no process of its own, and counts as process 0.
+/// A prepared transaction has no process of its own, and counts as process 0. A role without `pg_monitor` is not shown what
+/// sessions of others do.
 const BLOCKERS: &str = r"
     select distinct case
-        when b.pid = 0 then 'a prepared transaction holds it: see pg_prepared_xacts'
+        when b.pid = 0 then 'a prepared transaction is in its way: see pg_prepared_xacts'
         else format(
-            'process %s (%s, role %s, %s for %s) holds it',
+            'process %s (%s, role %s%s%s) is in its way',
             b.pid,
             coalesce(nullif(a.application_name, ''), a.backend_type, '-'),
             coalesce(a.usename, '-'),
-            coalesce(a.state, 'active'),
-            (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0)
+            ', ' || a.state,
+            ' for ' || (clock_timestamp() - coalesce(a.xact_start, a.backend_start))::interval(0)
         )
     end
     from pg_stat_subscription t

@@ -311,7 +311,6 @@ fn hooks_run_before_and_after_the_switch_and_one_that_fails_before_stops_it() {
     assert_eq!(hooks, "before-target\nafter-target\nafter-source\nstill-source\n");
 }
 
-/// A server crashes at some moment of a switch and restarts: the same command does the rest.
 /// The stream stands still, so the switch cannot be made, and then splitctl does, so it cannot give up.
 #[test]
 fn writers_go_on_when_splitctl_stands_still() {
@@ -343,6 +342,7 @@ fn a_stream_that_waits_for_a_lock_names_who_holds_it() {
     fixture.done(&["cutover", OWNER]);
 }
 
+/// A server crashes at some moment of a switch and restarts: the same command does the rest.
 fn a_server_crashes(cluster: usize) {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);
     fixture.copied();

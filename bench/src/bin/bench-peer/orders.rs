@@ -44,7 +44,8 @@ pub async fn get(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Respo
 pub async fn list(State(pool): State<Pool>, RawQuery(parameters): RawQuery) -> Result<Response, Failure> {
     let (user_id, limit) = Page::asked(parameters.as_deref())?;
     let rows = query(&pool, PAGE, &[&true, &Uuid::max(), &(limit + 1), &user_id]).await?;
-    Ok(json(StatusCode::OK, &Page::new(rows.iter().map(order), usize::try_from(limit)?)))
+    let shown = usize::try_from(limit)?;
+    Ok(json(StatusCode::OK, &Page::new(rows.iter().take(shown).map(order).collect(), rows.len() > shown)))
 }
 
 pub async fn place(State(pool): State<Pool>, Json(new): Json<NewOrder>) -> Result<Response, Failure> {

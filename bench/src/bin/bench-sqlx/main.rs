@@ -66,36 +66,36 @@ async fn read_user(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Res
     let rows = fetch(&pool, query(POINT_READ).bind(id)).await?;
     let Some(row) = rows.first() else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     let user = User {
-        id: row.try_get(0)?,
-        email: row.try_get(1)?,
-        name: row.try_get(2)?,
-        status: row.try_get(3)?,
-        created_at: row.try_get(4)?,
-        updated_at: row.try_get(5)?,
-        version: row.try_get(6)?,
+        id: row.try_get_unchecked(0)?,
+        email: row.try_get_unchecked(1)?,
+        name: row.try_get_unchecked(2)?,
+        status: row.try_get_unchecked(3)?,
+        created_at: row.try_get_unchecked(4)?,
+        updated_at: row.try_get_unchecked(5)?,
+        version: row.try_get_unchecked(6)?,
     };
     Ok(json(StatusCode::OK, &user))
 }
 
 /// sqlx decodes no array of borrowed text.
 fn skus(row: &PgRow) -> Result<Vec<String>, sqlx::Error> {
-    row.try_get(8)
+    row.try_get_unchecked(8)
 }
 
 fn order<'a>(row: &'a PgRow, skus: &'a [String]) -> Result<Order<'a>, sqlx::Error> {
-    let (quantities, unit_prices): (Vec<i32>, Vec<i64>) = (row.try_get(9)?, row.try_get(10)?);
-    let user_id = row.try_get(1)?;
+    let (quantities, unit_prices): (Vec<i32>, Vec<i64>) = (row.try_get_unchecked(9)?, row.try_get_unchecked(10)?);
+    let user_id = row.try_get_unchecked(1)?;
     Ok(Order {
-        id: row.try_get(0)?,
+        id: row.try_get_unchecked(0)?,
         user_id,
-        customer: Some(Customer::found(user_id, row.try_get(11)?, row.try_get(12)?)),
-        status: row.try_get(2)?,
-        currency: row.try_get(3)?,
+        customer: Some(Customer::found(user_id, row.try_get_unchecked(11)?, row.try_get_unchecked(12)?)),
+        status: row.try_get_unchecked(2)?,
+        currency: row.try_get_unchecked(3)?,
         items: Line::all(skus.iter().map(String::as_str).zip(quantities).zip(unit_prices)),
-        total_minor: row.try_get(4)?,
-        placed_at: row.try_get(5)?,
-        updated_at: row.try_get(6)?,
-        version: row.try_get(7)?,
+        total_minor: row.try_get_unchecked(4)?,
+        placed_at: row.try_get_unchecked(5)?,
+        updated_at: row.try_get_unchecked(6)?,
+        version: row.try_get_unchecked(7)?,
     })
 }
 
@@ -110,16 +110,17 @@ async fn read_order(State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Re
 async fn list_orders(State(pool): State<Pool>, RawQuery(parameters): RawQuery) -> Result<Response, Failure> {
     let (user_id, limit) = Page::asked(parameters.as_deref())?;
     let rows = fetch(&pool, query(ORDER_PAGE).bind(true).bind(Uuid::max()).bind(limit + 1).bind(user_id)).await?;
-    let skus: Vec<_> = rows.iter().map(skus).collect::<Result<_, _>>()?;
-    let orders: Vec<_> = rows.iter().zip(&skus).map(|(row, skus)| order(row, skus)).collect::<Result<_, _>>()?;
-    Ok(json(StatusCode::OK, &Page::new(orders.into_iter(), usize::try_from(limit)?)))
+    let (found, shown) = (rows.len(), usize::try_from(limit)?);
+    let skus: Vec<_> = rows.iter().take(shown).map(skus).collect::<Result<_, _>>()?;
+    let orders = rows.iter().zip(&skus).map(|(row, skus)| order(row, skus)).collect::<Result<_, _>>()?;
+    Ok(json(StatusCode::OK, &Page::new(orders, found > shown)))
 }
 
 async fn place_order(State(pool): State<Pool>, Json(new): Json<NewOrder>) -> Result<Response, Failure> {
     let mut order = new.order();
     let rows = fetch(&pool, insert(&new, &order)).await?;
     let row = rows.first().ok_or("there was no such user")?;
-    order.customer = Some(Customer::found(new.user_id, row.try_get(0)?, row.try_get(1)?));
+    order.customer = Some(Customer::found(new.user_id, row.try_get_unchecked(0)?, row.try_get_unchecked(1)?));
     Ok(json(StatusCode::CREATED, &order))
 }
 

@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::coop::unconstrained;
 use tower::ServiceExt;
 
 use crate::auth::Auth;
@@ -151,14 +152,16 @@ struct Server {
     connections: Arc<Semaphore>,
     addresses: Addresses,
     leaving: watch::Sender<bool>,
+    /// It never looks at the value, so each of its copies sees the change, also one that is made later.
+    unread: watch::Receiver<bool>,
 }
 
 impl Server {
     fn new(limits: Limits, auth: Auth, router: Router) -> Self {
         let connections = Arc::new(Semaphore::new(limits.max_connections as usize));
         let rates = limits.rate_limit.map(|rate| Arc::new(Rates::new(rate, auth)));
-        let (addresses, leaving) = (Addresses::default(), watch::Sender::new(false));
-        Self { limits, tls: None, router, rates, connections, addresses, leaving }
+        let (leaving, unread) = watch::channel(false);
+        Self { limits, tls: None, router, rates, connections, addresses: Addresses::default(), leaving, unread }
     }
 
     /// Serves a connection in a task of its own, or refuses it if there are too many.
@@ -174,7 +177,7 @@ impl Server {
         let (router, leaving) = (self.router.clone(), self.leaving.subscribe());
         // An answer is written whole, so waiting for more bytes would only delay it.
         let _ = stream.set_nodelay(true);
-        let work = Arc::new(Work::new(self.leaving.subscribe()));
+        let work = Arc::new(Work::new(self.unread.clone()));
         let Limits { head_timeout, body_timeout, .. } = self.limits;
         let stream = Stream::new(stream, work.clone(), self.limits.clone());
         let tls = self.tls.clone();
@@ -243,7 +246,8 @@ async fn until_left(
     leaving: watch::Receiver<bool>,
 ) {
     tokio::pin!(connection);
-    let mut farewell = pin!(farewell(leaving));
+    // Without a budget: one that is used up would keep it from asking.
+    let mut farewell = pin!(unconstrained(farewell(leaving)));
     let mut is_heard = false;
     let ended = poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {

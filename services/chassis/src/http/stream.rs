@@ -116,7 +116,8 @@ impl AsyncRead for Stream {
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
         let begun = self.work.begun();
         if read.is_ready() {
-            self.begun = Some(begun);
+            // While a request is under way, they are a part of its body.
+            self.begun = (!self.work.is_busy()).then_some(begun);
             return read;
         }
         if self.begun == Some(begun) {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// A timer for one request after another. Each of tokio's timers begins and ends under a lock of the runtime, for which its
@@ -35,7 +36,8 @@ impl Timer {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = poll_fn(|context| self.poll(context)) => None,
+            // Without a budget: work that uses it up must end, too.
+            () = unconstrained(poll_fn(|context| self.poll(context))) => None,
         }
     }
 }

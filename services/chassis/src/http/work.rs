@@ -23,7 +23,7 @@ pub(super) struct Work {
     answered: AtomicU64,
     /// The timer of the request before, for the next one.
     timer: Mutex<Timer>,
-    /// It changes once, when the server is leaving.
+    /// It changes once, when the server is leaving. Its value has not been looked at.
     leaving: watch::Receiver<bool>,
 }
 

@@ -114,6 +114,44 @@ async fn a_body_that_does_not_arrive_in_time_is_answered_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_pieces_has_a_time_of_its_own_and_its_connection_is_kept() {
+    let program = start(&[("HEAD_TIMEOUT", "300ms")]).await;
+    let mut upload = connect(&program);
+    let body = r#"{"email":"jane@example.org","name":"Jane"}"#;
+    let (first, rest) = body.split_at(10);
+    let head = "POST /users HTTP/1.1\r\nhost: users\r\ncontent-type: application/json\r\n";
+    upload.write_all(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).expect("sent");
+    for piece in [first, rest] {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        upload.write_all(piece.as_bytes()).expect("sent");
+    }
+    // There is no database.
+    read_until(&mut upload, "HTTP/1.1 503 ");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    upload.write_all(LIVE).expect("sent");
+    read_until(&mut upload, "\"ok\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_connected_before_the_stop_and_is_accepted_after_it_holds_nothing_up() {
+    let mut program = start(&[]).await;
+    // The program wakes with the connections and the signal at once, and finds the one or the other first.
+    program.signal("STOP");
+    let mut early: Vec<_> = (0..3).map(|_| connect(&program)).collect();
+    for stream in &mut early {
+        stream.write_all(LIVE).expect("sent");
+    }
+    program.signal("TERM");
+    let stopped = Instant::now();
+    program.signal("CONT");
+    for stream in &mut early {
+        read_until(stream, "\"ok\"");
+    }
+    assert_eq!(program.end().await.0.code(), Some(0));
+    assert!(stopped.elapsed() < SOON, "{:?}", stopped.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_it_drains_the_program_answers_and_is_not_ready() {
     let database = TestDatabase::create();
     let url = database.url_as(USERS_ROLE);

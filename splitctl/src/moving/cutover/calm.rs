@@ -61,7 +61,7 @@ async fn calm(Move { owner_name, source, target, state, .. }: &mut Move) -> Resu
         let sent = Instant::now();
         let token = marker::set(&mut from.connection, owner_name).await?;
         if !marker::wait(&mut to.connection, owner_name, token, LAG).await? {
-            let stands = stalled::explain(from, to, &state.stream(), &state.names).await?;
+            let stands = stalled::describe(from, to, &state.stream()).await?;
             return Err(Refused(format!(
                 "{owner_name}: the stream is more than {LAG:?} behind: wait, and repeat the command. {stands}"
             ))
