@@ -289,8 +289,9 @@ fn a_worker_against_wraparound_is_reported_and_goes_on() {
     let ages = "do $$ begin for i in 1..110000 loop perform pg_current_xact_id(); commit; end loop; end $$";
     execute(&fixture.source, ages);
     execute(&fixture.source, "select pg_reload_conf()");
+    // The target has such a table, too.
     let worker = "select pid::text from pg_stat_activity where backend_type = 'autovacuum worker'
-        and query like 'autovacuum: VACUUM public.moves%(to prevent wraparound)'";
+        and query like 'autovacuum: VACUUM%public.moves (to prevent wraparound)' and datname = current_database()";
     until("a worker prevents wraparound", || !strings(&fixture.source, worker).is_empty());
     let at_work = strings(&fixture.source, worker);
     fixture.refused(&["cutover", OWNER], "vacuums it to prevent wraparound");
