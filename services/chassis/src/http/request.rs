@@ -3,7 +3,6 @@
 //! tower has a layer for each of these. Each would add an allocation and a future to every request.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -39,7 +38,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(50);
 const NO_SNIFFING: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Adds the layer to a router.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct RequestLayer(Arc<Shared>);
 
 /// What all requests share.
@@ -47,12 +46,6 @@ struct Shared {
     active: Gauge,
     routes: Routes,
     auth: Auth,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Shared").field("routes", &self.routes).field("auth", &self.auth).finish_non_exhaustive()
-    }
 }
 
 /// A request under way, which counts as one until this is dropped.
@@ -87,7 +80,7 @@ impl<S> Layer<S> for RequestLayer {
 }
 
 /// A service with the layer around it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct RequestService<S> {
     inner: S,
     shared: Arc<Shared>,

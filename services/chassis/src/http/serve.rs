@@ -174,7 +174,7 @@ impl Server {
             let _ = stream.try_write(FULL);
             return;
         };
-        let (router, leaving) = (self.router.clone(), self.leaving.subscribe());
+        let router = self.router.clone();
         // An answer is written whole, so waiting for more bytes would only delay it.
         let _ = stream.set_nodelay(true);
         let work = Arc::new(Work::new(self.unread.clone()));
@@ -184,17 +184,17 @@ impl Server {
         let rates = self.rates.clone().map(|rates| (rates, client.ip()));
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, false, router, rates, work, body_timeout, leaving).await,
+                None => converse(stream, false, router, rates, work, body_timeout).await,
                 Some(tls) => {
                     let handshake = tls.accept(stream, Protocol::Http1, head_timeout);
                     let accepted = tokio::select! {
                         biased;
                         accepted = handshake => accepted.ok(),
-                        () = farewell(leaving.clone()) => None,
+                        () = farewell(work.leaving()) => None,
                     };
                     if let Some(mut stream) = accepted {
                         stream.get_mut().0.end_handshake();
-                        converse(stream, true, router, rates, work, body_timeout, leaving).await;
+                        converse(stream, true, router, rates, work, body_timeout).await;
                     }
                 }
             }
@@ -211,7 +211,6 @@ fn converse(
     rates: Option<(Arc<Rates>, IpAddr)>,
     work: Arc<Work>,
     body_timeout: Duration,
-    leaving: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let counter = work.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -236,18 +235,14 @@ fn converse(
     });
     // The stream has the limits for a head and for the time without a request.
     let connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);
-    until_left(connection, work, leaving)
+    until_left(connection, work)
 }
 
 /// Serves a connection to its end, or until the server is leaving and no request is under way.
-async fn until_left(
-    connection: impl GracefulConnection<Error = hyper::Error>,
-    work: Arc<Work>,
-    leaving: watch::Receiver<bool>,
-) {
+async fn until_left(connection: impl GracefulConnection<Error = hyper::Error>, work: Arc<Work>) {
     tokio::pin!(connection);
     // Without a budget: one that is used up would keep it from asking.
-    let mut farewell = pin!(unconstrained(farewell(leaving)));
+    let mut farewell = pin!(unconstrained(farewell(work.leaving())));
     let mut is_heard = false;
     let ended = poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {

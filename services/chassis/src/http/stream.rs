@@ -89,8 +89,9 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream, work: Arc<Work>, limits: Limits) -> Self {
-        let (head, write) = (RareTimer::default(), RareTimer::default());
-        Self { tcp, work, limits, head, write, idle: Timer::default(), begun: None }
+        let (head, write, mut idle) = (RareTimer::default(), RareTimer::default(), Timer::default());
+        idle.set(Instant::now() + limits.keep_alive);
+        Self { tcp, work, limits, head, write, idle, begun: None }
     }
 
     /// Forgets the bytes of a TLS handshake: they are no part of a head.
@@ -125,13 +126,9 @@ impl AsyncRead for Stream {
             return self.head.poll(limit, context).map(Err);
         }
         self.head.stop();
-        let keep_alive = self.limits.keep_alive;
-        if !self.idle.is_set() {
-            self.idle.set(Instant::now() + keep_alive);
-        }
         // It goes off for a time that has been extended by a request.
         while self.idle.poll(context).is_ready() {
-            let limit = self.work.idle_since() + keep_alive;
+            let limit = self.work.idle_since() + self.limits.keep_alive;
             if limit <= Instant::now() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

@@ -15,11 +15,6 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Whether it was set before.
-    pub(super) fn is_set(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Sets it to `limit`.
     pub(super) fn set(&mut self, limit: Instant) {
         self.0.get_or_insert_with(|| Box::pin(sleep_until(limit))).as_mut().reset(limit);

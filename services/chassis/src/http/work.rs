@@ -42,6 +42,11 @@ impl Work {
         }
     }
 
+    /// For whoever waits until the server is leaving.
+    pub(super) fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.clone()
+    }
+
     /// Whether the server is leaving.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.has_changed().unwrap_or(true)
