@@ -1,7 +1,7 @@
 //! A private cluster: a server on 127.0.0.1, on a free port, with a password of its own.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -83,6 +83,13 @@ impl Cluster {
         backup.arg("--pgdata").arg(path.join("postgres")).arg("--dbname").arg(self.url("postgres"));
         let output = backup.stdin(Stdio::null()).output().context("starting pg_basebackup")?;
         ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        // A newer pg_basebackup writes options that an older server does not know. Postgres uses the last line.
+        let (port, password) = (self.port, &self.password);
+        let primary = format!("host=127.0.0.1 port={port} dbname=postgres user={SUPERUSER} password={password}");
+        let recovery = OpenOptions::new().append(true).open(path.join("postgres/postgresql.auto.conf"));
+        recovery
+            .and_then(|mut file| writeln!(file, "primary_conninfo = '{primary}'"))
+            .context("writing to postgresql.auto.conf which server the standby follows")?;
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).chain(settings.iter().copied()).collect();
         Self::start_new(&path, user, Some(folder), None, &settings)
     }
