@@ -1,8 +1,12 @@
 //! JSON responses.
 
+mod writer;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+
+use writer::Writer;
 
 /// Bytes that hold most responses, so that their buffer does not grow.
 const CAPACITY: usize = 1024;
@@ -15,7 +19,7 @@ pub fn json(body: &impl Serialize) -> Response {
 /// A body as JSON.
 pub(crate) fn write(body: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(CAPACITY);
-    serde_json::to_writer(&mut bytes, body).expect("a response is JSON, and writing to memory does not fail");
+    body.serialize(Writer(&mut bytes)).expect("a response is JSON, and writing to memory does not fail");
     bytes
 }
 
