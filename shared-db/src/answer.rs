@@ -1,4 +1,4 @@
-//! The time by which the server must answer.
+//! The time by which the server must answer, or a place must be free.
 
 use std::io;
 use std::pin::Pin;
@@ -20,9 +20,8 @@ pub(crate) async fn by<T>(
     }
 }
 
-/// The timer of a pooled connection, for one statement after another. Each of tokio's timers begins and ends under a lock of
-/// the runtime, for which its threads wait. A timer that goes on is set to a later time without it, and goes off once in all
-/// that time.
+/// A timer that is kept, for one use after another. Each of tokio's timers begins and ends under a lock of the runtime, for
+/// which its threads wait. A timer that goes on is set to a later time without it, and goes off once in all that time.
 #[derive(Debug, Default)]
 pub struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -36,14 +35,21 @@ impl Timer {
         limit: Option<Instant>,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        let Some(limit) = limit else { return statement.await };
+        match limit {
+            Some(limit) => self.until(limit, statement).await.unwrap_or_else(|| Err(late())),
+            None => statement.await,
+        }
+    }
+
+    /// What `work` brings, or `None` at `limit`.
+    pub(crate) async fn until<T>(&mut self, limit: Instant, work: impl Future<Output = T>) -> Option<T> {
         let mut sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(limit))).as_mut();
         sleep.as_mut().reset(limit);
         tokio::select! {
             biased;
-            outcome = statement => outcome,
-            // Without a budget: a statement that uses it up must end, too.
-            () = unconstrained(sleep) => Err(late()),
+            done = work => Some(done),
+            // Without a budget: work that uses it up must end, too.
+            () = unconstrained(sleep) => None,
         }
     }
 }

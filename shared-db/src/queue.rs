@@ -1,12 +1,14 @@
 //! A bounded queue for a number of places. Under overload it refuses soon what it cannot serve soon.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
+use crate::answer::Timer;
 use crate::error::{DatabaseError, TOO_LONG};
 use crate::traces;
 
@@ -35,12 +37,17 @@ pub(crate) struct Queue {
     waiting: AtomicUsize,
     longest: usize,
     patience: Duration,
+    /// Timers of waits that are over, for the next ones.
+    timers: Mutex<Vec<Timer>>,
+    /// Looked up at the first wait: a service has installed its recorder by then.
+    waits: OnceLock<Histogram>,
 }
 
 impl Queue {
     /// A queue of at most `longest`, who wait for one of `places` for at most `patience`.
     pub(crate) fn new(places: usize, longest: usize, patience: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0), longest, patience }
+        let (places, waiting) = (Arc::new(Semaphore::new(places)), AtomicUsize::new(0));
+        Self { places, waiting, longest, patience, timers: Mutex::default(), waits: OnceLock::new() }
     }
 
     /// A place until `limit`, or until the patience of the queue ends.
@@ -86,12 +93,19 @@ impl Queue {
         }
         let begun = Instant::now();
         let limit = limit.min(begun + self.patience);
-        let place = traces::within("wait for a connection", timeout_at(limit, self.places.clone().acquire_owned())).await;
-        metrics::histogram!("db_pool_wait_seconds").record(begun.elapsed());
-        match place {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(DatabaseError::LATE),
-        }
+        let mut timer = self.timers().pop().unwrap_or_default();
+        let wait = async {
+            let place = timer.until(limit, self.places.clone().acquire_owned()).await;
+            place.and_then(Result::ok).ok_or(DatabaseError::LATE)
+        };
+        let place = traces::within("wait for a connection", wait).await;
+        self.timers().push(timer);
+        self.waits.get_or_init(|| metrics::histogram!("db_pool_wait_seconds")).record(begun.elapsed());
+        place
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Vec<Timer>> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

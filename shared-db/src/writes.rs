@@ -27,7 +27,21 @@ pub(crate) struct Writes {
     share: usize,
     longest: usize,
     patience: Duration,
-    keys: Mutex<HashMap<u64, Key>>,
+    keys: Mutex<Keys>,
+}
+
+/// The keys that have writes, or were found locked, by their hashes.
+#[derive(Default)]
+struct Keys {
+    known: HashMap<u64, Key>,
+    /// Queues of keys that are no longer known, for others: most writes are the only one of their key.
+    spare: Vec<Arc<Queue>>,
+}
+
+impl Keys {
+    fn forget(&mut self, key: u64) {
+        self.spare.extend(self.known.remove(&key).map(|known| known.queue));
+    }
 }
 
 /// What is known of a key while it has writes, or was found locked.
@@ -76,8 +90,9 @@ impl Writes {
 
     fn join(&self, key: u64) -> (Arc<Queue>, bool) {
         let mut keys = self.keys();
-        let new = || Key { queue: Arc::new(Queue::new(self.share, self.longest, self.patience)), writes: 0, locked: None };
-        let known = keys.entry(key).or_insert_with(new);
+        let Keys { known, spare } = &mut *keys;
+        let mut queue = || spare.pop().unwrap_or_else(|| Arc::new(Queue::new(self.share, self.longest, self.patience)));
+        let known = known.entry(key).or_insert_with(|| Key { queue: queue(), writes: 0, locked: None });
         known.writes += 1;
         (known.queue.clone(), known.is_locked())
     }
@@ -85,20 +100,20 @@ impl Writes {
     /// Counts a write of `key` off. `locked` says whether it found the key locked, if that is known.
     fn leave(&self, key: u64, locked: Option<bool>) {
         let mut keys = self.keys();
-        let Some(known) = keys.get_mut(&key) else { return };
+        let Some(known) = keys.known.get_mut(&key) else { return };
         known.writes -= 1;
         if let Some(locked) = locked {
             known.locked = locked.then(Instant::now);
         }
         if known.writes == 0 && !known.is_locked() {
-            keys.remove(&key);
+            keys.forget(key);
         }
         if locked == Some(true) {
-            keys.retain(|_, known| known.writes > 0 || known.is_locked());
+            keys.known.retain(|_, known| known.writes > 0 || known.is_locked());
         }
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<u64, Key>> {
+    fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -179,7 +194,7 @@ mod tests {
         }
         assert!(writes.place(&9).await.is_err(), "two thirds of ten");
         held.clear();
-        assert!(writes.keys().is_empty(), "nothing is kept of keys without writes");
+        assert!(writes.keys().known.is_empty(), "nothing is kept of keys without writes");
         writes.place("hot").await.expect("a place");
     }
 
@@ -200,7 +215,7 @@ mod tests {
         for key in 0..10 {
             writes.place(&key).await.expect("a place").note(&Ok::<(), DatabaseError>(()));
         }
-        assert!(writes.keys().is_empty());
+        assert!(writes.keys().known.is_empty());
     }
 
     #[tokio::test]
