@@ -1,5 +1,5 @@
 select
-    o.id, o.user_id, o.status, o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
+    o.id, o.user_id, o.status as "status: Status", o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
     i.skus as "skus!", i.quantities as "quantities!", i.unit_prices as "unit_prices!",
     c.name as "customer_name?", c.status as "customer_status?", c.version as "customer_version?"
 from orders o

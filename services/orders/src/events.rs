@@ -5,7 +5,7 @@ use std::convert::Infallible;
 pub use chassis::events::Announcement;
 use chassis::events::{self, Broker, EventType, LoggedEvent, Version, newest};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use shared_db::alone;
 use uuid::Uuid;
 
@@ -35,7 +35,8 @@ struct Data<'a> {
     user_id: Uuid,
     status: &'static str,
     currency: &'a str,
-    items: Vec<Line<'a>>,
+    #[serde(serialize_with = "serialize_lines")]
+    items: &'a [Item],
     total_minor: i64,
     #[serde(serialize_with = "chassis::moment::serialize")]
     placed_at: DateTime<Utc>,
@@ -49,26 +50,43 @@ struct Data<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     line_no: usize,
-    #[serde(flatten)]
-    item: &'a Item,
+    sku: &'a str,
+    quantity: i32,
+    unit_price_minor: i64,
+}
+
+/// Writes items as numbered lines.
+fn serialize_lines<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq((1..).zip(items).map(|(line_no, item)| {
+        let Item { sku, quantity, unit_price_minor } = item;
+        Line { line_no, sku, quantity: *quantity, unit_price_minor: *unit_price_minor }
+    }))
 }
 
 /// The announcement of `event`, which made `order` what it is.
 pub fn announce(event: &Event, order: &Order) -> Announcement {
+    match event {
+        Event::Placed(_) => announce_placed(order),
+        Event::Paid => announcement(PAID, order, None),
+        Event::Shipped => announcement(SHIPPED, order, None),
+        Event::Delivered => announcement(DELIVERED, order, None),
+        Event::Cancelled { reason } => announcement(CANCELLED, order, reason.as_deref()),
+    }
+}
+
+/// The announcement of an order that is placed.
+pub fn announce_placed(order: &Order) -> Announcement {
+    announcement(PLACED, order, None)
+}
+
+fn announcement(r#type: &'static str, order: &Order, cancel_reason: Option<&str>) -> Announcement {
     let Order { id, user_id, status, currency, items, total_minor, placed_at, updated_at, version } = order;
-    let (r#type, cancel_reason) = match event {
-        Event::Placed(_) => (PLACED, None),
-        Event::Paid => (PAID, None),
-        Event::Shipped => (SHIPPED, None),
-        Event::Delivered => (DELIVERED, None),
-        Event::Cancelled { reason } => (CANCELLED, reason.as_deref()),
-    };
     let data = Data {
         id: *id,
         user_id: *user_id,
         status: status.as_str(),
         currency,
-        items: (1..).zip(items).map(|(line_no, item)| Line { line_no, item }).collect(),
+        items,
         total_minor: *total_minor,
         placed_at: *placed_at,
         updated_at: *updated_at,

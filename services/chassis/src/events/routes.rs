@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
@@ -19,7 +19,7 @@ use super::read_after::ReadAfter;
 use super::store::EventStore;
 use super::versions::newest;
 use crate::auth::Caller;
-use crate::http::conditional::{Preconditions, conditionally};
+use crate::http::conditional::Preconditions;
 use crate::http::cursor;
 use crate::http::document::{Reading, Unchanged, WithQuery, parameter};
 use crate::http::limited::Whole;
@@ -56,11 +56,12 @@ async fn get_history(
     id: Id,
     uri: Uri,
     query: Query,
-    headers: HeaderMap,
+    preconditions: Preconditions,
+    seen: ReadAfter,
 ) -> Result<Response, Problem> {
-    let history = log.history(caller, id, uri, query, ReadAfter::read(&headers)).await?;
+    let history = log.history(caller, id, uri, query, seen).await?;
     // A history has no tag.
-    conditionally(&headers, None, || history)
+    preconditions.answer(None, || history)
 }
 
 /// Read the feed.

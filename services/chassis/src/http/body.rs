@@ -12,7 +12,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -131,13 +131,15 @@ fn is_late(error: &(dyn Error + 'static)) -> bool {
 
 fn parse<T: FromObject>(body: &[u8]) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
-    let raw: &RawValue = serde_json::from_str(text)
-        .map_err(|error| Problem::bad_request(format!("the body is not well-formed JSON: {error}")))?;
     let errors = Errors::default();
-    let value = Value { raw, place: Place::Body, errors: &errors };
+    let value = Value { raw: text.trim_matches([' ', '\t', '\n', '\r']), place: Place::Body, errors: &errors };
     match (T::from_value(&value), errors.0.into_inner()) {
+        // An object is read only once `serde_json` has read all of its text, which is well-formed then.
         (Some(value), errors) if errors.is_empty() => Ok(value),
-        (_, errors) => Err(Problem::invalid(errors)),
+        (_, errors) => Err(match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(IgnoredAny) => Problem::invalid(errors),
+            Err(error) => Problem::bad_request(format!("the body is not well-formed JSON: {error}")),
+        }),
     }
 }
 
@@ -167,7 +169,7 @@ impl fmt::Display for Place<'_> {
 /// One JSON value and its place in the body.
 #[derive(Debug)]
 pub struct Value<'a> {
-    pub(super) raw: &'a RawValue,
+    pub(super) raw: &'a str,
     place: Place<'a>,
     errors: &'a Errors,
 }
@@ -184,17 +186,17 @@ impl<'a> Value<'a> {
 
     /// The text of a string.
     pub fn string(&self) -> Option<Cow<'a, str>> {
-        if !self.raw.get().starts_with('"') {
+        if !self.raw.starts_with('"') {
             return self.reject("must be a string");
         }
-        match serde_json::from_str(self.raw.get()) {
+        match serde_json::from_str(self.raw) {
             Ok(Text(text)) => Some(text),
             Err(_) => self.reject("must be a string of valid Unicode"),
         }
     }
 
     /// An element of this one.
-    pub(super) fn element<'of>(&'of self, index: usize, raw: &'of RawValue) -> Value<'of> {
+    pub(super) fn element<'of>(&'of self, index: usize, raw: &'of str) -> Value<'of> {
         Value { raw, place: Place::Element(&self.place, index), errors: self.errors }
     }
 }
@@ -202,7 +204,7 @@ impl<'a> Value<'a> {
 /// The fields of a JSON object that have not been read yet.
 #[derive(Debug)]
 pub struct Object<'a> {
-    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    fields: Vec<(Cow<'a, str>, &'a str)>,
     place: &'a Place<'a>,
     errors: &'a Errors,
 }
@@ -211,7 +213,7 @@ impl<T: FromValue> Field for T {
     fn read(object: &mut Object<'_>, name: &'static str) -> Option<Self> {
         match object.take(name) {
             Some(value) => T::from_value(&value),
-            None => object.value(name, RawValue::NULL).reject("is missing"),
+            None => object.value(name, "null").reject("is missing"),
         }
     }
 }
@@ -227,8 +229,8 @@ impl<T: FromValue> Field for Option<T> {
 
 impl<T: FromObject> FromValue for T {
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        let Ok(Fields(fields)) = serde_json::from_str(value.raw.get()) else {
-            let named = value.raw.get().starts_with('{');
+        let Ok(Fields(fields)) = serde_json::from_str(value.raw) else {
+            let named = value.raw.starts_with('{');
             return value.reject(if named { "has a field whose name is not valid Unicode" } else { "must be an object" });
         };
         let mut object = Object { fields, place: &value.place, errors: value.errors };
@@ -254,13 +256,13 @@ impl<'a> Object<'a> {
         Some(Value { raw, place: Place::Field(self.place, name), errors: self.errors })
     }
 
-    fn value<'of>(&'of self, name: &'of str, raw: &'of RawValue) -> Value<'of> {
+    fn value<'of>(&'of self, name: &'of str, raw: &'of str) -> Value<'of> {
         Value { raw, place: Place::Field(self.place, name), errors: self.errors }
     }
 }
 
 /// The fields of an object in their order. A name that stands twice is kept twice.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -275,8 +277,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Vec::new();
-                while let Some((Text(name), raw)) = map.next_entry()? {
-                    fields.push((name, raw));
+                while let Some((Text(name), raw)) = map.next_entry::<_, &RawValue>()? {
+                    fields.push((name, raw.get()));
                 }
                 Ok(Fields(fields))
             }

@@ -1,5 +1,10 @@
 //! Conditional requests, RFC 9110 §13: entity tags, `If-Match`, `If-None-Match`.
 
+use std::convert::Infallible;
+use std::fmt::Write;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -10,13 +15,14 @@ use crate::http::problem::Problem;
 
 /// The entity tag of a version, which may have several numbers.
 pub fn etag(version: &[i64]) -> HeaderValue {
-    let mut tag = String::with_capacity(24);
+    let mut tag = String::with_capacity(48);
     for (number, separator) in version.iter().zip(std::iter::once('"').chain(std::iter::repeat('-'))) {
         tag.push(separator);
-        tag += &number.to_string();
+        // Writing to memory does not fail.
+        let _ = write!(tag, "{number}");
     }
     tag.push('"');
-    HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// What a request's preconditions say about the resource as it is.
@@ -48,6 +54,22 @@ impl Preconditions {
     pub fn judge_reading(&self, current: Option<&HeaderValue>) -> Verdict {
         let current = current.and_then(|tag| tag.to_str().ok()).map(|tag| tag.trim_matches('"'));
         self.judge(|tag| current == Some(&tag.opaque))
+    }
+
+    /// The answer to a GET: 304 or 412 if a precondition says so, else `answer`.
+    ///
+    /// # Errors
+    /// 412.
+    pub fn answer(&self, tag: Option<HeaderValue>, answer: impl FnOnce() -> Response) -> Result<Response, Problem> {
+        match self.judge_reading(tag.as_ref()) {
+            Verdict::Holds => Ok(answer()),
+            Verdict::Unchanged => {
+                let mut response = StatusCode::NOT_MODIFIED.into_response();
+                response.headers_mut().extend(tag.map(|tag| (header::ETAG, tag)));
+                Ok(response)
+            }
+            Verdict::Fails => Err(Problem::precondition_failed()),
+        }
     }
 
     /// Judges a change of `version`.
@@ -90,23 +112,11 @@ impl Preconditions {
     }
 }
 
-/// The answer to a GET: 304 or 412 if a precondition says so, else `answer`.
-///
-/// # Errors
-/// 412.
-pub fn conditionally(
-    headers: &HeaderMap,
-    tag: Option<HeaderValue>,
-    answer: impl FnOnce() -> Response,
-) -> Result<Response, Problem> {
-    match Preconditions::read(headers).judge_reading(tag.as_ref()) {
-        Verdict::Holds => Ok(answer()),
-        Verdict::Unchanged => {
-            let mut response = StatusCode::NOT_MODIFIED.into_response();
-            response.headers_mut().extend(tag.map(|tag| (header::ETAG, tag)));
-            Ok(response)
-        }
-        Verdict::Fails => Err(Problem::precondition_failed()),
+impl<S: Sync> FromRequestParts<S> for Preconditions {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(&parts.headers))
     }
 }
 

@@ -9,9 +9,7 @@ const DIGEST: usize = 8;
 
 /// Writes `place` as a cursor of the list `list`.
 pub fn encode(list: &str, place: &[u8]) -> String {
-    let mut bytes = place.to_vec();
-    bytes.extend_from_slice(&digest(list, place));
-    URL_SAFE_NO_PAD.encode(bytes)
+    URL_SAFE_NO_PAD.encode([place, &digest(list, place)].concat())
 }
 
 /// Reads the place from a cursor that [`encode`] wrote for the same list; `None` for any other text.

@@ -119,7 +119,7 @@ impl<const MIN: i64, const MAX: i64> FromText for Whole<MIN, MAX> {
 impl<const MIN: i64, const MAX: i64> FromValue for Whole<MIN, MAX> {
     /// Takes `1.0` as a whole number.
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        let text = value.raw.get();
+        let text = value.raw;
         if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
             return value.reject("must be a whole number");
         }
@@ -143,13 +143,13 @@ impl<const MIN: i64, const MAX: i64> ToSchema for Whole<MIN, MAX> {}
 
 impl<T: FromValue, const MIN: usize, const MAX: usize> FromValue for List<T, MIN, MAX> {
     fn from_value(value: &Value<'_>) -> Option<Self> {
-        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(value.raw.get()) else {
+        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(value.raw) else {
             return value.reject("must be an array");
         };
         if !(MIN..=MAX).contains(&elements.len()) {
             return value.reject(format!("must have {MIN} to {MAX} elements"));
         }
-        let values = elements.into_iter().enumerate().map(|(index, raw)| T::from_value(&value.element(index, raw)));
+        let values = elements.into_iter().enumerate().map(|(index, raw)| T::from_value(&value.element(index, raw.get())));
         // Collected twice: the first pass reads all elements, so that the faults of each are recorded.
         values.collect::<Vec<Option<T>>>().into_iter().collect::<Option<_>>().map(Self)
     }

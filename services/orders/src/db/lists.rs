@@ -50,7 +50,7 @@ pub async fn list_orders(
         (None, Some(status)) => newest!("where o.status = $4 and ", status),
         (Some(user_id), Some(status)) => newest!("where o.user_id = $4 and o.status = $5 and ", user_id, status),
     };
-    Ok(rows.into_iter().map(TryFrom::try_from).collect::<Result<Vec<Found>, _>>()?.into())
+    Ok(rows.into_iter().map(Found::from).collect::<Vec<Found>>().into())
 }
 
 /// The same, where Postgres adds up the sizes of the orders. What a page has no room for does not leave it.
@@ -80,10 +80,10 @@ async fn list_fitting(
                     window list as (order by id desc)
                 )
                 select
-                    id as "id!", user_id as "user_id!", status as "status!", currency as "currency!",
-                    total_minor as "total_minor!", placed_at as "placed_at!", updated_at as "updated_at!",
-                    version as "version!", "skus!", "quantities!", "unit_prices!", "customer_name?",
-                    "customer_status?", "customer_version?", found > count(*) over () as "is_cut!"
+                    id as "id!", user_id as "user_id!", "status: Status" as "status!: Status",
+                    currency as "currency!", total_minor as "total_minor!", placed_at as "placed_at!",
+                    updated_at as "updated_at!", version as "version!", "skus!", "quantities!", "unit_prices!",
+                    "customer_name?", "customer_status?", "customer_version?", found > count(*) over () as "is_cut!"
                 from page
                 where number = 1
                    or sum <= $4::bigint
@@ -100,5 +100,5 @@ async fn list_fitting(
         (None, Some(status)) => fitting!("where o.status = $5 and ", status),
         (Some(user_id), Some(status)) => fitting!("where o.user_id = $5 and o.status = $6 and ", user_id, status),
     };
-    rows.into_iter().map(|row| Ok((row.is_cut, Found::try_from(OrderRow::from(row))?))).collect()
+    Ok(rows.into_iter().map(|row| (row.is_cut, OrderRow::from(row).into())).collect())
 }

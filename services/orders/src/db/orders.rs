@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::rows::{Found, Lines, OrderRow, customer};
-use crate::domain::{Customer, Order};
+use crate::domain::{Customer, Order, Status};
 use crate::events::Announcement;
 
 /// Selects orders with lines and customer. The subquery orders the lines once, so no aggregate has to sort. `$1` says
@@ -18,7 +18,8 @@ macro_rules! select_orders {
             $row,
             $around + r#"
             select
-                o.id, o.user_id, o.status, o.currency, o.total_minor, o.placed_at, o.updated_at, o.version,
+                o.id, o.user_id, o.status as "status: Status", o.currency, o.total_minor,
+                o.placed_at, o.updated_at, o.version,
                 i.skus as "skus!", i.quantities as "quantities!", i.unit_prices as "unit_prices!",
                 c.name as "customer_name?", c.status as "customer_status?", c.version as "customer_version?"
             from orders o
@@ -49,13 +50,13 @@ pub(super) use select_orders;
 /// The order with this id.
 pub async fn find_order(connection: &mut Connection, id: Uuid, in_view: bool) -> Result<Option<Found>, sqlx::Error> {
     let row = select_orders!(in_view, "where o.id = $2", id).fetch_optional(connection).await?;
-    row.map(TryFrom::try_from).transpose()
+    Ok(row.map(Found::from))
 }
 
 /// The orders with these ids, ordered by id, without their customers.
 pub async fn orders_by_id(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
     let rows = select_orders!(false, "where o.id = any($2) order by o.id", ids).fetch_all(connection).await?;
-    rows.into_iter().map(|row| Found::try_from(row).map(|found| found.order)).collect()
+    Ok(rows.into_iter().map(|row| Found::from(row).order).collect())
 }
 
 /// What became of an idempotency key.

@@ -1,6 +1,9 @@
 //! Rows of orders.
 
 use chrono::{DateTime, Utc};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::domain::{Customer, Item, Order, Status};
@@ -14,11 +17,24 @@ pub struct Found {
     pub customer: Option<Customer>,
 }
 
+impl Type<Postgres> for Status {
+    fn type_info() -> PgTypeInfo {
+        <&str as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Status {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let text = <&str>::decode(value)?;
+        Self::parse(text).ok_or_else(|| format!("unknown status {text}").into())
+    }
+}
+
 /// A row of `orders` with its lines.
 pub(super) struct OrderRow {
     pub id: Uuid,
     pub user_id: Uuid,
-    pub status: String,
+    pub status: Status,
     pub currency: String,
     pub total_minor: i64,
     pub placed_at: DateTime<Utc>,
@@ -36,7 +52,7 @@ pub(super) struct OrderRow {
 pub(super) struct ListedRow {
     pub id: Uuid,
     pub user_id: Uuid,
-    pub status: String,
+    pub status: Status,
     pub currency: String,
     pub total_minor: i64,
     pub placed_at: DateTime<Utc>,
@@ -75,17 +91,13 @@ impl From<ListedRow> for OrderRow {
     }
 }
 
-impl TryFrom<OrderRow> for Found {
-    type Error = sqlx::Error;
-
-    fn try_from(row: OrderRow) -> Result<Self, sqlx::Error> {
-        let unknown = || sqlx::Error::Decode(format!("unknown status {}", row.status).into());
-        let status = Status::parse(&row.status).ok_or_else(unknown)?;
+impl From<OrderRow> for Found {
+    fn from(row: OrderRow) -> Self {
         let items = row.skus.into_iter().zip(row.quantities).zip(row.unit_prices);
         let order = Order {
             id: row.id,
             user_id: row.user_id,
-            status,
+            status: row.status,
             currency: row.currency,
             items: items.map(|((sku, quantity), unit_price_minor)| Item { sku, quantity, unit_price_minor }).collect(),
             total_minor: row.total_minor,
@@ -94,7 +106,7 @@ impl TryFrom<OrderRow> for Found {
             version: row.version,
         };
         let customer = customer(row.user_id, row.customer_name, row.customer_status, row.customer_version);
-        Ok(Self { order, customer })
+        Self { order, customer }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Placing an order.
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use chassis::auth::Caller;
 use chassis::http::body::Json;
@@ -9,13 +8,13 @@ use chassis::http::document::WithBody;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::idempotency::{self, KeyHeader, REPLAYED};
+use super::idempotency::{KeyHeader, REPLAYED};
 use super::wire::{self, Order, PlaceOrder};
 use crate::App;
 use crate::db::orders::{IdempotencyKey, Placed, Replay};
-use crate::domain::{self, Event, NewOrder};
+use crate::domain::{self, NewOrder};
 use crate::error::Error;
-use crate::events::announce;
+use crate::events::announce_placed;
 
 /// Place an order.
 ///
@@ -32,7 +31,7 @@ use crate::events::announce;
 pub async fn post_order(
     State(app): State<App>,
     caller: Caller,
-    headers: HeaderMap,
+    key: KeyHeader,
     Json(new): Json<PlaceOrder>,
 ) -> Result<Response, Error> {
     let new = NewOrder::from(new);
@@ -40,9 +39,9 @@ pub async fn post_order(
         // As for a user who does not exist.
         return Err(Error::UnknownUser);
     }
-    let key = idempotency::read(&headers, &caller, &new)?;
-    let order = domain::Order::place(Uuid::now_v7(), new.clone(), Utc::now());
-    let announcement = announce(&Event::Placed(new), &order).by(&caller);
+    let key = key.read(&caller, &new)?;
+    let order = domain::Order::place(Uuid::now_v7(), new, Utc::now());
+    let announcement = announce_placed(&order).by(&caller);
     let refusal = match app.customers.place(&app.database, &order, &announcement, key.as_ref()).await {
         Ok(Placed::New(position, customer)) => {
             app.wakeups.wake();

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use chassis::auth::Caller;
 use chassis::events::{Gone, ReadAfter};
-use chassis::http::conditional::{Preconditions, conditionally};
+use chassis::http::conditional::Preconditions;
 use chassis::http::document::{Reading, Unchanged, WithQuery};
 use chassis::http::page::{Page, PageRequest, Paging};
 use chassis::http::path::Id;
@@ -45,9 +45,9 @@ pub async fn get_order(
     caller: Caller,
     Id(id): Id,
     mut query: Query,
-    headers: HeaderMap,
+    preconditions: Preconditions,
+    seen: ReadAfter,
 ) -> Result<Response, Error> {
-    let seen = ReadAfter::read(&headers);
     let as_of = query.read("as_of")?;
     query.finish()?;
     if let Some(moment) = as_of {
@@ -60,7 +60,7 @@ pub async fn get_order(
     let Found { order, customer } = find_own(&app, &caller, id, seen).await?;
     let customer = app.customers.of(order.user_id, customer).await;
     let order = Order::new(order, customer);
-    Ok(conditionally(&headers, order.tag(), || order.into_response())?)
+    Ok(preconditions.answer(order.tag(), || order.into_response())?)
 }
 
 /// The order with this id, if the caller may see it.

@@ -1,7 +1,6 @@
 //! The steps of an order after it was placed.
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use chassis::auth::Caller;
 use chassis::events::ReadAfter;
 use chassis::http::body::OptionalJson;
@@ -25,9 +24,9 @@ pub async fn pay(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<(ReadAfter, Order), Error> {
-    step(&app, &caller, id, &headers, Event::Paid).await
+    step(&app, &caller, id, &preconditions, Event::Paid).await
 }
 
 /// Note that an order was shipped.
@@ -38,9 +37,9 @@ pub async fn ship(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<(ReadAfter, Order), Error> {
-    step(&app, &caller, id, &headers, Event::Shipped).await
+    step(&app, &caller, id, &preconditions, Event::Shipped).await
 }
 
 /// Note that an order was delivered.
@@ -57,9 +56,9 @@ pub async fn deliver(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<(ReadAfter, Order), Error> {
-    step(&app, &caller, id, &headers, Event::Delivered).await
+    step(&app, &caller, id, &preconditions, Event::Delivered).await
 }
 
 /// Cancel an order.
@@ -77,14 +76,19 @@ pub async fn cancel(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
     OptionalJson(CancelOrder { reason }): OptionalJson<CancelOrder>,
 ) -> Result<(ReadAfter, Order), Error> {
-    step(&app, &caller, id, &headers, Event::Cancelled { reason: reason.map(|reason| reason.0) }).await
+    step(&app, &caller, id, &preconditions, Event::Cancelled { reason: reason.map(|reason| reason.0) }).await
 }
 
-async fn step(app: &App, caller: &Caller, id: Uuid, headers: &HeaderMap, event: Event) -> Result<(ReadAfter, Order), Error> {
-    let preconditions = Preconditions::read(headers);
+async fn step(
+    app: &App,
+    caller: &Caller,
+    id: Uuid,
+    preconditions: &Preconditions,
+    event: Event,
+) -> Result<(ReadAfter, Order), Error> {
     let allowed = |order: &domain::Order| match caller.may_touch(order.user_id) {
         true => Ok(preconditions.allow_first_part(order.version)?),
         false => Err(Error::NotFound),

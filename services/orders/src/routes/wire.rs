@@ -9,11 +9,11 @@ use chassis::http::json::{created, json};
 use chassis::http::limited::{List, Text, TrimmedText, Whole};
 use chassis::{read_fields, responses};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::{self, Customer, Lookup, MAX_ITEMS, Status};
+use crate::domain::{self, Customer, Item, Lookup, MAX_ITEMS, Status};
 
 /// An order with its customer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,7 +35,9 @@ pub struct Order {
     #[schema(value_type = Currency, inline)]
     pub currency: String,
     /// The order's lines.
-    pub items: Vec<Line>,
+    #[serde(serialize_with = "serialize_lines")]
+    #[schema(value_type = Vec<Line>)]
+    pub items: Vec<Item>,
     /// Sum over the items, in minor units of the currency.
     #[schema(minimum = 0)]
     pub total_minor: i64,
@@ -55,12 +57,12 @@ pub struct Order {
 
 /// A line of an order.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Line {
+pub struct Line<'a> {
     /// 1, 2, 3 …
     #[schema(value_type = LineNo, inline)]
     pub line_no: usize,
     /// Stock keeping unit.
-    pub sku: String,
+    pub sku: &'a str,
     /// How many.
     #[schema(value_type = Quantity, inline)]
     pub quantity: i32,
@@ -158,12 +160,6 @@ impl Order {
             Lookup::Found(customer) => Some(customer),
             Lookup::Unknown | Lookup::Unavailable => None,
         };
-        let lines = (1..).zip(items).map(|(line_no, domain::Item { sku, quantity, unit_price_minor })| Line {
-            line_no,
-            sku,
-            quantity,
-            unit_price_minor,
-        });
         Self {
             id,
             user_id,
@@ -171,7 +167,7 @@ impl Order {
             customer_unavailable,
             status,
             currency,
-            items: lines.collect(),
+            items,
             total_minor,
             placed_at,
             updated_at,
@@ -182,7 +178,7 @@ impl Order {
 
     /// The response to who has placed it, with a position in the log behind its first event.
     pub fn placed(self, position: Position) -> Response {
-        let path = format!("/orders/{}", self.id);
+        let path = "/orders/".to_owned() + self.id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer());
         (ReadAfter::from(position), created(&path, self)).into_response()
     }
 
@@ -197,6 +193,14 @@ impl Order {
         let customer = self.customer.as_ref().filter(|_| self.tagged)?;
         Some(etag(&[self.version, customer.version]))
     }
+}
+
+/// Writes items as numbered lines.
+fn serialize_lines<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq((1..).zip(items).map(|(line_no, item)| {
+        let Item { sku, quantity, unit_price_minor } = item;
+        Line { line_no, sku, quantity: *quantity, unit_price_minor: *unit_price_minor }
+    }))
 }
 
 impl IntoResponse for Order {

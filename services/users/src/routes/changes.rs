@@ -1,7 +1,7 @@
 //! Changing, deactivating, reactivating a user.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use chassis::auth::Caller;
 use chassis::events::ReadAfter;
 use chassis::http::body::Json;
@@ -37,12 +37,12 @@ pub async fn patch_user(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
     Json(change): Json<ChangeUser>,
 ) -> Result<(ReadAfter, User), Error> {
     let changes = Changes::from(change);
     let change = |user: &domain::User| Ok(user.change(&changes, Utc::now())?);
-    update(&app, &caller, id, &headers, change, Event::Changed).await
+    update(&app, &caller, id, &preconditions, change, Event::Changed).await
 }
 
 /// Reactivate a user.
@@ -59,10 +59,10 @@ pub async fn reactivate_user(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<(ReadAfter, User), Error> {
     let reactivate = |user: &domain::User| Ok(user.with_status(Status::Active, Utc::now()));
-    update(&app, &caller, id, &headers, reactivate, Event::Reactivated).await
+    update(&app, &caller, id, &preconditions, reactivate, Event::Reactivated).await
 }
 
 /// Deactivate a user.
@@ -73,10 +73,10 @@ pub async fn delete_user(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<(ReadAfter, StatusCode), Error> {
     let deactivate = |user: &domain::User| Ok(user.with_status(Status::Deactivated, Utc::now()));
-    let (seen, _) = update(&app, &caller, id, &headers, deactivate, Event::Deactivated).await?;
+    let (seen, _) = update(&app, &caller, id, &preconditions, deactivate, Event::Deactivated).await?;
     Ok((seen, StatusCode::NO_CONTENT))
 }
 
@@ -86,11 +86,10 @@ async fn update(
     app: &App,
     caller: &Caller,
     id: Uuid,
-    headers: &HeaderMap,
+    preconditions: &Preconditions,
     to: impl Fn(&domain::User) -> Result<Option<domain::User>, Error>,
     event: Event,
 ) -> Result<(ReadAfter, User), Error> {
-    let preconditions = Preconditions::read(headers);
     for _ in 0..ATTEMPTS {
         let found = run!(app.database, connection => find_user_to_change(connection, id)).await?;
         let (user, seen) = found.ok_or(Error::NotFound)?;

@@ -1,11 +1,11 @@
 //! Reading users.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use chassis::auth::Caller;
 use chassis::events::ReadAfter;
-use chassis::http::conditional::{Preconditions, conditionally, etag};
+use chassis::http::conditional::{Preconditions, etag};
 use chassis::http::document::{self, Reading, Unchanged, WithQuery, parameter};
 use chassis::http::limited::Text;
 use chassis::http::page::{Page, PageRequest, Paging};
@@ -32,11 +32,16 @@ const MAX_IDS: usize = 100;
 ///
 /// The entity tag is the version.
 #[utoipa::path(get, path = "/users/{id}", tag = "users", params(Id, Preconditions), responses(UserNow, Unchanged, Reading))]
-pub async fn get_user(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> Result<Response, Error> {
-    let seen = ReadAfter::read(&headers).transaction();
+pub async fn get_user(
+    State(app): State<App>,
+    Id(id): Id,
+    preconditions: Preconditions,
+    seen: ReadAfter,
+) -> Result<Response, Error> {
+    let seen = seen.transaction();
     let user = run!(app.database, seen, connection => users::find_user(connection, id)).await?.ok_or(Error::NotFound)?;
     let tag = etag(&[user.version]);
-    Ok(conditionally(&headers, Some(tag), || User::from(user).into_response())?)
+    Ok(preconditions.answer(Some(tag), || User::from(user).into_response())?)
 }
 
 /// List users.
