@@ -49,7 +49,7 @@ pub struct ServiceOptions {
     #[arg(long, env = "STARTUP_TIMEOUT", value_parser = duration)]
     pub startup_timeout: Option<Duration>,
     /// the most connections to the database
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = connections)]
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value = "10", value_parser = from_1_to_1000)]
     pub database_max_connections: usize,
     /// the longest wait for a free connection to the database; then a request is answered 503
     #[arg(long, env = "DATABASE_QUEUE_TIMEOUT", default_value = "200ms", value_parser = duration)]
@@ -57,6 +57,9 @@ pub struct ServiceOptions {
     /// how old a read from a standby may be; a standby that is older is not read
     #[arg(long, env = "READ_MAX_LAG", default_value = "5s", value_parser = duration)]
     pub read_max_lag: Duration,
+    /// the threads that work [default: one for each processor]
+    #[arg(long, env = "TOKIO_WORKER_THREADS", value_parser = from_1_to_1000)]
+    pub worker_threads: Option<usize>,
     /// Logging.
     #[command(flatten)]
     pub log: LogConfig,
@@ -163,7 +166,7 @@ pub fn socket_address(text: &str) -> Result<std::net::SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8081".to_owned())
 }
 
-fn connections(text: &str) -> Result<usize, String> {
+fn from_1_to_1000(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=1000) => Ok(number),
         _ => Err("must be a whole number from 1 to 1000".to_owned()),

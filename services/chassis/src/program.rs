@@ -26,7 +26,11 @@ pub fn run<C: Parser, F: Future<Output = Result<ExitCode, String>>>(
     };
     let options = options(&config);
     let level = telemetry::init(&options.log, options.process::<C>(), options.admin_addr.is_some());
-    let runtime = Builder::new_multi_thread().enable_all().build().expect("a process has threads");
+    let mut runtime = Builder::new_multi_thread();
+    if let Some(threads) = options.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build().expect("a process has threads");
     let ended = runtime.block_on(work(config, level));
     // Dropped, the runtime would wait for ever.
     runtime.shutdown_timeout(REST);
