@@ -111,7 +111,7 @@ impl Fixture {
         // The stream is calm when the hook runs.
         let hook = ["--before-switch", "touch calm; until [ -e stopped ]; do sleep 0.02; done"];
         let mut cutover = self.command(&[&["cutover", OWNER], &hook[..], options].concat());
-        let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let file = |name: &str| self.folder.path().join(name);
         until("the stream is calm", || file("calm").exists());
         let stream = StoppedStream::new(&self.target);
@@ -121,7 +121,11 @@ impl Fixture {
             where relation = 'notes'::regclass
               and mode = 'ShareRowExclusiveLock'
               and granted";
-        until("writers wait", || !strings(&self.source, locks).is_empty());
+        let mut has_ended = || cutover.try_wait().expect("a child").is_some();
+        until("writers wait", || has_ended() || !strings(&self.source, locks).is_empty());
+        if has_ended() {
+            panic!("the cutover waits for nobody: {}", said(&cutover.wait_with_output().expect("it has ended")).1);
+        }
         (cutover, stream)
     }
 
