@@ -22,6 +22,7 @@ mod sightings;
 mod sqlstate;
 mod standbys;
 mod statements;
+mod status;
 mod summary;
 mod switches;
 mod switching;

@@ -47,6 +47,7 @@ struct Data<'a> {
     cancel_reason: Option<&'a str>,
 }
 
+/// A line in an event. It is not the API's: the two contracts change apart.
 #[derive(Serialize)]
 struct Line<'a> {
     line_no: usize,

@@ -1,9 +1,6 @@
 //! Rows of orders.
 
 use chrono::{DateTime, Utc};
-use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgTypeInfo, PgValueRef};
-use sqlx::{Decode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::domain::{Customer, Item, Order, Status};
@@ -17,18 +14,7 @@ pub struct Found {
     pub customer: Option<Customer>,
 }
 
-impl Type<Postgres> for Status {
-    fn type_info() -> PgTypeInfo {
-        <&str as Type<Postgres>>::type_info()
-    }
-}
-
-impl<'r> Decode<'r, Postgres> for Status {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        let text = <&str>::decode(value)?;
-        Self::parse(text).ok_or_else(|| format!("unknown status {text}").into())
-    }
-}
+shared_db::decode_status!(Status);
 
 /// A row of `orders` with its lines.
 pub(super) struct OrderRow {

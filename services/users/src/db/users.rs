@@ -3,26 +3,12 @@
 
 use chassis::events::Position;
 use shared_db::Connection;
-use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgTypeInfo, PgValueRef};
-use sqlx::{Decode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::domain::{Status, User};
 use crate::events::Announcement;
 
-impl Type<Postgres> for Status {
-    fn type_info() -> PgTypeInfo {
-        <&str as Type<Postgres>>::type_info()
-    }
-}
-
-impl<'r> Decode<'r, Postgres> for Status {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        let text = <&str>::decode(value)?;
-        Self::parse(text).ok_or_else(|| format!("unknown status {text}").into())
-    }
-}
+shared_db::decode_status!(Status);
 
 /// Selects users.
 macro_rules! select_users {
