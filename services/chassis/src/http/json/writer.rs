@@ -15,9 +15,27 @@ const RAW: &str = "$serde_json::private::";
 /// Appends one value.
 pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
 
-/// Whether the text stands in JSON as it is. Without an early end, so the compiler compares many bytes at once.
+/// Whether the text stands in JSON as it is. It is looked at in blocks of one size, of which the last may overlap the one
+/// before: the processor compares all bytes of a block at once.
 fn is_plain(text: &str) -> bool {
-    !text.bytes().fold(false, |special, byte| special | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
+    let bytes = text.as_bytes();
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (blocks, _) = bytes.as_chunks::<16>();
+        return blocks.iter().fold(true, |plain, block| plain & is_plain_block(block)) & is_plain_block(last);
+    }
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => is_plain_block(first) && is_plain_block(last),
+        _ => bytes.iter().all(is_plain_byte),
+    }
+}
+
+/// Without an early end, so that the bytes can be compared at once.
+fn is_plain_block<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().fold(true, |plain, byte| plain & is_plain_byte(byte))
+}
+
+fn is_plain_byte(&byte: &u8) -> bool {
+    (byte >= b' ') & (byte != b'"') & (byte != b'\\')
 }
 
 impl<'a> Writer<'a> {
@@ -345,6 +363,20 @@ mod tests {
             let value: Value = serde_json::from_str(&expected).expect("JSON");
             prop_assert_eq!(ours(&value), value.to_string());
         }
+    }
+
+    #[test]
+    fn a_character_to_escape_is_found_wherever_it_stands() {
+        for length in 0..=50 {
+            assert!(is_plain(&"a".repeat(length)));
+            for at in 0..length {
+                for (character, is_escaped) in [('"', true), ('\\', true), ('\0', true), ('\x1f', true), ('\x7f', false)] {
+                    let text: String = (0..length).map(|index| if index == at { character } else { ' ' }).collect();
+                    assert_eq!(is_plain(&text), !is_escaped, "{text:?}");
+                }
+            }
+        }
+        assert!(is_plain("äöü€😀 and more than one block"));
     }
 
     #[test]
