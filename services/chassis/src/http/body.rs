@@ -186,8 +186,12 @@ impl<'a> Value<'a> {
 
     /// The text of a string.
     pub fn string(&self) -> Option<Cow<'a, str>> {
-        if !self.raw.starts_with('"') {
+        let Some(quoted) = self.raw.strip_prefix('"') else {
             return self.reject("must be a string");
+        };
+        // `serde_json` has found its end and no control character in it.
+        if let Some(text) = quoted.strip_suffix('"').filter(|text| !text.contains('\\')) {
+            return Some(Cow::Borrowed(text));
         }
         match serde_json::from_str(self.raw) {
             Ok(Text(text)) => Some(text),
