@@ -9,6 +9,7 @@ mod connector;
 mod database;
 mod error;
 mod executor;
+mod json;
 mod login;
 mod pool;
 mod pooler;
@@ -38,6 +39,7 @@ pub use answer::Timer;
 pub use database::leaving::KeptWarm;
 pub use database::{Database, describe_metrics};
 pub use error::DatabaseError;
+pub use json::JsonText;
 pub use pool::Connection;
 pub use pooler::Pooler;
 #[doc(hidden)]

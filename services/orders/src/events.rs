@@ -218,6 +218,8 @@ pub async fn publish(app: App, brokers: Vec<impl Broker>) -> Infallible {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     #[test]
@@ -233,6 +235,7 @@ mod tests {
             let Announcement { r#type, data, actor, traceparent } = announce(&event, &order);
             let (version, occurred_at) = (order.version, order.updated_at);
             let (subject, r#type) = (order.id, r#type.to_owned());
+            let data = RawValue::from_string(data).expect("JSON");
             let logged = LoggedEvent { subject, version, r#type, data, occurred_at, actor, traceparent };
             let read = read(&logged).expect("readable");
             assert_eq!(read, Recorded { version: order.version, occurred_at: order.updated_at, event });

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::Caller;
 use crate::context::CallContext;
+use crate::http::json;
 use crate::http::page::Place;
 
 /// An event about to be appended to the log, in the statement that changes what it is about.
@@ -19,8 +20,8 @@ use crate::http::page::Place;
 pub struct Announcement {
     /// The CloudEvents type.
     pub r#type: &'static str,
-    /// The state after the event, as published.
-    pub data: Box<RawValue>,
+    /// The state after the event, as published: JSON.
+    pub data: String,
     /// The subject of the token of who causes it.
     pub actor: Option<String>,
     /// The `traceparent` of the request that causes it.
@@ -30,7 +31,7 @@ pub struct Announcement {
 impl Announcement {
     /// An event of this type that carries `data`, caused by the request that this task answers.
     pub fn new(r#type: &'static str, data: &impl Serialize) -> Self {
-        let data = serde_json::value::to_raw_value(data).expect("event data is JSON");
+        let data = String::from_utf8(json::write(data)).expect("JSON is UTF-8");
         Self { r#type, data, actor: None, traceparent: CallContext::traceparent_of_event() }
     }
 

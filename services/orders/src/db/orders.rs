@@ -2,7 +2,7 @@
 //! Postgres commits both or neither.
 
 use chassis::events::Position;
-use shared_db::Connection;
+use shared_db::{Connection, JsonText};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -149,7 +149,7 @@ pub async fn insert_order(
         &quantities,
         &unit_prices,
         announcement.r#type,
-        &announcement.data as _,
+        JsonText(&announcement.data) as _,
         in_view,
         announcement.actor.as_deref(),
         announcement.traceparent.as_deref(),
@@ -183,7 +183,7 @@ pub async fn update_order(
         order.updated_at,
         order.version,
         announcement.r#type,
-        &announcement.data as _,
+        JsonText(&announcement.data) as _,
         announcement.actor.as_deref(),
         announcement.traceparent.as_deref(),
     )

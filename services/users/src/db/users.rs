@@ -2,7 +2,7 @@
 //! neither.
 
 use chassis::events::Position;
-use shared_db::Connection;
+use shared_db::{Connection, JsonText};
 use uuid::Uuid;
 
 use crate::domain::{Status, User};
@@ -87,7 +87,7 @@ pub async fn insert_user(
         user.updated_at,
         user.version,
         announcement.r#type,
-        &announcement.data as _,
+        JsonText(&announcement.data) as _,
         announcement.actor.as_deref(),
         announcement.traceparent.as_deref(),
     )
@@ -115,7 +115,7 @@ pub async fn update_user(
         user.updated_at,
         user.version,
         announcement.r#type,
-        &announcement.data as _,
+        JsonText(&announcement.data) as _,
         announcement.actor.as_deref(),
         announcement.traceparent.as_deref(),
     )
@@ -147,7 +147,7 @@ pub async fn deactivate_user(
         user.updated_at,
         user.version,
         announcement.r#type,
-        &announcement.data as _,
+        JsonText(&announcement.data) as _,
         announcement.actor.as_deref(),
         announcement.traceparent.as_deref(),
     )
