@@ -87,7 +87,11 @@ impl<S: Sync, T: FromObject + Default> FromRequest<S> for OptionalJson<T> {
     }
 }
 
-fn check_media_type(request: &Request) -> Result<(), Problem> {
+/// Checks that a body is declared as JSON.
+///
+/// # Errors
+/// 415.
+pub(crate) fn check_media_type(request: &Request) -> Result<(), Problem> {
     let patch = request.method() == Method::PATCH;
     let media_type = request
         .headers()

@@ -6,11 +6,13 @@ use std::net::Ipv6Addr;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::auth::Needs;
 use crate::auth::access::{Access, find};
+use crate::http::body::check_media_type;
 use crate::http::conditional::{Preconditions, Verdict};
 use crate::http::path::parse_id;
 use crate::http::problem::Problem;
@@ -27,8 +29,18 @@ struct Operation {
     method: Method,
     /// Whether the handler itself compares the preconditions with the resource's version.
     compares: bool,
+    /// Whether it reads JSON.
+    takes_json: bool,
     /// What it asks of its callers.
     needs: Needs,
+}
+
+/// Why a request gets another answer than its handler's.
+pub(crate) enum Refusal {
+    /// It is not carried out.
+    Before(Problem),
+    /// Once it has succeeded: a precondition changes no answer that is an error (RFC 9110 §13.2.1).
+    AfterSuccess(Problem),
 }
 
 impl Routes {
@@ -52,11 +64,11 @@ impl Routes {
     }
 
     /// Refuses a request that says what the service does not support, or that does not hold.
-    pub(crate) fn refuse(&self, request: &Request) -> Option<Problem> {
+    pub(crate) fn refuse(&self, request: &Request) -> Option<Refusal> {
         let headers = request.headers();
         if let Err(problem) = check_target(request).and_then(|()| check_host(request)).and_then(|()| check_transfer(headers))
         {
-            return Some(problem);
+            return Some(Refusal::Before(problem));
         }
         if !HEADERS.iter().any(|name| headers.contains_key(name)) {
             return None;
@@ -65,31 +77,34 @@ impl Routes {
         let operation = self.find(request)?;
         if headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             let detail = "the service knows no expectation but 100-continue";
-            return Some(Problem::new(StatusCode::EXPECTATION_FAILED, detail));
+            return Some(Refusal::Before(Problem::new(StatusCode::EXPECTATION_FAILED, detail)));
         }
         if let Some(coding) = content_coding(headers) {
             let detail = format!("the service reads no body with the content coding {coding}: send it without one");
             let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
-            return Some(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+            return Some(Refusal::Before(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))));
         }
         // What has no version is there, and has no tag.
         if operation.compares {
             return None;
         }
-        match Preconditions::read(headers).judge_reading(None) {
-            Verdict::Holds => None,
-            Verdict::Unchanged if is_reading(request.method()) => {
-                Some(Problem::new(StatusCode::NOT_MODIFIED, "If-None-Match names what is there"))
-            }
-            Verdict::Unchanged | Verdict::Fails => Some(Problem::precondition_failed()),
+        let is_reading = is_reading(request.method());
+        let problem = match Preconditions::read(headers).judge_reading(None) {
+            Verdict::Holds => return None,
+            Verdict::Unchanged if is_reading => Problem::new(StatusCode::NOT_MODIFIED, "If-None-Match names what is there"),
+            Verdict::Unchanged | Verdict::Fails => Problem::precondition_failed(),
+        };
+        if is_reading {
+            return Some(Refusal::AfterSuccess(problem));
         }
+        let media_type = if operation.takes_json { check_media_type(request) } else { Ok(()) };
+        Some(Refusal::Before(media_type.err().unwrap_or(problem)))
     }
 
     fn find(&self, request: &Request) -> Option<&Operation> {
         let template = request.extensions().get::<MatchedPath>()?.as_str();
         // An id that is no UUID names nothing: the handler answers 404.
-        let mut parts = template.split('/').zip(request.uri().path().split('/'));
-        if parts.any(|(known, part)| known.starts_with('{') && parse_id(part).is_none()) {
+        if ids(template, request.uri().path()).any(|id| id.is_none()) {
             return None;
         }
         find_operation(self.0.get(template)?, request.method())
@@ -98,9 +113,14 @@ impl Routes {
 
 /// The id in the request's path, if it is one.
 pub(crate) fn id_in_path(request: &Request) -> Option<Uuid> {
-    let template = request.extensions().get::<MatchedPath>()?.as_str();
-    let mut parts = template.split('/').zip(request.uri().path().split('/'));
-    parts.find(|(known, _)| known.starts_with('{')).and_then(|(_, part)| parse_id(part))
+    ids(request.extensions().get::<MatchedPath>()?.as_str(), request.uri().path()).next()?
+}
+
+/// The ids of a path that its template names; `None` for one that is no UUID. They are decoded, as for the handler: the two
+/// must see the same id.
+fn ids<'a>(template: &'a str, path: &'a str) -> impl Iterator<Item = Option<Uuid>> + 'a {
+    let parts = template.split('/').zip(path.split('/')).filter(|(known, _)| known.starts_with('{'));
+    parts.map(|(_, part)| percent_decode_str(part).decode_utf8().ok().and_then(|part| parse_id(&part)))
 }
 
 fn find_operation<'a>(operations: &'a [Operation], method: &Method) -> Option<&'a Operation> {
@@ -120,7 +140,8 @@ fn read_operations(path: &str, operations: &Value, table: &[Access]) -> Vec<Oper
         let mut parameters = operation["parameters"].as_array().into_iter().flatten();
         let compares = parameters.any(|parameter| parameter["name"] == header::IF_MATCH.as_str());
         let needs = find(table, &method, path).unwrap_or_else(|| panic!("the table has no route {method} {path}"));
-        Some(Operation { method, compares, needs })
+        let takes_json = operation["requestBody"]["required"] == true;
+        Some(Operation { method, compares, takes_json, needs })
     });
     read.collect()
 }

@@ -3,7 +3,7 @@
 //! tower has a layer for each of these. Each would add an allocation and a future to every request.
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use metrics::Gauge;
 use opentelemetry::trace::FutureExt as _;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use tracing::{Instrument, Span};
 use crate::auth::{Admission, Auth, Caller};
 use crate::context::{CallContext, REQUEST_ID};
 use crate::error::chain;
-use crate::http::meaning::{Routes, id_in_path};
+use crate::http::meaning::{Refusal, Routes, id_in_path};
 use crate::http::problem::Problem;
 use crate::http::work::Work;
 use crate::metrics::{active_requests, record_duration};
@@ -185,12 +185,16 @@ fn response_of(outcome: Outcome) -> Response {
 }
 
 /// Answers a request whose caller was judged.
-fn answer<S: Service<Request, Response = Response, Error = Infallible>>(
+fn answer<S>(
     routes: &Routes,
     inner: &mut S,
     judged: Result<Option<Caller>, Problem>,
     mut request: Request,
-) -> Either<S::Future, Ready<Result<Response, Infallible>>> {
+) -> Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
     let refused = match judged {
         Ok(caller) => {
             // With AUTH=off there is none.
@@ -199,11 +203,15 @@ fn answer<S: Service<Request, Response = Response, Error = Infallible>>(
             }
             routes.refuse(&request)
         }
-        Err(problem) => Some(problem),
+        Err(problem) => Some(Refusal::Before(problem)),
     };
     match refused {
         None => Either::Left(inner.call(request)),
-        Some(refused) => Either::Right(ready(Ok(refused.into_response()))),
+        Some(Refusal::Before(problem)) => Either::Right(ready(Ok(problem.into_response())).boxed()),
+        Some(Refusal::AfterSuccess(problem)) => {
+            let refuse = |answer: Response| if answer.status().is_success() { problem.into_response() } else { answer };
+            Either::Right(inner.call(request).map(|answer| answer.map(refuse)).boxed())
+        }
     }
 }
 

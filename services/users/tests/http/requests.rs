@@ -16,6 +16,7 @@ enum Answer {
 use Answer::{Bare, Fine, Problem};
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: users\r\n";
+const LIST: &str = "GET /users?limit=0 HTTP/1.1\r\nhost: users\r\n";
 const POST: &str = "POST /users HTTP/1.1\r\nhost: users\r\ncontent-type: application/json\r\n";
 
 /// Each request with the section it is about. `{}` lacks fields, so a body that is read is answered 422.
@@ -64,6 +65,13 @@ const TABLE: &[(&str, &[&str], Answer)] = &[
     ("9110 13.1.1, what has no tag", &[LIVE, "if-match: \"1\"\r\n\r\n"], Problem(412)),
     ("9110 13.1.2, what is there", &[LIVE, "if-none-match: *\r\n\r\n"], Fine(304)),
     ("9110 13.1.2, on a change", &[POST, "if-none-match: *\r\ncontent-length: 2\r\n\r\n{}"], Problem(412)),
+    ("9110 13.2.1, what is wrong without it, too", &[LIST, "if-none-match: *\r\n\r\n"], Problem(400)),
+    ("9110 13.2.1, what is wrong without it, too", &[LIST, "if-match: \"1\"\r\n\r\n"], Problem(400)),
+    (
+        "9110 15.5.16, a text, before the precondition",
+        &["POST /users HTTP/1.1\r\nhost: users\r\ncontent-type: text/plain\r\n", "if-match: \"1\"\r\n\r\n"],
+        Problem(415),
+    ),
     ("9110 13.1.3, a date", &[LIVE, "if-modified-since: Fri, 01 Jan 2100 00:00:00 GMT\r\n\r\n"], Fine(200)),
     ("9110 13.1.4, a date", &[LIVE, "if-unmodified-since: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"], Fine(200)),
     (
