@@ -17,8 +17,8 @@ async fn what_a_gateway_answers_is_never_an_unknown_user() {
     let service = Service::start().await;
     let order = service.place().await;
     let pages = [200, 302, 400, 403, 404, 410].map(|status| (status, Mode::Gateway(status)));
-    let problems = [400, 403, 404, 410].map(|status| (status, Mode::Refuses(status)));
-    for (status, mode) in pages.into_iter().chain(problems) {
+    let about = |instance| [400, 403, 404, 410].map(|status| (status, Mode::Refuses(status, instance)));
+    for (status, mode) in pages.into_iter().chain(about(Some("/"))).chain(about(None)) {
         let users = FakeUsers::start().await;
         users.now(mode);
         let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings(10)).expect("a URL");
