@@ -44,7 +44,9 @@ impl Database {
         for _ in 0..2 {
             match self.pool(Side::Source).manager().open(SILENCE).await {
                 Ok(session) => sessions.push(session),
-                Err(error) => return if is_refused_startup(&error) { Err(Pooler::RefusesSettings) } else { Ok(()) },
+                Err(error) => {
+                    return if is_refusal(&error, "startup parameter") { Err(Pooler::RefusesSettings) } else { Ok(()) };
+                }
             }
         }
         let [first, second] = &mut sessions[..] else { return Ok(()) };
@@ -52,18 +54,20 @@ impl Database {
             Ok(true) => Ok(()),
             // The statement of the other session.
             Ok(false) => Err(Pooler::ForgetsStatements),
-            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("26000" | "42P05" | "08P01")) => {
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("26000" | "42P05")) => {
                 Err(Pooler::ForgetsStatements)
             }
+            Err(error) if is_refusal(&error, "pooling mode") => Err(Pooler::ForgetsStatements),
             // The database is in trouble of its own, which requests and readiness report.
             Err(_) => Ok(()),
         }
     }
 }
 
-/// A pooler's own refusal of a session. Postgres has another code for a setting that it does not know.
-fn is_refused_startup(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("08P01"))
+/// Whether a pooler refuses by itself what the text names. `PgBouncer` has one code for nearly all that it refuses, also
+/// because Postgres is away or because it has too many clients.
+fn is_refusal(error: &sqlx::Error, of: &str) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("08P01") && error.message().contains(of))
 }
 
 /// Has two sessions exchange their connections to the server, if a pooler gives them out for each transaction. Whether each

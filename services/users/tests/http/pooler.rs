@@ -85,6 +85,17 @@ async fn a_pooler_that_does_not_keep_statements_or_settings_is_named_at_the_star
     assert!(said.contains("USERS_DATABASE_URL leads to a pooler that does not accept"), "{said}");
 }
 
+/// It refuses this with the same code as a setting that it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_has_too_many_clients_ends_no_service() {
+    let cluster = Cluster::temporary().expect("a cluster");
+    let database = TestDatabase::on(&cluster);
+    let full = "pool_mode = session\nmax_client_conn = 1\nignore_startup_parameters = options,extra_float_digits";
+    let Some(pooler) = start(&cluster, &database, full).await else { return };
+    let program = Program::start(&[("USERS_DATABASE_URL", &pooler.url)]).await;
+    Client::at(program.address).get("/health/live").await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_session_mode_works() {
     let cluster = Cluster::temporary().expect("a cluster");
