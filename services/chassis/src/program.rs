@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
 use crate::config::{ServiceOptions, exit_code, load};
@@ -26,6 +27,7 @@ pub fn run<C: Parser, F: Future<Output = Result<ExitCode, String>>>(
     };
     let options = options(&config);
     let level = telemetry::init(&options.log, options.process::<C>(), options.admin_addr.is_some());
+    raise_open_files();
     let mut runtime = Builder::new_multi_thread();
     if let Some(threads) = options.worker_threads {
         runtime.worker_threads(threads);
@@ -35,4 +37,13 @@ pub fn run<C: Parser, F: Future<Output = Result<ExitCode, String>>>(
     // Dropped, the runtime would wait for ever.
     runtime.shutdown_timeout(REST);
     exit_code(ended)
+}
+
+/// Raises the limit on open files to the most that the process may have, since each connection is one. The limit that most
+/// systems begin with is low for the sake of programs that call `select`; this one does not. Where it cannot be raised, the
+/// service works up to the one there is.
+fn raise_open_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }

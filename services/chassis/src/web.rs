@@ -1,6 +1,8 @@
 //! A client for an issuer of tokens: its document, its keys, and the tokens that it gives to services. It follows no
 //! redirect.
 
+use std::path::PathBuf;
+
 use axum::http::{Request, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -8,13 +10,14 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::crypto::ring::default_provider;
 use serde::Deserialize;
+
+use crate::tls::trusting;
 
 /// The largest answer read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// A client that trusts the system's authorities. Its callers limit the time.
+/// A client. Its callers limit the time.
 pub(crate) struct Web(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 /// Why an issuer gave no usable answer.
@@ -45,15 +48,13 @@ pub(crate) struct Document {
 }
 
 impl Web {
-    /// A client.
+    /// A client that trusts the authorities in this file, or the system's.
     ///
     /// # Errors
-    /// If the system has no certificate authorities.
-    pub(crate) fn new() -> Result<Self, String> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(default_provider())
-            .map_err(|error| format!("the system's certificate authorities cannot be read: {error}"))?;
-        let connector = connector.https_or_http().enable_http1().build();
+    /// If the file has none.
+    pub(crate) fn new(ca: Option<&PathBuf>) -> Result<Self, String> {
+        let tls = trusting("AUTH_CA_FILE", ca)?.with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)))
     }
 

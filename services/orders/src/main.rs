@@ -57,15 +57,22 @@ async fn run_on_topic(config: &Config, command: &TopicCommand) -> Result<ExitCod
 async fn serve(config: Config, level: Option<LogLevel>) -> Result<ExitCode, String> {
     let _traces = config.options.begin_traces::<Config>()?;
     let addresses = [("ORDERS_ADDR", config.orders_addr)];
-    let app = config.app()?.for_callers(config.options.auth.open(&addresses, config.options.admin_addr).await?);
-    app.database.check_pooler().await.map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+    let signal = serve::stop_signal()?;
+    let opening = async {
+        let app = config.app()?.for_callers(config.options.auth.open(&addresses, config.options.admin_addr).await?);
+        app.database.check_pooler().await.map_err(|error| format!("ORDERS_DATABASE_URL {error}"))?;
+        Ok::<_, String>(app)
+    };
+    let Some(app) = serve::unless_stopped(signal.clone(), opening).await.transpose()? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let events = config.options.events.events()?;
     #[cfg(feature = "kafka")]
     let events = events.with_kafka(broker::kafka::Cluster::open);
     #[cfg(feature = "rabbitmq")]
     let events = events.with_rabbitmq(broker::rabbitmq::Server::new);
     let (transport, brokers) = events.resolve()?;
-    let stop = app.health.stopping(serve::stop_signal()?, config.options.shutdown_delay);
+    let stop = app.health.stopping(signal, config.options.shutdown_delay);
     let tls = config.options.tls.serving()?;
     let listener = serve::bind(config.orders_addr, "ORDERS_ADDR", tls.clone()).await?;
     let admin_listener = serve::bind_admin(config.options.admin_addr, tls).await?;

@@ -29,6 +29,9 @@ pub struct AuthConfig {
     /// a file with the issuer's keys, read again when it changes
     #[arg(long, env = "AUTH_JWKS_FILE")]
     auth_jwks_file: Option<PathBuf>,
+    /// a PEM file with the authorities whose certificate the issuer may have [default: the system's]
+    #[arg(long, env = "AUTH_CA_FILE")]
+    auth_ca_file: Option<PathBuf>,
     /// whom tokens are for, as in their claim `aud`
     #[arg(long, env = "AUTH_AUDIENCE")]
     auth_audience: Option<String>,
@@ -55,7 +58,7 @@ impl AuthConfig {
     /// # Errors
     /// A sentence that names the variable that is missing or wrong.
     pub fn service_token(&self) -> Result<ServiceToken, String> {
-        self.token.token(self.auth_issuer.as_deref())
+        self.token.token(self.auth_issuer.as_deref(), self.auth_ca_file.as_ref())
     }
 
     /// What the variables ask for, on a service that listens on these addresses, each beside its variable, and has the
@@ -89,11 +92,11 @@ impl AuthConfig {
             (Some(path), None, _) => Ok(Source::File(path.clone())),
             (None, Some(url), _) => {
                 let url = parse_url(url).map_err(|shape| format!("AUTH_JWKS_URL {shape}"))?;
-                Ok(Source::Url(Web::new()?, url))
+                Ok(Source::Url(Web::new(self.auth_ca_file.as_ref())?, url))
             }
             (None, None, Some(issuer)) => {
                 parse_url(issuer).map_err(|shape| format!("AUTH_ISSUER {shape}"))?;
-                Ok(Source::Issuer(Web::new()?, issuer.clone()))
+                Ok(Source::Issuer(Web::new(self.auth_ca_file.as_ref())?, issuer.clone()))
             }
             (None, None, None) => {
                 Err("with AUTH=jwt, one of AUTH_ISSUER, AUTH_JWKS_URL and AUTH_JWKS_FILE must say where keys are".into())

@@ -1,4 +1,4 @@
-//! The connections of gRPC clients, with limits on their number and on the time to begin.
+//! The connections of gRPC clients, with limits on their number, on the time to begin, and on the time to read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, future};
+use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
-use crate::http::limits::{Addresses, Limits, OfAddress};
+use crate::http::addresses::{Addresses, OfAddress};
+use crate::http::limits::Limits;
+use crate::http::serve::pause_after;
+use crate::http::timer::RareTimer;
 
 /// The bytes that every HTTP/2 connection begins with: RFC 9113 §3.4.
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -22,30 +25,33 @@ const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 /// The connections to `listener` within `limits`. Further ones are closed.
 pub(crate) fn incoming(listener: TcpListener, limits: &Limits) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(limits.max_grpc_connections as usize));
-    let (addresses, most, patience) = (Addresses::default(), limits.max_grpc_connections_per_address, limits.head_timeout);
+    let (addresses, limits) = (Addresses::default(), limits.clone());
     TcpIncoming::from(listener).with_nodelay(Some(true)).filter_map(move |accepted| {
-        future::ready(match accepted {
-            Ok(tcp) => admit(tcp, &places, &addresses, most, patience).map(Ok),
-            Err(error) => Some(Err(error)),
-        })
+        let admitted = accepted.map(|tcp| admit(tcp, &places, &addresses, &limits));
+        async move {
+            match admitted {
+                Ok(connection) => connection.map(Ok),
+                // tonic would ask again at once.
+                Err(error) => {
+                    pause_after(&error).await;
+                    None
+                }
+            }
+        }
     })
 }
 
-fn admit(
-    tcp: TcpStream,
-    places: &Arc<Semaphore>,
-    addresses: &Addresses,
-    most: u32,
-    patience: Duration,
-) -> Option<Connection> {
+fn admit(tcp: TcpStream, places: &Arc<Semaphore>, addresses: &Addresses, limits: &Limits) -> Option<Connection> {
+    let most = limits.max_grpc_connections_per_address;
     let place = places.clone().try_acquire_owned().ok();
     let of_address = tcp.peer_addr().ok().and_then(|client: SocketAddr| addresses.enter(client.ip(), most));
     let (Some(place), Some(of_address)) = (place, of_address) else {
         metrics::counter!("grpc_connections_refused_total").increment(1);
         return None;
     };
-    let beginning = Some((Box::pin(tokio::time::sleep(patience)), 0));
-    Some(Connection { tcp, beginning, _counted: (place, of_address) })
+    let beginning = Some((Box::pin(tokio::time::sleep(limits.head_timeout)), 0));
+    let (write_timeout, stalled) = (limits.write_timeout, RareTimer::default());
+    Some(Connection { tcp, beginning, write_timeout, stalled, _counted: (place, of_address) })
 }
 
 /// A connection that counts for the limits until it is closed.
@@ -53,6 +59,9 @@ pub(crate) struct Connection {
     tcp: TcpStream,
     /// The time for the preface, and how many bytes have been read; `None` once it has come.
     beginning: Option<(Pin<Box<Sleep>>, usize)>,
+    write_timeout: Duration,
+    /// The time for a client that does not read.
+    stalled: RareTimer,
     _counted: (OwnedSemaphorePermit, OfAddress),
 }
 
@@ -61,6 +70,17 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> TcpConnectInfo {
         self.tcp.connect_info()
+    }
+}
+
+impl Connection {
+    /// The outcome of writing, or an error if the client has not read for too long.
+    fn written<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            return self.stalled.poll(self.write_timeout, context).map(Err);
+        }
+        self.stalled.stop();
+        written
     }
 }
 
@@ -84,7 +104,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        self.written(written, context)
     }
 
     fn poll_write_vectored(
@@ -92,7 +113,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        self.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

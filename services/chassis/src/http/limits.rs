@@ -1,8 +1,5 @@
 //! Limits on clients, so that no single one can exhaust a service.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, value_parser};
@@ -74,36 +71,4 @@ impl Default for Limits {
 /// The form it must have.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "must be a time such as 200ms, 30s or 5m".to_owned())
-}
-
-/// The connections of each address.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Addresses(Arc<Mutex<HashMap<IpAddr, u32>>>);
-
-/// One connection of an address.
-#[derive(Debug)]
-pub(crate) struct OfAddress(Addresses, IpAddr);
-
-impl Addresses {
-    /// Counts a connection of `address`. `None` if it has `most` already.
-    pub(crate) fn enter(&self, address: IpAddr, most: u32) -> Option<OfAddress> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = known.entry(address).or_default();
-        (*count < most).then(|| {
-            *count += 1;
-            OfAddress(self.clone(), address)
-        })
-    }
-}
-
-impl Drop for OfAddress {
-    fn drop(&mut self) {
-        let mut known = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = known.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                known.remove(&self.1);
-            }
-        }
-    }
 }

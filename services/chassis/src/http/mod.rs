@@ -1,5 +1,6 @@
 //! The parts of every HTTP interface: requests, answers, pages, problems, health, and the server.
 
+pub(crate) mod addresses;
 pub mod body;
 pub mod conditional;
 pub mod cors;
@@ -20,5 +21,5 @@ pub mod router;
 mod security;
 pub mod serve;
 mod stream;
-mod timer;
+pub(crate) mod timer;
 mod work;

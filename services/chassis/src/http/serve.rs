@@ -29,7 +29,8 @@ use tokio::task::coop::unconstrained;
 use tower::ServiceExt;
 
 use crate::auth::Auth;
-use crate::http::limits::{Addresses, Limits};
+use crate::http::addresses::Addresses;
+use crate::http::limits::Limits;
 use crate::http::rate::Rates;
 use crate::http::stream::{Counted, Stream, Timed};
 use crate::http::work::Work;
@@ -84,6 +85,15 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Clone + Send, String> 
     Ok(stop.shared())
 }
 
+/// What `work` brings, or `None` if the program is told to stop before.
+pub async fn unless_stopped<T>(stop: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop => None,
+        done = work => Some(done),
+    }
+}
+
 /// [`serve_within`] the default limits.
 pub async fn serve(listener: impl Into<Listener>, router: Router, stop: impl Future<Output = ()>, stopping: impl FnOnce()) {
     serve_within(&Limits::default(), Auth::off(), listener, router, stop, stopping).await;
@@ -132,7 +142,7 @@ pub async fn serve_within(
 }
 
 /// Pauses after an error that repeats at once, such as too many open files. A client that has left needs no pause.
-async fn pause_after(error: &io::Error) {
+pub(crate) async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         if let Some(omitted) = throttle::line("cannot accept connections") {

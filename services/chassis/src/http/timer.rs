@@ -39,17 +39,17 @@ impl Timer {
 
 /// A timer that exists only while it is needed: in most requests no client is slow.
 #[derive(Debug, Default)]
-pub(super) struct RareTimer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct RareTimer(Option<Pin<Box<Sleep>>>);
 
 impl RareTimer {
     /// Starts the timer unless it runs. An error once `limit` has passed.
-    pub(super) fn poll(&mut self, limit: Duration, context: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll(&mut self, limit: Duration, context: &mut Context<'_>) -> Poll<io::Error> {
         ready!(self.0.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context));
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
     /// Whether the timer ran until now.
-    pub(super) fn stop(&mut self) -> bool {
+    pub(crate) fn stop(&mut self) -> bool {
         self.0.take().is_some()
     }
 }

@@ -36,19 +36,19 @@ pub struct TokenOptions {
 }
 
 impl TokenOptions {
-    /// The token that they ask for. `issuer` is whose tokens are accepted here.
+    /// The token that they ask for. `issuer` is whose tokens are accepted here; `ca` has its authorities.
     ///
     /// # Errors
     /// A sentence that names the variable that is missing or wrong.
-    pub(crate) fn token(&self, issuer: Option<&str>) -> Result<ServiceToken, String> {
+    pub(crate) fn token(&self, issuer: Option<&str>, ca: Option<&PathBuf>) -> Result<ServiceToken, String> {
         if let Some(known) = self.token.get() {
             return Ok(known.clone());
         }
-        let token = self.choose(issuer)?;
+        let token = self.choose(issuer, ca)?;
         Ok(self.token.get_or_init(|| token).clone())
     }
 
-    fn choose(&self, issuer: Option<&str>) -> Result<ServiceToken, String> {
+    fn choose(&self, issuer: Option<&str>, ca: Option<&PathBuf>) -> Result<ServiceToken, String> {
         match (&self.service_token_file, &self.service_token_client_id, &self.service_token_client_secret_file) {
             (Some(_), Some(_), _) => {
                 Err("SERVICE_TOKEN_FILE and SERVICE_TOKEN_CLIENT_ID are both set: the token comes from one of them".into())
@@ -62,7 +62,7 @@ impl TokenOptions {
                     scope: self.service_token_scope.clone(),
                     audience: self.service_token_audience.clone(),
                 };
-                Ok(ServiceToken::fetched(Web::new()?, credentials))
+                Ok(ServiceToken::fetched(Web::new(ca)?, credentials))
             }
             (None, Some(_), None) => {
                 Err("SERVICE_TOKEN_CLIENT_SECRET_FILE is not set: SERVICE_TOKEN_CLIENT_ID needs a secret".into())

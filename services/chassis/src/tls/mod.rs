@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, version};
 
 pub(crate) use accepting::encrypt;
 pub use accepting::{Listener, Serving};
@@ -161,18 +162,7 @@ fn load_serving(cert: &Path, key: &Path, client_ca: Option<&PathBuf>) -> Result<
 }
 
 fn load_calling(own: Option<&(PathBuf, PathBuf)>, ca: Option<&PathBuf>) -> Result<PerProtocol<ClientConfig>, String> {
-    let roots = match ca {
-        Some(file) => authorities("TLS_CA_FILE", file)?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
-    };
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(VERSIONS)
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
+    let builder = trusting("TLS_CA_FILE", ca)?;
     let config = match own {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
@@ -181,6 +171,26 @@ fn load_calling(own: Option<&(PathBuf, PathBuf)>, ca: Option<&PathBuf>) -> Resul
         }
     };
     Ok(PerProtocol::new(config, |config, protocol| config.alpn_protocols = protocol.alpn()))
+}
+
+/// A configuration of calls that still lacks the caller's own certificate.
+type Trusting = ConfigBuilder<ClientConfig, WantsClientCert>;
+
+/// The start of a configuration for calls that trust the authorities in the file that `variable` names, or the system's.
+///
+/// # Errors
+/// A sentence that names the variable.
+pub(crate) fn trusting(variable: &str, ca: Option<&PathBuf>) -> Result<Trusting, String> {
+    let roots = match ca {
+        Some(file) => authorities(variable, file)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_protocol_versions(VERSIONS);
+    Ok(builder.map_err(|error| error.to_string())?.with_root_certificates(roots))
 }
 
 fn load_calling_itself(cert: &Path, key: &Path) -> Result<PerProtocol<ClientConfig>, String> {

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use axum::routing::get;
+use axum::{Json, Router};
 use chassis::auth::Auth;
+use chassis::tls::{Listener, TlsConfig};
+use clap::Parser;
 use dev::http::Client;
-use dev::issuer::{SigningKey, now};
+use dev::issuer::{SigningKey, jwks, now};
 use dev::process::free_address;
+use dev::tls::{Authority, write};
 use dev::wait::until;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::issuer::Issuer;
 use crate::support::{AUDIENCE, KeysFile, claims, open, services};
@@ -146,4 +152,32 @@ async fn a_remembered_token_ends_with_its_time() {
     assert_eq!(status(&users, &token).await, 200);
     assert_eq!(status(&users, &token).await, 200);
     until("the token has ended", async || status(&users, &token).await == 401).await;
+}
+
+#[derive(Parser)]
+struct Tls {
+    #[command(flatten)]
+    tls: TlsConfig,
+}
+
+#[tokio::test]
+async fn an_issuer_may_have_a_certificate_of_an_authority_of_ones_own() {
+    let (folder, authority, key) = (tempfile::tempdir().expect("a folder"), Authority::new(), SigningKey::eddsa("one"));
+    let (cert, private) = authority.issue().write(folder.path());
+    let arguments = ["test".into(), "--tls-cert-file".into(), cert, "--tls-key-file".into(), private];
+    let tls = Tls::parse_from(arguments).tls.serving().expect("files");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}/keys", listener.local_addr().expect("an address"));
+    let keys = jwks([&key]);
+    let router = Router::new().route("/keys", get(async || Json(keys)));
+    tokio::spawn(chassis::http::serve::serve(Listener::new(listener, tls), router, std::future::pending(), || {}));
+
+    let token = key.token(&claims("service", "users:read:any"));
+    for (trusted, expected) in [(authority, 200), (Authority::new(), 503)] {
+        let ca = write(folder.path(), "ca.pem", trusted.pem());
+        let options = [("auth", "jwt"), ("auth-jwks-url", &*url), ("auth-audience", AUDIENCE)];
+        let options = [&options[..], &[("auth-ca-file", ca.to_str().expect("text"))]].concat();
+        let (users, _, _database) = services(open(&options).await.expect("a start"));
+        assert_eq!(status(&users, &token).await, expected);
+    }
 }

@@ -97,3 +97,20 @@ fn where_a_gateway_authenticates_a_service_listens_anywhere() {
     child.kill().expect("it runs");
     child.wait().expect("it ends");
 }
+
+/// A service that still waits for the issuer's keys.
+#[test]
+fn a_service_that_is_told_to_stop_while_it_starts_ends_well() {
+    let issuer = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let url = format!("http://{}", issuer.local_addr().expect("an address"));
+    let folder = TempDir::new().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
+    command.env_clear().current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+    command.env("ORDERS_DATABASE_URL", "postgres://orders_svc@127.0.0.1:9/shop").env("ORDERS_ADDR", "127.0.0.1:0");
+    command.env("AUTH", "jwt").env("AUTH_AUDIENCE", "shop").env("AUTH_ISSUER", url);
+    let mut child = command.spawn().expect("a program");
+    let (_asked, _) = issuer.accept().expect("a question");
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+    assert!(killed.success());
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}

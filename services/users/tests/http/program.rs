@@ -395,3 +395,23 @@ async fn the_trace_a_request_belongs_to_is_logged_with_it() {
         }
     }
 }
+
+/// Shells give few, and each connection is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_program_takes_as_many_open_files_as_it_may() {
+    let directory = TempDir::new().expect("a directory");
+    let address = free_address();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 64 && exec \"$0\"", env!("CARGO_BIN_EXE_users")]).current_dir(directory.path());
+    command.env_clear().env("USERS_DATABASE_URL", closed_url()).env("USERS_ADDR", address.to_string());
+    command.env("USERS_GRPC_ADDR", "127.0.0.1:0").stderr(Stdio::null());
+    let mut child = command.spawn().expect("a program");
+    dev::wait::until_blocking("it listens", || TcpStream::connect(address).is_ok());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("limits");
+    child.kill().and_then(|()| child.wait()).expect("an end");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let [soft, hard, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "64");
+}
