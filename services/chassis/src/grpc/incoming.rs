@@ -129,3 +129,28 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_loses_its_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (tcp, _) = listener.accept().await.expect("a client");
+        let limits = Limits { write_timeout: Duration::from_millis(50), ..Limits::default() };
+        let admitted = admit(tcp, &Arc::new(Semaphore::new(1)), &Addresses::default(), &limits);
+        let mut connection = admitted.expect("a place");
+        let answer = vec![0; 64 * 1024];
+        let error = loop {
+            if let Err(error) = connection.write_all(&answer).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(client);
+    }
+}
