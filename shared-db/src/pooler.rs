@@ -65,7 +65,7 @@ impl Database {
 }
 
 /// Whether a pooler refuses by itself what the text names. `PgBouncer` has one code for nearly all that it refuses, also
-/// because Postgres is away or because it has too many clients.
+/// because Postgres is away or because it has too many clients: only the text tells them apart.
 fn is_refusal(error: &sqlx::Error, of: &str) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("08P01") && error.message().contains(of))
 }

@@ -51,7 +51,7 @@ impl Web {
     /// A client that trusts the authorities in this file, or the system's.
     ///
     /// # Errors
-    /// If the file has none.
+    /// If there are none.
     pub(crate) fn new(ca: Option<&PathBuf>) -> Result<Self, String> {
         let tls = trusting("AUTH_CA_FILE", ca)?.with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();

@@ -59,6 +59,7 @@ async fn serve(config: Config, level: Option<LogLevel>) -> Result<ExitCode, Stri
         Ok::<_, String>(app)
     };
     let Some(app) = serve::unless_stopped(signal.clone(), opening).await.transpose()? else {
+        tracing::info!("stopping before the service listens");
         return Ok(ExitCode::SUCCESS);
     };
     let events = config.options.events.events()?;

@@ -145,12 +145,13 @@ mod tests {
         let admitted = admit(tcp, &Arc::new(Semaphore::new(1)), &Addresses::default(), &limits);
         let mut connection = admitted.expect("a place");
         let answer = vec![0; 64 * 1024];
-        let error = loop {
-            if let Err(error) = connection.write_all(&answer).await {
-                break error;
+        let written = async {
+            loop {
+                connection.write_all(&answer).await?;
             }
         };
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let ended: io::Result<()> = tokio::time::timeout(Duration::from_secs(60), written).await.expect("an end");
+        assert_eq!(ended.expect_err("it reads nothing").kind(), io::ErrorKind::TimedOut);
         drop(client);
     }
 }

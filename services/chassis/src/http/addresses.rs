@@ -12,7 +12,7 @@ pub(crate) enum Network {
 }
 
 impl Network {
-    /// That of an address.
+    /// The network of an address.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),

@@ -193,7 +193,7 @@ impl<'a> Value<'a> {
         let Some(quoted) = self.raw.strip_prefix('"') else {
             return self.reject("must be a string");
         };
-        // `serde_json` has found its end and no control character in it.
+        // The value of a field or an element: `serde_json` has found its end, and no control character in it.
         if let Some(text) = quoted.strip_suffix('"').filter(|text| !text.contains('\\')) {
             return Some(Cow::Borrowed(text));
         }

@@ -12,7 +12,7 @@ pub struct Limits {
     /// the most HTTP connections; further ones are answered 503 and closed
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_parser = value_parser!(u32).range(1..))]
     pub max_connections: u32,
-    /// the most HTTP connections of one address
+    /// the most HTTP connections of one IPv4 address, or one IPv6 network of 64 bits
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value = "4000", value_parser = value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
     /// the most long polls of the feed (`wait`); further ones are answered 503
@@ -21,7 +21,7 @@ pub struct Limits {
     /// the most gRPC connections; further ones are closed
     #[arg(long, env = "MAX_GRPC_CONNECTIONS", default_value = "1000", value_parser = value_parser!(u32).range(1..))]
     pub max_grpc_connections: u32,
-    /// the most gRPC connections of one address
+    /// the most gRPC connections of one IPv4 address, or one IPv6 network of 64 bits
     #[arg(
         long, env = "MAX_GRPC_CONNECTIONS_PER_ADDRESS", default_value = "500", value_parser = value_parser!(u32).range(1..)
     )]

@@ -29,14 +29,14 @@ struct Operation {
     method: Method,
     /// Whether the handler itself compares the preconditions with the resource's version.
     compares: bool,
-    /// Whether it reads JSON.
-    takes_json: bool,
+    /// Whether it needs a body of JSON.
+    needs_json: bool,
     /// What it asks of its callers.
     needs: Needs,
 }
 
-/// Why a request gets another answer than its handler's.
-pub(crate) enum Refusal {
+/// The answer that a request gets in place of its handler's.
+pub(crate) enum Instead {
     /// It is not carried out.
     Before(Problem),
     /// Once it has succeeded: a precondition changes no answer that is an error (RFC 9110 §13.2.1).
@@ -64,11 +64,11 @@ impl Routes {
     }
 
     /// Refuses a request that says what the service does not support, or that does not hold.
-    pub(crate) fn refuse(&self, request: &Request) -> Option<Refusal> {
+    pub(crate) fn refuse(&self, request: &Request) -> Option<Instead> {
         let headers = request.headers();
         if let Err(problem) = check_target(request).and_then(|()| check_host(request)).and_then(|()| check_transfer(headers))
         {
-            return Some(Refusal::Before(problem));
+            return Some(Instead::Before(problem));
         }
         if !HEADERS.iter().any(|name| headers.contains_key(name)) {
             return None;
@@ -77,12 +77,12 @@ impl Routes {
         let operation = self.find(request)?;
         if headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             let detail = "the service knows no expectation but 100-continue";
-            return Some(Refusal::Before(Problem::new(StatusCode::EXPECTATION_FAILED, detail)));
+            return Some(Instead::Before(Problem::new(StatusCode::EXPECTATION_FAILED, detail)));
         }
         if let Some(coding) = content_coding(headers) {
             let detail = format!("the service reads no body with the content coding {coding}: send it without one");
             let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
-            return Some(Refusal::Before(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))));
+            return Some(Instead::Before(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))));
         }
         // What has no version is there, and has no tag.
         if operation.compares {
@@ -95,10 +95,10 @@ impl Routes {
             Verdict::Unchanged | Verdict::Fails => Problem::precondition_failed(),
         };
         if is_reading {
-            return Some(Refusal::AfterSuccess(problem));
+            return Some(Instead::AfterSuccess(problem));
         }
-        let media_type = if operation.takes_json { check_media_type(request) } else { Ok(()) };
-        Some(Refusal::Before(media_type.err().unwrap_or(problem)))
+        let media_type = if operation.needs_json { check_media_type(request) } else { Ok(()) };
+        Some(Instead::Before(media_type.err().unwrap_or(problem)))
     }
 
     fn find(&self, request: &Request) -> Option<&Operation> {
@@ -140,8 +140,8 @@ fn read_operations(path: &str, operations: &Value, table: &[Access]) -> Vec<Oper
         let mut parameters = operation["parameters"].as_array().into_iter().flatten();
         let compares = parameters.any(|parameter| parameter["name"] == header::IF_MATCH.as_str());
         let needs = find(table, &method, path).unwrap_or_else(|| panic!("the table has no route {method} {path}"));
-        let takes_json = operation["requestBody"]["required"] == true;
-        Some(Operation { method, compares, takes_json, needs })
+        let needs_json = operation["requestBody"]["required"] == true;
+        Some(Operation { method, compares, needs_json, needs })
     });
     read.collect()
 }

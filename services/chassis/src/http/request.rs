@@ -24,7 +24,7 @@ use tracing::{Instrument, Span};
 use crate::auth::{Admission, Auth, Caller};
 use crate::context::{CallContext, REQUEST_ID};
 use crate::error::chain;
-use crate::http::meaning::{Refusal, Routes, id_in_path};
+use crate::http::meaning::{Instead, Routes, id_in_path};
 use crate::http::problem::Problem;
 use crate::http::work::Work;
 use crate::metrics::{active_requests, record_duration};
@@ -203,12 +203,12 @@ where
             }
             routes.refuse(&request)
         }
-        Err(problem) => Some(Refusal::Before(problem)),
+        Err(problem) => Some(Instead::Before(problem)),
     };
     match refused {
         None => Either::Left(inner.call(request)),
-        Some(Refusal::Before(problem)) => Either::Right(ready(Ok(problem.into_response())).boxed()),
-        Some(Refusal::AfterSuccess(problem)) => {
+        Some(Instead::Before(problem)) => Either::Right(ready(Ok(problem.into_response())).boxed()),
+        Some(Instead::AfterSuccess(problem)) => {
             let refuse = |answer: Response| if answer.status().is_success() { problem.into_response() } else { answer };
             Either::Right(inner.call(request).map(|answer| answer.map(refuse)).boxed())
         }

@@ -179,13 +179,18 @@ type Trusting = ConfigBuilder<ClientConfig, WantsClientCert>;
 /// The start of a configuration for calls that trust the authorities in the file that `variable` names, or the system's.
 ///
 /// # Errors
-/// A sentence that names the variable.
+/// A sentence that names the variable, if there is no authority.
 pub(crate) fn trusting(variable: &str, ca: Option<&PathBuf>) -> Result<Trusting, String> {
     let roots = match ca {
         Some(file) => authorities(variable, file)?,
         None => {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(format!(
+                    "the system has no certificate authorities: install them, or name a file in {variable}"
+                ));
+            }
             roots
         }
     };

@@ -109,8 +109,18 @@ fn a_service_that_is_told_to_stop_while_it_starts_ends_well() {
     command.env("ORDERS_DATABASE_URL", "postgres://orders_svc@127.0.0.1:9/shop").env("ORDERS_ADDR", "127.0.0.1:0");
     command.env("AUTH", "jwt").env("AUTH_AUDIENCE", "shop").env("AUTH_ISSUER", url);
     let mut child = command.spawn().expect("a program");
-    let (_asked, _) = issuer.accept().expect("a question");
+    issuer.set_nonblocking(true).expect("a listener");
+    let mut asked = None;
+    dev::wait::until_blocking("it asks for the keys", || {
+        asked = asked.take().or_else(|| issuer.accept().ok());
+        asked.is_some()
+    });
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert!(killed.success());
-    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    let mut ended = None;
+    dev::wait::until_blocking("it ends", || {
+        ended = child.try_wait().expect("a child");
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|ended| ended.code()), Some(0));
 }

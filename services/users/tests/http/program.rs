@@ -408,8 +408,9 @@ fn the_program_takes_as_many_open_files_as_it_may() {
     command.env("USERS_GRPC_ADDR", "127.0.0.1:0").stderr(Stdio::null());
     let mut child = command.spawn().expect("a program");
     dev::wait::until_blocking("it listens", || TcpStream::connect(address).is_ok());
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("limits");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
     child.kill().and_then(|()| child.wait()).expect("an end");
+    let limits = limits.expect("limits");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
     let [soft, hard, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
     assert_eq!(soft, hard);
