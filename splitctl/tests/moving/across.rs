@@ -281,6 +281,26 @@ fn what_is_found_by_a_text_when_it_runs_comes_along_and_its_numbers_go_on() {
     fixture.assert_clean();
 }
 
+/// The function of a trigger finds what the trigger's arguments name.
+#[test]
+fn what_the_arguments_of_a_trigger_name_comes_along() {
+    let named = "
+        create text search configuration plain (copy = simple);
+        alter table notes add words tsvector;
+        create trigger words before insert or update on notes
+            for each row execute function tsvector_update_trigger(words, 'public.plain', said);";
+    let fixture = Fixture::two_clusters(&schema(named), &manifest(""));
+    let plan = fixture.done(&["plan", OWNER]);
+    assert!(!plan.contains("warning: "), "{plan}");
+    fixture.copied();
+    fixture.done(&["cutover", OWNER]);
+    execute(&fixture.target, "set role shop_svc; insert into notes (id, said) values (3, 'Tea and cups')");
+    assert_eq!(strings(&fixture.target, "select words::text from notes where id = 3"), ["'and':2 'cups':3 'tea':1"]);
+    fixture.done(&["rollback", OWNER]);
+    fixture.done(&["abort", OWNER]);
+    fixture.assert_clean();
+}
+
 /// What the other side lacks after each change, or nothing if no stream would miss it.
 const CHANGES: [(&str, &str); 6] = [
     (

@@ -58,13 +58,16 @@ struct Operator {
     is_overload: bool,
 }
 
-/// An expression that finds an object by a text when it runs, as `nextval('numbers'::text)` does.
+/// An expression that finds an object by a text when it runs, as `nextval('numbers'::text)` does, or a trigger with
+/// arguments, which may name one for its function.
 #[derive(Debug, FromRow)]
 struct Expression {
     class: i64,
     oid: i64,
     identity: String,
     text: String,
+    /// Whether it certainly finds one.
+    is_certain: bool,
 }
 
 impl Code {
@@ -168,7 +171,7 @@ impl Code {
         if let Some(expression) = self.expressions.get(&id) {
             let finds = self.literals(&expression.text).next().is_some();
             let why = "it finds an object by a text that it builds".to_owned();
-            return (!finds).then(|| Unread { user: expression.identity.clone(), why });
+            return (expression.is_certain && !finds).then(|| Unread { user: expression.identity.clone(), why });
         }
         let Function { identity, language, body, .. } = self.functions.get(&id)?;
         let builds = || tokens(body).any(|token| token == Token::Word("execute".to_owned()));
@@ -266,24 +269,31 @@ const EXPRESSIONS: &str = r"
         x.class::oid::int8 as class,
         x.oid::int8 as oid,
         format('%s %s', i.type, i.identity) as identity,
-        x.text
+        x.text,
+        x.text ~ '::text\)+::reg' as is_certain
     from (
-        select 'pg_attrdef'::regclass, f.oid, pg_get_expr(f.adbin, f.adrelid) from pg_attrdef f
+        select 'pg_attrdef'::regclass, f.oid, pg_get_expr(f.adbin, f.adrelid), false from pg_attrdef f
         union all
-        select 'pg_constraint'::regclass, c.oid, pg_get_constraintdef(c.oid) from pg_constraint c where c.contype = 'c'
+        select 'pg_constraint'::regclass, c.oid, pg_get_constraintdef(c.oid), false
+        from pg_constraint c
+        where c.contype = 'c'
         union all
         select
             'pg_policy'::regclass,
             p.oid,
-            concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+            concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+            false
         from pg_policy p
         union all
-        select 'pg_rewrite'::regclass, r.oid, pg_get_ruledef(r.oid) from pg_rewrite r where r.oid >= 16384
+        select 'pg_rewrite'::regclass, r.oid, pg_get_ruledef(r.oid), false from pg_rewrite r where r.oid >= 16384
         union all
-        select 'pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid) from pg_trigger t where t.tgqual is not null
-    ) x (class, oid, text)
+        select 'pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid), t.tgnargs > 0
+        from pg_trigger t
+        where not t.tgisinternal
+          and (t.tgqual is not null or t.tgnargs > 0)
+    ) x (class, oid, text, has_arguments)
     cross join lateral pg_identify_object(x.class, x.oid, 0) i
-    where x.text ~ '::text\)+::reg'
+    where (x.has_arguments or x.text ~ '::text\)+::reg')
       and i.type is not null";
 
 /// A sequence that a table has is moved or stays with the table. The row type of a table has the table's name, and is not
