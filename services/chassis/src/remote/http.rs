@@ -172,13 +172,15 @@ impl Http {
 /// What a problem says of its request.
 #[derive(Deserialize)]
 struct Refusal<'a> {
-    status: u16,
     #[serde(borrow)]
-    instance: Cow<'a, str>,
+    r#type: Cow<'a, str>,
+    status: Option<u16>,
+    #[serde(borrow)]
+    instance: Option<Cow<'a, str>>,
 }
 
 /// Whether the service itself answered, and not a gateway in its place: a success is JSON, and an error a problem. Some
-/// gateways have problems of their own: about another request than this one, or about none.
+/// gateways have problems of their own: about another request than this one, or without a type.
 fn is_of_service(path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -186,8 +188,11 @@ fn is_of_service(path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8
         status if status.is_success() => media_type == "application/json" || media_type.ends_with("+json"),
         status if status.is_client_error() && media_type == "application/problem+json" => {
             let problem = serde_json::from_slice::<Refusal>(body);
-            problem
-                .is_ok_and(|problem| problem.status == status.as_u16() && Some(&*problem.instance) == path.split('?').next())
+            problem.is_ok_and(|Refusal { r#type, status: written, instance }| {
+                (r#type == "about:blank" || r#type.starts_with("urn:problem-type:"))
+                    && written.is_none_or(|written| written == status.as_u16())
+                    && instance.is_none_or(|instance| Some(&*instance) == path.split('?').next())
+            })
         }
         _ => false,
     }

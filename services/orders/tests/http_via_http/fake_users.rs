@@ -27,8 +27,15 @@ pub enum Mode {
     Babbles,
     /// Is not there: a gateway answers in its place, with this status and a page for people.
     Gateway(u16),
-    /// The same, with a problem of the gateway's own, about this path if about any.
-    Refuses(u16, Option<&'static str>),
+    /// The same, with a problem of the gateway's own.
+    Refuses(u16, GatewayProblem),
+}
+
+/// What a gateway's problem says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatewayProblem {
+    OfAnotherRequest,
+    Untyped,
 }
 
 /// The service, and what it was asked.
@@ -101,11 +108,13 @@ async fn answer(State(told): State<Arc<Mutex<Told>>>, uri: Uri, headers: HeaderM
             let page = [(header::CONTENT_TYPE, "text/html"), (header::LOCATION, "/login")];
             (status, page, "<html>no such page</html>").into_response()
         }
-        Mode::Refuses(status, instance) => {
-            let mut problem = json!({ "type": "about:blank", "title": "No route", "status": status });
-            if let Some(instance) = instance {
-                problem["instance"] = instance.into();
-            }
+        Mode::Refuses(status, problem) => {
+            let problem = match problem {
+                GatewayProblem::OfAnotherRequest => {
+                    json!({ "type": "about:blank", "title": "No route", "status": status, "instance": "/" })
+                }
+                GatewayProblem::Untyped => json!({ "title": "No route", "status": status }),
+            };
             let status = StatusCode::from_u16(status).expect("a status");
             (status, [(header::CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
         }

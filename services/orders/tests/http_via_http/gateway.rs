@@ -9,7 +9,7 @@ use serde_json::Value;
 use shared_db::Database;
 
 use crate::dial::PATIENT;
-use crate::fake_users::{FakeUsers, Mode};
+use crate::fake_users::{FakeUsers, GatewayProblem, Mode};
 use crate::support::{Service, id, settings};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,8 +17,10 @@ async fn what_a_gateway_answers_is_never_an_unknown_user() {
     let service = Service::start().await;
     let order = service.place().await;
     let pages = [200, 302, 400, 403, 404, 410].map(|status| (status, Mode::Gateway(status)));
-    let about = |instance| [400, 403, 404, 410].map(|status| (status, Mode::Refuses(status, instance)));
-    for (status, mode) in pages.into_iter().chain(about(Some("/"))).chain(about(None)) {
+    let problems = |problem| [400, 403, 404, 410].map(|status| (status, Mode::Refuses(status, problem)));
+    for (status, mode) in
+        pages.into_iter().chain(problems(GatewayProblem::OfAnotherRequest)).chain(problems(GatewayProblem::Untyped))
+    {
         let users = FakeUsers::start().await;
         users.now(mode);
         let database = Database::new(&service.database.url_as(ORDERS_ROLE), &settings(10)).expect("a URL");
