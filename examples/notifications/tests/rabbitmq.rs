@@ -47,6 +47,9 @@ async fn killed_at_any_point_with_a_broker_that_is_killed_too_it_misses_nothing(
     let program = Program::new("rabbitmq", &["--rabbitmq-url", &server.url()], &webhook);
     nothing_is_missing(&orders, &webhook, &program, async |n| {
         block_in_place(|| match n {
+            // RabbitMQ 3.10 that is killed soon after a stream was declared forgets where the stream is, and then refuses
+            // every consumer of it with INTERNAL_ERROR. Stopping in order writes that down.
+            5 => server.restart().expect("started"),
             10 => server.stop().expect("killed"),
             20 => server.start_again().expect("started"),
             _ => {}
