@@ -12,13 +12,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 
-use crate::tls::trusting;
+use crate::tls::{Reloading, trusting};
 
 /// The largest answer read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// A client. Its callers limit the time.
-pub(crate) struct Web(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Web(Reloading<HttpsClient>);
 
 /// Why an issuer gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +50,13 @@ pub(crate) struct Document {
 }
 
 impl Web {
-    /// A client that trusts the authorities in this file, or the system's.
+    /// A client that trusts the authorities in this file, or the system's. When the file changes, it is read again.
     ///
     /// # Errors
     /// If there are none.
     pub(crate) fn new(ca: Option<&PathBuf>) -> Result<Self, String> {
-        let tls = trusting("AUTH_CA_FILE", ca)?.with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Ok(Self(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)))
+        let ca = ca.cloned();
+        Ok(Self(Reloading::new(ca.iter().cloned().collect(), move || open(ca.as_ref()))?))
     }
 
     /// What is at an address.
@@ -70,7 +71,7 @@ impl Web {
 
     /// The answer to a request.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), WebError> {
-        let response = self.0.request(request).await.map_err(WebError::Unreachable)?;
+        let response = self.0.get().request(request).await.map_err(WebError::Unreachable)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(WebError::Broken)?;
         Ok((status, body.to_bytes()))
@@ -86,6 +87,12 @@ impl Web {
         }
         Ok(document)
     }
+}
+
+fn open(ca: Option<&PathBuf>) -> Result<HttpsClient, String> {
+    let tls = trusting("AUTH_CA_FILE", ca)?.with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
 
 /// Reads an address of an issuer. Whoever can change its answers can sign tokens, and whoever can read them can use them, so

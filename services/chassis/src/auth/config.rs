@@ -29,7 +29,8 @@ pub struct AuthConfig {
     /// a file with the issuer's keys, read again when it changes
     #[arg(long, env = "AUTH_JWKS_FILE")]
     auth_jwks_file: Option<PathBuf>,
-    /// a PEM file with the authorities whose certificate the issuer may have, read at the start [default: the system's]
+    /// a PEM file with the authorities whose certificate the issuer may have, read again when it changes [default: the
+    /// system's]
     #[arg(long, env = "AUTH_CA_FILE")]
     auth_ca_file: Option<PathBuf>,
     /// whom tokens are for, as in their claim `aud`

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A value that is made of files.
-pub(super) struct Reloading<T> {
+pub(crate) struct Reloading<T> {
     files: Vec<PathBuf>,
     load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     state: Mutex<State<T>>,
@@ -36,7 +36,7 @@ impl<T> Reloading<T> {
     ///
     /// # Errors
     /// Those of `load`.
-    pub(super) fn new(
+    pub(crate) fn new(
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, String> {
@@ -46,7 +46,7 @@ impl<T> Reloading<T> {
     }
 
     /// The value. If the files have changed and cannot be used, it stays, and the log says why.
-    pub(super) fn get(&self) -> Arc<T> {
+    pub(crate) fn get(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.elapsed() >= TRUSTED_FOR {
             state.looked = Instant::now();

@@ -17,7 +17,8 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, version};
 pub(crate) use accepting::encrypt;
 pub use accepting::{Listener, Serving};
 pub(crate) use calling::{Calling, Connector};
-use files::{Reloading, authorities, identity};
+pub(crate) use files::Reloading;
+use files::{authorities, identity};
 use itself::Own;
 
 /// The versions of TLS.
