@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -19,9 +19,7 @@ use tower::ServiceExt;
 
 use crate::auth::Auth;
 use crate::http::addresses::Network;
-use crate::http::meaning::Routes;
 use crate::http::problem::Problem;
-use crate::http::request::RequestLayer;
 
 /// The policy in force, and what the client has left: draft-ietf-httpapi-ratelimit-headers-10.
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -70,7 +68,17 @@ pub(super) struct Rates {
     auth: Auth,
     clients: RateLimiter<Client, DashMapStateStore<Client>, DefaultClock, StateInformationMiddleware>,
     counted: AtomicUsize,
-    refusal: Router,
+}
+
+/// Marks a request that is one too many. The layer around every request refuses it, so that its answer has all that the
+/// others have.
+#[derive(Clone)]
+pub(super) struct TooMany;
+
+impl TooMany {
+    pub(super) fn problem(&self) -> Problem {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests: see the header RateLimit")
+    }
 }
 
 /// What the answer to a counted request says of the limit.
@@ -81,37 +89,37 @@ struct Standing {
 }
 
 impl Rates {
-    /// The limit of each subject that `auth` knows, and of each address without a token that it accepts.
+    /// The limit of each subject that `auth` knows, and of each address without one.
     pub(super) fn new(rate: Rate, auth: Auth) -> Self {
         let Rate { requests, window } = rate;
         let quota = Quota::with_period(window / requests.get()).expect("a rate is above zero").allow_burst(requests);
         let policy = format!("\"default\";q={requests};w={}", window.as_secs());
-        let refused = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests: see the header RateLimit");
         Self {
             rate,
             policy: HeaderValue::from_str(&policy).expect("numbers are harmless"),
             auth,
             clients: RateLimiter::dashmap(quota).with_middleware(),
             counted: AtomicUsize::new(0),
-            refusal: Router::new()
-                .fallback(async move || refused().into_response())
-                .layer(RequestLayer::new(Routes::default(), Auth::off())),
         }
     }
 
-    /// Counts a request, and has `router` answer it, or refuses it. Checks of health are not counted.
-    pub(super) async fn answer(&self, address: IpAddr, request: Request, router: Router) -> Result<Response, Infallible> {
+    /// Counts a request, and has `router` answer or refuse it. Checks of health are not counted.
+    pub(super) async fn answer(
+        &self,
+        address: IpAddr,
+        mut request: Request,
+        router: Router,
+    ) -> Result<Response, Infallible> {
         if request.uri().path().starts_with("/health/") {
             return router.oneshot(request).await;
         }
         // A token that is not accepted counts for its address: whoever invents subjects gains nothing.
-        let client = self
-            .auth
-            .subject(request.headers())
-            .await
-            .map_or_else(|| Client::Network(Network::of(address)), Client::Subject);
+        let subject = self.auth.subject(request.headers());
+        let client = subject.map_or_else(|| Client::Network(Network::of(address)), Client::Subject);
         let standing = self.count(&client);
-        let router = if standing.refused_for.is_none() { router } else { self.refusal.clone() };
+        if standing.refused_for.is_some() {
+            request.extensions_mut().insert(TooMany);
+        }
         let mut response = router.oneshot(request).await?;
         self.describe(&standing, &mut response);
         Ok(response)

@@ -26,6 +26,7 @@ use crate::context::{CallContext, REQUEST_ID};
 use crate::error::chain;
 use crate::http::meaning::{Instead, Routes, id_in_path};
 use crate::http::problem::Problem;
+use crate::http::rate::TooMany;
 use crate::http::work::Work;
 use crate::metrics::{active_requests, record_duration};
 use crate::throttle;
@@ -114,7 +115,11 @@ where
         let (span, traced_by) = (seen.span(&context, traced.as_ref()), traced.as_ref().map(ServerSpan::context));
         let active = Active::begin(&self.shared);
         let Shared { routes, auth, .. } = &*self.shared;
-        let answer = match auth.admit(request.headers(), || routes.needs(&request), || id_in_path(&request)) {
+        let admission = match request.extensions().get::<TooMany>() {
+            Some(refused) => Admission::Judged(Err(refused.problem())),
+            None => auth.admit(request.headers(), || routes.needs(&request), || id_in_path(&request)),
+        };
+        let answer = match admission {
             Admission::Judged(judged) => Either::Left(answer(routes, &mut self.inner, judged, request)),
             Admission::Unknown(pending) => {
                 let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
