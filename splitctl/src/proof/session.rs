@@ -11,6 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Row, ValueRef, query_as};
 
 use crate::database::{connect, execute};
+use crate::moving::plan::servers::OF_SESSIONS;
 use crate::moving::{Database, Opening};
 use crate::names::{quote_ident, quote_literal};
 
@@ -76,7 +77,10 @@ impl Session {
         execute(&mut connection, becoming.clone()).await.with_context(|| {
             format!("{}: a session cannot be opened as {role} with the rights that it would have", database.address())
         })?;
-        let facts: Vec<(String, String)> = query_as(FACTS).persistent(false).fetch_all(&mut connection).await?;
+        let facts: Vec<(String, String)> = query_as(AssertSqlSafe(FACTS.replace("{of_sessions}", OF_SESSIONS)))
+            .persistent(false)
+            .fetch_all(&mut connection)
+            .await?;
         // `pg_settings` does not show the application's own.
         let own = settings.into_iter().filter(|setting| setting.name.contains('.'));
         let facts = Facts { settings: own.map(|setting| (setting.name, setting.value)).chain(facts).collect() };
@@ -209,17 +213,10 @@ const SETTINGS: &str = r"
       and not exists (select from of_role o where lower(o.name) = lower(s.name))
     order by 1";
 
-/// Settings that differ between servers for good reasons, such as memory, are left out.
 const FACTS: &str = r"
     select s.name, current_setting(s.name)
     from pg_catalog.pg_settings s
-    where (
-            s.category like 'Client Connection Defaults%'
-            or s.category like 'Version and Platform Compatibility%'
-            or s.category = 'Customized Options'
-        )
-      and s.context in ('user', 'superuser')
-      and s.name not in ('pg_stat_statements.track', 'session_replication_role')
+    where {of_sessions}
     union all
     select 'search_path (the schemas that it finds)', array_to_string(current_schemas(false), ', ')
     union all

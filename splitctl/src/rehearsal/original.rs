@@ -7,7 +7,7 @@ use super::locale::Locale;
 use crate::database::execute;
 use crate::moving::plan::write_value;
 use crate::moving::{Database, Side};
-use crate::names::{quote_ident, quote_literal};
+use crate::names::quote_ident;
 
 /// A database in a read-only transaction, whose snapshot other sessions share.
 pub struct Original {
@@ -106,7 +106,7 @@ impl Role {
 /// `name=value` of the catalog, as a statement writes it.
 fn assignment(pair: &str) -> String {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    format!("{name} = {}", if value.is_empty() { quote_literal("") } else { write_value(name, value) })
+    format!("{name} = {}", write_value(name, value))
 }
 
 const OWNER: &str = "select pg_get_userbyid(datdba)::text from pg_database where datname = current_database()";

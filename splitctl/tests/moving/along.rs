@@ -1,6 +1,6 @@
 //! What hangs on the tables, and what they need, comes along as it is, or the plan names it.
 
-use super::fixture::{Fixture, OWNER, execute, strings, try_execute};
+use super::fixture::{Fixture, OWNER, cluster, cluster_with, execute, strings, try_execute};
 
 fn manifest(more: &str) -> String {
     format!(
@@ -301,6 +301,22 @@ fn settings_and_rights_that_the_target_lacks_are_named_with_the_statement() {
         execute(&fixture.target, undo);
     }
     fixture.done(&["plan", OWNER]);
+}
+
+#[test]
+fn settings_of_the_servers_are_compared_where_neither_role_nor_database_has_its_own() {
+    let target = cluster_with(&["timezone=Asia/Tokyo", "bytea_output=escape", "statement_timeout=7s"]).expect("a cluster");
+    let fixture = Fixture::new(vec![cluster(), target], &schema(""), &manifest(""));
+    let zone = strings(&fixture.source, "select setting from pg_file_settings where name = 'timezone'").concat();
+    let alter = |name: &str, value: &str| format!("alter database \"after\" set {name} = '{value}'");
+    let expected = [alter("timezone", &zone), alter("bytea_output", "hex"), alter("statement_timeout", "0")];
+    let said = fixture.done(&["plan", OWNER]);
+    for statement in &expected {
+        assert!(said.contains(statement), "{statement}: {said}");
+        execute(&fixture.target, statement);
+    }
+    let said = fixture.done(&["plan", OWNER]);
+    assert!(!said.contains("settings:"), "{said}");
 }
 
 #[test]

@@ -163,7 +163,8 @@ fn an_error_of_the_proof_can_be_accepted() {
     let said = fixture.done(&["prove", OWNER]);
     assert!(said.contains("warning:") && said.contains("The manifest accepts it"), "{said}");
     fixture.done(&["detach", OWNER]);
-    fixture.done(&["cutover", OWNER]);
+    let said = fixture.done(&["cutover", OWNER]);
+    assert!(said.contains("the proof of the target warns: ") && said.contains("The manifest accepts it"), "{said}");
 }
 
 #[test]

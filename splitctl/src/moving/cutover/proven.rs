@@ -7,7 +7,10 @@ use crate::exit::require;
 use crate::moving::plan::Weight;
 use crate::moving::{Side, crash_point};
 use crate::output::note;
-use crate::proof::{self, Extent};
+use crate::proof::{self, Extent, Finding};
+
+/// How many warnings are shown.
+const SHOWN: usize = 10;
 
 impl Attempt<'_> {
     /// The rest of step 1. What the application is known to run must work on the other side. Each switch to the target is
@@ -21,11 +24,15 @@ impl Attempt<'_> {
         let errors: Vec<&str> = proof.errors().map(|finding| finding.text.as_str()).collect();
         let found = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
         require!(errors.is_empty(), "the proof of the {to} found {found}, nothing was changed:\n  {}", errors.join("\n  "));
-        let warnings = proof.findings.iter().filter(|finding| finding.weight == Weight::Warning).count();
-        if warnings + proof.unchecked.len() > 0 {
-            let (owner_name, unchecked) = (&self.the_move.owner_name, proof.unchecked.len());
+        let warnings = proof.findings.iter().filter(|finding| finding.weight == Weight::Warning);
+        for Finding { text, .. } in warnings.clone().take(SHOWN) {
+            note(format_args!("the proof of the {to} warns: {text}"));
+        }
+        let (more, unchecked) = (warnings.skip(SHOWN).count(), proof.unchecked.len());
+        if more + unchecked > 0 {
+            let owner_name = &self.the_move.owner_name;
             note(format_args!(
-                "the proof of the {to} has {warnings} warnings, and {unchecked} statements are unchecked: `splitctl prove \
+                "the proof of the {to} has {more} more warnings, and {unchecked} statements are unchecked: `splitctl prove \
                  {owner_name}` lists them"
             ));
         }

@@ -7,6 +7,8 @@ mod nobodys;
 mod others;
 mod paths;
 mod places;
+mod role;
+pub mod servers;
 mod settings;
 mod target;
 mod there;
@@ -145,6 +147,7 @@ pub async fn make_of(the_move: &mut Move, inventory: &Inventory) -> Result<Plan>
     target::check(&mut plan, the_move, &users).await?;
     along::check(&mut plan, the_move, inventory).await?;
     settings::check(&mut plan, the_move).await?;
+    role::check(&mut plan, the_move).await?;
     memberships::check(&mut plan, the_move, &users).await?;
     others::check(&mut plan, the_move).await?;
     failover::check(&mut plan, the_move).await?;
