@@ -13,6 +13,7 @@ pub mod copy;
 pub mod crossings;
 pub mod cutover;
 mod definitions;
+mod facts;
 pub mod fence;
 mod hanging;
 pub mod inventory;

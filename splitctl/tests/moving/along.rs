@@ -77,6 +77,12 @@ fn functions_and_views_keep_their_owner_and_who_may_use_them() {
         "alter function stamp() owner to small; alter function secret() owner to small;
          grant select on notes to small; alter view short owner to small; alter table lines owner to small",
     );
+    // What the operator makes on the target would be open to others there.
+    execute(
+        &fixture.target,
+        "alter default privileges grant execute on routines to nobody_svc;
+         alter default privileges grant all on tables to nobody_svc",
+    );
     moved(&fixture);
     execute(&fixture.target, "set role shop_svc; insert into notes (id) values (7)");
     assert_eq!(strings(&fixture.target, "select said || n from notes where id = 7"), ["small42"]);
@@ -87,6 +93,9 @@ fn functions_and_views_keep_their_owner_and_who_may_use_them() {
         let may = format!("select has_function_privilege('nobody_svc', '{function}', 'execute')::text");
         assert_eq!(strings(&fixture.target, &may), ["false"], "{function}");
     }
+    let may = "select concat_ws(', ', relname, has_table_privilege('nobody_svc', oid, 'select'))
+        from pg_class where relname in ('short', 'lines', 'notes') order by relname";
+    assert_eq!(strings(&fixture.target, may), ["lines, f", "notes, f", "short, f"]);
     back(&fixture);
 }
 
@@ -189,7 +198,10 @@ const PARTS: &str = r"
 #[test]
 fn what_hangs_on_the_tables_arrives_as_it_is() {
     let fixture = Fixture::two_clusters(&schema(PARTS), &manifest(r#"views = ["doubled", "totals", "shown"]"#));
-    moved(&fixture);
+    fixture.done(&["plan", OWNER]);
+    fixture.copied();
+    execute(&fixture.source, "insert into notes values (3, 'x', 1)");
+    fixture.done(&["cutover", OWNER]);
     let comments = "select count(*)::text from pg_description where description = 'goes along'";
     assert_eq!(strings(&fixture.target, comments), ["6"]);
     assert_eq!(strings(&fixture.target, "select convalidated::text from pg_constraint where conname = 'short'"), ["false"]);
@@ -202,7 +214,7 @@ fn what_hangs_on_the_tables_arrives_as_it_is() {
         strings(&fixture.target, "select (prosrc ~ E'\\r\\n')::text from pg_proc where proname = 'nothing'"),
         ["true"]
     );
-    assert_eq!(strings(&fixture.target, "select n::text from doubled"), ["4"]);
+    assert_eq!(strings(&fixture.target, "select n::text from doubled"), ["6"]);
     execute(&fixture.target, "set role shop_svc; select n from totals");
     let others = "select stxname::text from pg_statistic_ext
          union all select rulename::text from pg_rules where schemaname = 'public'";
@@ -301,6 +313,48 @@ fn settings_and_rights_that_the_target_lacks_are_named_with_the_statement() {
         execute(&fixture.target, undo);
     }
     fixture.done(&["plan", OWNER]);
+}
+
+/// Checks over other tables, on a table whose name comes first, on its partitions, and on a child.
+const CHECKS_OVER_OTHERS: &str = "
+    create function has_note(integer) returns boolean language sql
+        as $$ select exists (select from public.notes where id = $1) $$;
+    create table answers (id integer not null, note integer) partition by range (id);
+    create table answers_1 partition of answers for values from (0) to (10);
+    create table parents (note integer);
+    create table children (more integer, constraint noted check (has_note(note))) inherits (parents);
+    insert into answers values (1, 1), (2, 2);
+    insert into children values (2, 2);
+    alter table answers add constraint noted check (has_note(note));
+    alter table answers_1 add constraint also_noted check (has_note(note));
+    alter table parents add constraint noted check (has_note(note));
+    comment on constraint noted on answers is 'over others';
+    grant select, insert, update, delete on answers, parents, children to shop_svc;
+";
+
+#[test]
+fn checks_over_other_tables_are_created_when_all_rows_are_there() {
+    let tables = manifest("").replace(r#""notes", "lines""#, r#""answers", "children", "lines", "notes", "parents""#);
+    let fixture = Fixture::two_clusters(&schema(CHECKS_OVER_OTHERS), &tables);
+    let checks = "select format('%s %s: %s, %s %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid),
+            convalidated, conislocal, coninhcount, obj_description(oid, 'pg_constraint'))
+        from pg_constraint where conname like '%noted' order by 1";
+    let before = strings(&fixture.source, checks);
+    assert_eq!(before.len(), 5, "{before:#?}");
+    // One that Postgres calls valid, and that not all rows pass.
+    execute(&fixture.source, "insert into notes values (7, 'seven')");
+    execute(&fixture.source, "insert into answers values (7, 7); delete from notes where id = 7");
+    let said = fixture.refused(&["copy", OWNER], "public.answers constraint noted: it is valid in the source");
+    assert!(said.contains("repeat the command"), "{said}");
+    execute(&fixture.source, "delete from answers where id = 7");
+    fixture.copied();
+    assert_eq!(strings(&fixture.target, checks), before);
+    fixture.done(&["cutover", OWNER]);
+    let refused = try_execute(&fixture.target, "set role shop_svc; insert into answers values (3, 9)");
+    assert_eq!(refused, Err("23514".to_owned()));
+    fixture.done(&["rollback", OWNER]);
+    fixture.done(&["abort", OWNER]);
+    fixture.assert_clean();
 }
 
 #[test]

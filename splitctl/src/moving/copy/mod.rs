@@ -17,7 +17,7 @@ use super::fence::{self, Locking};
 use super::inventory::Inventory;
 use super::journal::{Begun, Step};
 use super::relations;
-use super::schema::Definitions;
+use super::schema::{Definitions, Filled};
 use super::side::{Database, Side};
 use super::switches::{self, Switch};
 use super::{
@@ -161,6 +161,7 @@ async fn create_tables(the_move: &mut Move, inventory: &Inventory, jobs: u8) -> 
         definitions = Some(read);
     }
     crash_point("tables made");
+    schema::revoke_gained(source, target, owner, inventory, &state.begun.made).await?;
     schema::grant_schemas(source, target, owner, inventory).await?;
     Ok(definitions)
 }
@@ -272,7 +273,8 @@ async fn finish(the_move: &mut Move, inventory: &Inventory, mut definitions: Opt
             let passing = applier::passing_row_security(source, target, &state.names, owner).await?;
             schema::apply(target, &format!("{after}; {passing}")).await?;
         }
-        schema::refresh(target, owner).await?;
+        schema::validate(source, target, owner).await?;
+        schema::refresh(target, owner, Filled::Stay).await?;
     }
     // All requests arrive at once after the cutover, and Postgres plans them from the statistics.
     execute(&mut target.connection, AWAIT_NO_DISK).await?;

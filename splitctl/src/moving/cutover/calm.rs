@@ -1,4 +1,5 @@
-//! What a switch waits for while nobody waits for it: the time since the last switch, standbys, and a calm stream.
+//! What a switch waits for while nobody waits for it: materialised views, the time since the last switch, standbys, and a
+//! calm stream.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,8 @@ use anyhow::Result;
 use sqlx::{PgConnection, query_scalar};
 
 use crate::exit::{Refused, require};
-use crate::moving::{Move, marker, slot, stalled, standbys};
+use crate::moving::schema::Filled;
+use crate::moving::{Move, Side, crash_point, marker, schema, slot, stalled, standbys};
 
 /// How long the stream may take for a marker before the switch.
 const LAG: Duration = Duration::from_secs(30);
@@ -22,7 +24,23 @@ const REST: Duration = Duration::from_secs(3);
 pub(super) async fn wait(the_move: &mut Move) -> Result<()> {
     wait_for_standbys(the_move).await?;
     rest(the_move).await?;
-    calm(the_move).await
+    until_calm(the_move).await
+}
+
+/// Fills the materialised views of the target, which still show the rows of the copy. Those of the source are the
+/// application's own, and a way back must be short.
+///
+/// # Errors
+/// [`Refused`] if the stream is behind.
+pub(super) async fn refresh_views(the_move: &mut Move) -> Result<()> {
+    if the_move.owner.views.is_empty() || the_move.lives() == Side::Target {
+        return Ok(());
+    }
+    until_calm(the_move).await?;
+    let Move { owner, target, .. } = the_move;
+    schema::refresh(target, owner, Filled::Again).await?;
+    crash_point("views filled");
+    Ok(())
 }
 
 /// The standbys of both sides must have the slots with which they would go on: that of the stream until the switch, and that
@@ -54,7 +72,7 @@ async fn rest(Move { owner_name, source, target, state, .. }: &mut Move) -> Resu
     Ok(())
 }
 
-async fn calm(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
+async fn until_calm(Move { owner_name, source, target, state, .. }: &mut Move) -> Result<()> {
     let (from, to) = state.switch.lives.order(source, target);
     let begun = Instant::now();
     loop {

@@ -67,6 +67,7 @@ impl<'a> Attempt<'a> {
     pub(super) async fn run(&mut self) -> Result<Pause> {
         self.refuse_what_must_fail().await?; // 1
         self.prove_other_side().await?;
+        calm::refresh_views(self.the_move).await?;
         self.write_intent().await?; // 2
         self.close_other_side().await?; // 3
         self.create_way_back().await?; // 4

@@ -67,6 +67,18 @@ impl Object {
         format!("{} {}", self.kind, self.identity)
     }
 
+    /// How `grant` and `revoke` name it. `None` if there are no rights on its kind; those on relations are the switch's.
+    pub fn in_grants(&self) -> Option<String> {
+        let kind = match self.kind.as_str() {
+            kind @ ("function" | "procedure" | "type" | "schema" | "language") => kind,
+            "aggregate" => "function",
+            "server" => "foreign server",
+            "foreign-data wrapper" => "foreign data wrapper",
+            _ => return None,
+        };
+        Some(format!("{kind} {}", self.identity))
+    }
+
     /// Whether the manifest may leave it behind. A default or a check may be left only where it cannot come along.
     pub fn can_be_left(&self) -> bool {
         !self.is_binding && (!self.is_of_rows || self.blocked_by.is_some())

@@ -9,11 +9,13 @@ use crate::moving::side::Database;
 use crate::moving::{relations, sequences};
 use crate::names::{Qualified, quote_ident};
 
-/// Fills the materialised views of the target, in the order of their dependencies, as their owners. They may read the
-/// tables for the moment of one transaction.
-pub async fn refresh(target: &mut Database, owner: &Owner) -> Result<()> {
+/// Fills the materialised views of the target, or all but the ones that are filled, in the order of their dependencies, as
+/// their owners. They may read the tables for the moment of one transaction.
+pub async fn refresh(target: &mut Database, owner: &Owner, filled: Filled) -> Result<()> {
     let relations = owner.relations();
-    for View { view, owner, is_superuser } in relations::select(&mut target.connection, UNFILLED, &relations).await? {
+    let views: Vec<View> = relations::select(&mut target.connection, MATERIALIZED, &relations).await?;
+    for View { view, owner, is_superuser, .. } in views.into_iter().filter(|view| filled == Filled::Again || !view.is_filled)
+    {
         let (list, role) = (relations::list(&relations), quote_ident(&owner));
         // A superuser's rights are not revoked before.
         let (grant, revoke) = match is_superuser {
@@ -63,11 +65,21 @@ pub async fn drop_made(target: &mut Database, made: &[(String, String)]) -> Resu
     }
 }
 
+/// What becomes of materialised views that are filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// They stay as they are.
+    Stay,
+    /// They are filled again.
+    Again,
+}
+
 #[derive(FromRow)]
 struct View {
     view: String,
     owner: String,
     is_superuser: bool,
+    is_filled: bool,
 }
 
 /// A query over the relations `c` of `$1`, with the number of views that each view stands on.
@@ -105,12 +117,13 @@ macro_rules! views_by_depth {
 }
 
 /// A materialised view may read another one, or a view that does.
-const UNFILLED: &str = views_by_depth!(
+const MATERIALIZED: &str = views_by_depth!(
     "select
         c.oid::regclass::text as view,
         pg_get_userbyid(c.relowner)::text as owner,
-        (select r.rolsuper from pg_roles r where r.oid = c.relowner) as is_superuser",
-    "and c.relkind = 'm' and not c.relispopulated order by (select max(d.depth) from depths d where d.view = c.oid), c.oid"
+        (select r.rolsuper from pg_roles r where r.oid = c.relowner) as is_superuser,
+        c.relispopulated as is_filled",
+    "and c.relkind = 'm' order by (select max(d.depth) from depths d where d.view = c.oid), c.oid"
 );
 
 const DROP_VIEWS: &str = views_by_depth!(

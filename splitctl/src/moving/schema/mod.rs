@@ -1,5 +1,6 @@
 //! The tables' definitions, which `pg_dump` brings to the target, with owners and rights, in its own order.
 
+mod checks;
 mod depending;
 mod groups;
 pub mod pg_dump;
@@ -16,9 +17,11 @@ use super::inventory::{Id, Inventory, Object};
 use super::side::Database;
 use crate::database::{execute, sqlstate};
 use crate::manifest::Owner;
-pub use depending::{drop_made, dropping, refresh};
+use checks::calls;
+pub use checks::validate;
+pub use depending::{Filled, drop_made, dropping, refresh};
 use pg_dump::Entry;
-pub use privileges::{grant_schemas, undo, undoing};
+pub use privileges::{grant_schemas, revoke_gained, undo, undoing};
 
 /// The SQLSTATE of a deadlock.
 const DEADLOCK: &str = "40P01";
@@ -33,8 +36,8 @@ pub struct Definitions {
     /// The tables' keys and indexes that the target lacks, and what follows from a key. The stream needs them, and rows are
     /// copied faster without. The groups do not depend on each other, so each has a session of its own.
     pub keys: Vec<String>,
-    /// Foreign keys among the tables, triggers, policies, rules, statistics, constraints that are not valid, and comments
-    /// on them.
+    /// Foreign keys among the tables, triggers, policies, rules, statistics, constraints that are not valid, checks that
+    /// call functions, and comments on them.
     pub after_rows: String,
 }
 
@@ -62,7 +65,9 @@ pub async fn dump(
         true => BTreeSet::new(),
         false => find(source, target, inventory, KEYS).await?.0,
     };
-    let chosen = Chosen::of(pg_dump::contents(&program, &archive).await?, inventory, &lacking, &finishing);
+    let contents = pg_dump::contents(&program, &archive).await?;
+    let (drop_checks, add_checks) = checks::statements(&checks::read(source, owner, inventory, &contents).await?);
+    let chosen = Chosen::of(contents, inventory, &lacking, &finishing);
     let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
         chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
     before.retain(|entry| chosen.is_lacking(entry));
@@ -73,9 +78,9 @@ pub async fn dump(
     let created = statements(&before).await?;
     let groups = groups::independent(&keys, sessions.into());
     Ok(Definitions {
-        before_rows: format!("{created}; {}", inventory.dropping_left(&mut source.connection).await?),
+        before_rows: format!("{created}; {drop_checks}; {}", inventory.dropping_left(&mut source.connection).await?),
         keys: try_join_all(groups.iter().map(|group| statements(group))).await?,
-        after_rows: statements(&after).await?,
+        after_rows: format!("{}; {add_checks}", statements(&after).await?),
     })
 }
 
@@ -223,11 +228,15 @@ const STAYING: &str = r"
       and n.nspname not in ('information_schema', 'splitctl')";
 
 /// What `copy` creates after the rows.
-const LATER: &str = r"
-    select 'pg_constraint'::regclass::oid::int8, oid::int8
-    from pg_constraint
-    where contype = 'f'
-       or (contype = 'c' and not convalidated)
+const LATER: &str = concat!(
+    r"
+    select 'pg_constraint'::regclass::oid::int8, o.oid::int8
+    from pg_constraint o
+    where o.contype = 'f'
+       or (o.contype = 'c' and not o.convalidated)
+       or (",
+    calls!(),
+    r")
     union all
     select 'pg_trigger'::regclass::oid::int8, oid::int8
     from pg_trigger
@@ -241,7 +250,8 @@ const LATER: &str = r"
     union all
     select 'pg_rewrite'::regclass::oid::int8, oid::int8
     from pg_rewrite
-    where rulename <> '_RETURN'";
+    where rulename <> '_RETURN'"
+);
 
 /// The keys and indexes of tables.
 const KEYS: &str = r"

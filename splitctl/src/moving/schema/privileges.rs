@@ -1,12 +1,15 @@
 //! Rights on schemas, and default privileges: the copy gives them on the target, and an abort takes them back from schemas
 //! and roles that were there before.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use sqlx::{FromRow, query_as, query_scalar};
 
 use crate::database::{execute, sqlstate};
 use crate::manifest::Owner;
-use crate::moving::inventory::Inventory;
+use crate::moving::facts::{self, Right};
+use crate::moving::inventory::{Inventory, Object};
 use crate::moving::side::Database;
 use crate::moving::{relations, rights, sequences};
 use crate::names::Qualified;
@@ -22,6 +25,28 @@ pub async fn grant_schemas(
         let grant = query_scalar::<_, String>(LACKING_GRANT).bind(schema).bind(privilege).bind(role);
         if let Some(grant) = grant.fetch_optional(&mut target.connection).await? {
             execute(&mut target.connection, grant).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the rights on what the copy made that nobody has in the source: default privileges of the target gave them.
+/// Those on tables are the switch's.
+pub async fn revoke_gained(
+    source: &mut Database,
+    target: &mut Database,
+    owner: &Owner,
+    inventory: &Inventory,
+    made: &[(String, String)],
+) -> Result<()> {
+    let is_made = |object: &&Object| made.iter().any(|(kind, name)| (kind, name) == (&object.kind, &object.identity));
+    for (object, shown) in inventory.moving().filter(is_made).filter_map(|object| Some((object, object.in_grants()?))) {
+        let Some(here) = facts::read(&mut source.connection, object).await? else { continue };
+        let Some(there) = facts::read(&mut target.connection, object).await? else { continue };
+        let given: BTreeSet<Right> = here.rights().map(|right| right.on_target(owner)).collect();
+        for right in there.rights().filter(|right| !given.contains(right)) {
+            let revoke = format!("revoke {} on {shown} from {}", right.privilege, right.grantee());
+            execute(&mut target.connection, revoke).await?;
         }
     }
     Ok(())
