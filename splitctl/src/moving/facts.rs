@@ -150,6 +150,71 @@ const FACTS: &str = r#"
                 where o.classid = 'pg_type'::regclass
                   and t.oid = o.objid
             ),
+            (
+                select concat_ws(
+                    ' ',
+                    l.collprovider,
+                    l.collcollate,
+                    l.collctype,
+                    coalesce(to_jsonb(l) ->> 'colliculocale', to_jsonb(l) ->> 'colllocale'),
+                    to_jsonb(l) ->> 'collicurules',
+                    l.collisdeterministic
+                )
+                from pg_collation l
+                where o.classid = 'pg_collation'::regclass
+                  and l.oid = o.objid
+            ),
+            (
+                select format('%s %s', y.tmplname, d.dictinitoption)
+                from pg_ts_dict d
+                join pg_ts_template y on y.oid = d.dicttemplate
+                where o.classid = 'pg_ts_dict'::regclass
+                  and d.oid = o.objid
+            ),
+            (
+                select format(
+                    '%s %s',
+                    y.prsname,
+                    (
+                        select string_agg(
+                            concat_ws(' ', m.maptokentype, m.mapdict::regdictionary),
+                            ', ' order by m.maptokentype, m.mapseqno
+                        )
+                        from pg_ts_config_map m
+                        where m.mapcfg = f.oid
+                    )
+                )
+                from pg_ts_config f
+                join pg_ts_parser y on y.oid = f.cfgparser
+                where o.classid = 'pg_ts_config'::regclass
+                  and f.oid = o.objid
+            ),
+            (
+                select concat_ws(
+                    ' ',
+                    g.aggkind,
+                    g.aggtransfn::regprocedure,
+                    g.aggtranstype::regtype,
+                    g.agginitval,
+                    nullif(g.aggfinalfn, 0)::regprocedure,
+                    nullif(g.aggsortop, 0)::regoperator
+                )
+                from pg_aggregate g
+                where o.classid = 'pg_proc'::regclass
+                  and g.aggfnoid = o.objid
+            ),
+            (
+                select format('%s %s', x.oprresult::regtype, nullif(x.oprcode, 0)::regprocedure)
+                from pg_operator x
+                where o.classid = 'pg_operator'::regclass
+                  and x.oid = o.objid
+            ),
+            (
+                select concat_ws(' ', k.castcontext, k.castmethod, nullif(k.castfunc, 0)::regprocedure)
+                from pg_cast k
+                where o.classid = 'pg_cast'::regclass
+                  and k.oid = o.objid
+            ),
             ''
         ) as definition
     from object o"#;

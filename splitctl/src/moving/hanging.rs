@@ -53,6 +53,33 @@ pub async fn compare(
     Ok((now, changes))
 }
 
+/// What hangs on tables that somebody has created on the target, and is not as in the source. Other checks compare policies,
+/// and what else moves.
+pub async fn differences(owner: &Owner, source: &mut Database, target: &mut Database) -> Result<Vec<Change>> {
+    let is_one_version = source.version == target.version;
+    let Known { source: mut here, target: mut there } = know(owner, source, target).await?;
+    let hangs = |name: &String| {
+        let kinds = ["index ", "statistics object ", "trigger ", "rule ", "table constraint "];
+        kinds.iter().any(|kind| name.starts_with(kind)) && !owner.leave.contains(name)
+    };
+    here.retain(|name, _| hangs(name));
+    there.retain(|name, _| hangs(name));
+    let lacking = here.iter().filter(|(name, _)| !there.contains_key(*name));
+    let mut differences: Vec<Change> =
+        lacking.map(|(name, definition)| Change::of(name, &format!("is not on the target: {definition}"))).collect();
+    for (name, definition) in &there {
+        match here.get(name) {
+            None => differences.push(Change::of(name, "is on the target, and not in the source")),
+            // Another version may write the same definition in other words.
+            Some(other) if other != definition && is_one_version => {
+                differences.push(Change::of(name, &format!("is another one on the target: {definition}")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(differences)
+}
+
 fn list_changes(before: &Known, now: &Known, lives: Side, is_one_version: bool) -> Vec<Change> {
     let ((before, other_before), (now, other)) = (before.order(lives), now.order(lives));
     // Another version may write the same definition in other words.
@@ -83,6 +110,8 @@ impl Known {
 
 impl Change {
     fn of(name: &str, what: &str) -> Self {
+        // A definition may have several lines.
+        let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
         let harmless = ["index ", "statistics object ", "comment on "];
         Self { text: format!("{name} {what}"), is_harmless: harmless.iter().any(|kind| name.starts_with(kind)) }
     }
@@ -122,7 +151,7 @@ const DEFINITIONS: &str = r"
         join pg_index x on o.class = 'pg_class'::regclass and x.indexrelid = o.oid and not x.indisunique
         join pg_class c on c.oid = o.oid and not c.relispartition
         union all
-        select o.class, o.oid, pg_get_viewdef(o.oid)
+        select o.class, o.oid, concat_ws(' with ', pg_get_viewdef(o.oid), c.reloptions)
         from objects o
         join pg_class c on o.class = 'pg_class'::regclass and c.oid = o.oid and c.relkind in ('v', 'm')
         union all

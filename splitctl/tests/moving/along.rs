@@ -291,8 +291,10 @@ fn settings_and_rights_that_the_target_lacks_are_named_with_the_statement() {
         end $$;";
     let fixture = Fixture::two_clusters(&schema(settings), &manifest(""));
     execute(&fixture.target, "alter database after set timezone = 'Asia/Tokyo'");
+    execute(&fixture.source, "grant create on schema public to public");
     let said = fixture.done(&["plan", OWNER]);
     for finding in [
+        "run `grant create on schema \"public\" to \"shop_svc\"` there if the application does",
         "run `alter database \"after\" set search_path = shop, public` there",
         "run `alter role \"shop_svc\" in database \"after\" set statement_timeout = '7s'` there",
         "`alter database \"after\" reset TimeZone` there",

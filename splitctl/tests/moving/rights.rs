@@ -90,6 +90,38 @@ fn words(lines: &[String]) -> Vec<&str> {
 }
 
 #[test]
+fn roles_that_log_in_and_use_the_tables_by_another_one_are_looked_for_on_the_target() {
+    let fixture = Fixture::two_clusters("create table moves (id integer primary key); create table stays ()", MANIFEST);
+    std::fs::write(fixture.folder.path().join("split.toml"), MANIFEST.replace("views = [\"seen\"]", "")).expect("written");
+    execute(
+        &fixture.source,
+        "create role app_blue login; create role readers; create role ann login; create role boss superuser login;
+         grant select on moves to shop_svc, readers; grant shop_svc to app_blue, boss; grant readers to ann",
+    );
+    execute(&fixture.target, "create role readers");
+    let blue = "app_blue: in the source it uses the tables as a member of shop_svc; ";
+    for (ends, left) in [
+        ("create role app_blue", "the target has no such role: create it there"),
+        ("alter role app_blue login", "on the target it cannot log in"),
+        ("grant shop_svc to app_blue", "on the target it is not: run `grant \"shop_svc\" to \"app_blue\"` there"),
+    ] {
+        let said = fixture.done(&["plan", OWNER]);
+        assert!(said.contains(&format!("warning: roles: {blue}{left}")), "{said}");
+        execute(&fixture.target, ends);
+    }
+    // Nothing else is left but a person, and a superuser is looked for nowhere.
+    let said = fixture.done(&["plan", OWNER]);
+    let ann = "warning: roles: ann: in the source it uses the tables as a member of readers; the target has no such role";
+    assert!(said.contains(ann) && said.matches("uses the tables as a member").count() == 1, "{said}");
+    // The owner's role only groups those of the application.
+    for url in [&fixture.source, &fixture.target] {
+        execute(url, "alter role shop_svc nologin");
+    }
+    execute(&fixture.target, "drop role app_blue");
+    fixture.refused(&["plan", OWNER], &format!("error: roles: {blue}the target has no such role"));
+}
+
+#[test]
 fn a_role_that_takes_the_place_of_another_does_so_in_everything_that_names_it() {
     let fixture = mapped();
     let before = strings(&fixture.source, RIGHTS);

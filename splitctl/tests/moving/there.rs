@@ -81,6 +81,57 @@ fn what_the_target_has_already_must_belong_to_the_same_roles_and_give_the_same_r
     assert!(fixture.done(&["plan", OWNER]).contains("warning: there: table shop.moves"));
 }
 
+/// Names that mean the same on both sides, unless one side has another one of the name.
+const NAMES: &str = "
+    create collation shop.plain (locale = 'C');
+    create text search dictionary shop.words (template = simple);
+    create text search configuration shop.texts (parser = default);
+    alter text search configuration shop.texts add mapping for word with shop.words;
+    create aggregate shop.most (integer) (sfunc = int4larger, stype = integer);
+    create operator shop.=== (leftarg = integer, rightarg = integer, function = int4eq);
+    alter table shop.moves add column said text collate shop.plain;
+    alter table shop.moves add constraint alike check (id::integer operator(shop.===) id::integer);
+    create index on shop.moves (to_tsvector('shop.texts', said));
+    create function shop.note() returns trigger language plpgsql as 'begin return new; end';
+    create trigger noted before insert on shop.moves for each row execute function shop.note();
+    create rule kept as on delete to shop.moves do also nothing;
+    create table shop.parts (move bigint constraint belongs references shop.moves);
+";
+
+#[test]
+fn what_hangs_on_the_tables_of_the_target_and_what_names_mean_there_is_compared() {
+    let names =
+        NAMES.replace("'C'", "'POSIX'").replace("with shop.words", "with simple").replace("int4larger", "int4smaller");
+    let names = names.replace("function = int4eq", "function = int4le").replace("before insert", "before update");
+    let names = names
+        .replace("constraint belongs references shop.moves", "")
+        .replace("to shop.moves do also", "to shop.moves do instead");
+    let fixture = shop(&names);
+    execute(&fixture.source, NAMES);
+    let manifest = std::fs::read_to_string(fixture.folder.path().join("split.toml")).expect("a manifest");
+    let manifest = manifest.replace(r#"["shop.moves"]"#, r#"["shop.moves", "shop.parts"]"#);
+    let bring = r#"bring = ["aggregate shop.most(integer)", "text search configuration shop.texts"]"#;
+    let manifest = manifest.replace("views =", &format!("{bring}\nviews ="));
+    std::fs::write(fixture.folder.path().join("split.toml"), manifest).expect("written");
+    let said = fixture.refused(&["plan", OWNER], "error: there: ");
+    let other = "the target has another one of this name";
+    for finding in [
+        &format!("error: there: collation shop.plain: {other}"),
+        &format!("error: there: text search configuration shop.texts: {other}"),
+        &format!("error: there: aggregate shop.most(integer): {other}"),
+        &format!("error: there: operator shop.===(integer,integer): {other}"),
+        "error: there: trigger noted on shop.moves is another one on the target",
+        "error: there: rule kept on shop.moves is another one on the target",
+        "error: there: table constraint belongs on shop.parts is not on the target",
+    ] {
+        assert!(said.contains(finding), "{finding}: {said}");
+    }
+    let alike = shop(NAMES);
+    execute(&alike.source, NAMES);
+    std::fs::copy(fixture.folder.path().join("split.toml"), alike.folder.path().join("split.toml")).expect("copied");
+    alike.done(&["plan", OWNER]);
+}
+
 /// The definitions with owners and rights, as `pg_dump` writes them, and the values of sequences.
 fn dump(fixture: &Fixture, url: &str) -> String {
     let program = fixture.clusters[0].client("pg_dump").unwrap_or_else(|missing| panic!("{missing}"));

@@ -51,6 +51,50 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, users: &[String]
     Ok(())
 }
 
+/// A role that logs in and uses the tables as a member of another one.
+#[derive(FromRow)]
+struct Login {
+    login: String,
+    user: String,
+    /// Whether that is the owner's role, which does not log in itself.
+    is_application: bool,
+}
+
+/// What the target says of it.
+#[derive(FromRow)]
+struct Found {
+    exists: bool,
+    logs_in: bool,
+    is_member: bool,
+}
+
+/// Compares the roles that log in and use the tables as members of `users`. Applications and people come in by them.
+pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[String]) -> Result<()> {
+    let Move { owner, owner_name, source, target, .. } = the_move;
+    let known: Vec<&str> = users.iter().chain([&owner.role]).map(String::as_str).collect();
+    let logins: Vec<Login> = query_as(LOGINS).bind(known).bind(&owner.role).fetch_all(&mut source.connection).await?;
+    for Login { login, user, is_application } in logins {
+        let (there, group) = (owner.on_target(&login), owner.on_target(&user));
+        let found: Found = query_as(FOUND).bind(there).bind(group).fetch_one(&mut target.connection).await?;
+        let lacks = match found {
+            Found { exists: false, .. } => format!(
+                "the target has no such role: create it there with its password, or name another one for it in \
+                 `owners.{owner_name}.owned_by`"
+            ),
+            Found { logs_in: false, .. } => {
+                format!("on the target it cannot log in: run `alter role {} login` there", quote_ident(there))
+            }
+            Found { is_member: false, .. } => {
+                format!("on the target it is not: run `grant {} to {}` there", quote_ident(group), quote_ident(there))
+            }
+            _ => continue,
+        };
+        let weight = if is_application { Error } else { Warning };
+        plan.add(weight, "roles", format!("{login}: in the source it uses the tables as a member of {user}; {lacks}"));
+    }
+    Ok(())
+}
+
 const INHERITS: &str = "inherits its rights";
 const SETS: &str = "may set that role";
 const GRANTS: &str = "may let others be members";
@@ -152,3 +196,28 @@ const MEMBERSHIPS: &str = r"
     join pg_roles g on g.oid = a.roleid
     group by m.rolname, g.rolname
     order by 1, 2";
+
+/// Superusers use everything. Of several roles by which one uses the tables, the first by name stands for all.
+const LOGINS: &str = r"
+    select
+        l.rolname::text as login,
+        min(u.rolname::text) as user,
+        bool_or(u.rolname = $2 and not u.rolcanlogin) as is_application
+    from pg_roles l
+    join pg_roles u on u.rolname = any ($1) and u.oid <> l.oid and pg_has_role(l.oid, u.oid, 'member')
+    where l.rolcanlogin
+      and not l.rolsuper
+      and not l.rolname = any ($1)
+      and l.rolname <> current_user
+      and l.rolname not like 'splitctl\_%\_applier'
+    group by l.rolname
+    order by 1";
+
+const FOUND: &str = r"
+    select
+        l.oid is not null as exists,
+        coalesce(l.rolcanlogin, false) as logs_in,
+        coalesce(pg_has_role(l.oid, u.oid, 'member'), false) as is_member
+    from (select $1::text as login, $2::text as user) n
+    left join pg_roles l on l.rolname = n.login
+    left join pg_roles u on u.rolname = n.user";

@@ -149,6 +149,7 @@ pub async fn make_of(the_move: &mut Move, inventory: &Inventory) -> Result<Plan>
     settings::check(&mut plan, the_move).await?;
     role::check(&mut plan, the_move).await?;
     memberships::check(&mut plan, the_move, &users).await?;
+    memberships::check_logins(&mut plan, the_move, &users).await?;
     others::check(&mut plan, the_move).await?;
     failover::check(&mut plan, the_move).await?;
     try_streams(&mut plan, the_move).await?;

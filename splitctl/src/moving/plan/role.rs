@@ -1,10 +1,11 @@
 //! What the application's role may do besides using the tables.
 
 use anyhow::Result;
-use sqlx::{FromRow, PgConnection, query_as};
+use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
 use super::Plan;
 use super::Weight::{Error, Warning};
+use crate::manifest::Owner;
 use crate::moving::{Database, Move, Side};
 use crate::names::{quote_ident, quote_literal};
 
@@ -51,8 +52,31 @@ pub(super) async fn check(plan: &mut Plan, Move { owner, source, target, .. }: &
             plan.add(weight, "roles", format!("{name}: {what}: run `{statement}` on the target"));
         }
     }
+    check_schemas(plan, owner, source, target).await?;
     if target.superuser && source.superuser {
         check_password(plan, &owner.role, name, source, target).await?;
+    }
+    Ok(())
+}
+
+/// Names the schemas in which the role may create objects because every role may.
+async fn check_schemas(plan: &mut Plan, owner: &Owner, source: &mut Database, target: &mut Database) -> Result<()> {
+    let role = Side::Target.role_of(owner);
+    let mut schemas: Vec<String> = owner.relations().into_iter().map(|relation| relation.schema).collect();
+    schemas.push("public".to_owned());
+    let open: Vec<String> = query_scalar(OPEN_SCHEMAS).bind(schemas).fetch_all(&mut source.connection).await?;
+    for schema in open {
+        let creates: Option<bool> =
+            query_scalar(CREATES).bind(role).bind(&schema).fetch_optional(&mut target.connection).await?;
+        if creates != Some(true) {
+            let text = format!(
+                "{role}: in the source every role may create objects in the schema {schema}, and on the target this one may \
+                 not: run `grant create on schema {} to {}` there if the application does",
+                quote_ident(&schema),
+                quote_ident(role)
+            );
+            plan.add(Warning, "roles", text);
+        }
     }
     Ok(())
 }
@@ -193,3 +217,15 @@ const PASSWORD: &str = r"
         exists (select from pg_hba_file_rules h where h.auth_method = 'scram-sha-256') as asks_for_scram
     from pg_authid a
     where a.rolname = $1";
+
+/// The copy gives PUBLIC no such right: since Postgres 15 it has it in no schema by itself.
+const OPEN_SCHEMAS: &str = r"
+    select distinct n.nspname::text
+    from pg_namespace n
+    cross join lateral aclexplode(n.nspacl) a
+    where n.nspname = any ($1)
+      and a.grantee = 0
+      and a.privilege_type = 'CREATE'
+    order by 1";
+
+const CREATES: &str = "select has_schema_privilege($1, oid, 'create') from pg_namespace where nspname = $2";

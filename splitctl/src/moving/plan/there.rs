@@ -8,9 +8,9 @@ use anyhow::Result;
 use super::Weight::{Error, Warning};
 use super::{Plan, weigh_entry};
 use crate::manifest::Owner;
-use crate::moving::Move;
 use crate::moving::facts::{self, Facts, Right};
 use crate::moving::inventory::{Id, Inventory, Object};
+use crate::moving::{Move, hanging, relations};
 use crate::names::quote_ident;
 
 /// Compares their owners, rights and definitions. The rights on tables and sequences are the switch's, which closes them.
@@ -24,6 +24,13 @@ pub(super) async fn check(
     if state.is_open() {
         // The copy has created some of them.
         return Ok(());
+    }
+    if !relations::tables(&mut target.connection, &owner.tables).await?.is_empty() {
+        for difference in hanging::differences(owner, source, target).await? {
+            let weight = if difference.is_harmless { Warning } else { Error };
+            let text = format!("{}: make both alike, or drop the tables there: `copy` creates them", difference.text);
+            plan.add(weight, "there", text);
+        }
     }
     let objects = inventory.moving().filter(|object| !object.is_part && !lacking.contains(&object.id()));
     for object in objects {
