@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use sqlx::{FromRow, PgConnection, query, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row, query, query_as, query_scalar, raw_sql};
 
 use super::side::Database;
 use crate::database::{execute, sqlstate};
@@ -96,9 +96,18 @@ pub fn waits(name: &str, open: &[String]) -> Refused {
     ))
 }
 
-/// Advances a slot to the WAL that is flushed, and returns that position.
-pub async fn advance(connection: &mut PgConnection, name: &str) -> Result<String, sqlx::Error> {
-    query_scalar(ADVANCE).bind(name).fetch_one(connection).await
+/// Runs statements in one transaction, which is flushed to the disk with all WAL before it, whatever its commits waited for.
+/// Returns a position in it for [`advance`]. It is the end of a record: what is flushed may end within one, whose rest nobody
+/// flushes while its transaction goes on.
+pub async fn flush(connection: &mut PgConnection, statements: &str) -> Result<String, sqlx::Error> {
+    let statements = format!("{FLUSH}; {statements}; commit");
+    let row = raw_sql(AssertSqlSafe(statements)).fetch_all(connection).await?.into_iter().next();
+    row.ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+}
+
+/// Advances a slot to a position of [`flush`], and returns it.
+pub async fn advance(connection: &mut PgConnection, name: &str, to: &str) -> Result<String, sqlx::Error> {
+    query_scalar(ADVANCE).bind(name).bind(to).fetch_one(connection).await
 }
 
 /// Write transactions of the whole cluster that have been open for longer than this.
@@ -168,7 +177,12 @@ const CREATE: &str = "select pg_create_logical_replication_slot($1, 'pgoutput')"
 
 const CREATE_FOR_STANDBYS: &str = "select pg_create_logical_replication_slot($1, 'pgoutput', failover => true)";
 
-const ADVANCE: &str = "select end_lsn::text from pg_replication_slot_advance($1, pg_current_wal_flush_lsn())";
+const FLUSH: &str = "
+    begin;
+    set local synchronous_commit = local;
+    select pg_logical_emit_message(true, 'splitctl', 'switch')::text";
+
+const ADVANCE: &str = "select end_lsn::text from pg_replication_slot_advance($1, $2::text::pg_lsn)";
 
 const USED: &str = r"
     select slot_name::text as name, active_pid as user_process

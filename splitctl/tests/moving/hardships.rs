@@ -342,6 +342,64 @@ fn a_stream_that_waits_for_a_lock_names_who_holds_it() {
     fixture.done(&["cutover", OWNER]);
 }
 
+/// A process of a server that stands still until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(url: &str, kind: &str) -> Self {
+        let process = strings(url, &format!("select pid::text from pg_stat_activity where backend_type = '{kind}'"));
+        let process = process[0].parse().expect("a number");
+        signal(process, "STOP");
+        Self(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+/// A server flushes whole pages of its WAL, so what is flushed may end within a record of an open transaction. The rest
+/// follows with the next commit, or when the background writer notes the open transactions, each 15 s.
+#[test]
+fn a_switch_waits_for_no_record_of_which_a_part_is_flushed() {
+    let manifest = r#"
+        source = "$SOURCE_URL"
+        [owners.shop]
+        role = "shop_svc"
+        tables = ["plain"]
+        target = "$TARGET_URL"
+    "#;
+    let plain = "create table plain (id integer primary key); grant select, insert, update, delete on plain to shop_svc";
+    let fixture = Fixture::two_clusters(plain, manifest);
+    fixture.copied();
+    let hook = ["--before-switch", "touch calm; until [ -e partly ]; do sleep 0.02; done"];
+    let mut cutover = fixture.command(&[&["cutover", OWNER], &hook[..]].concat());
+    let cutover = cutover.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    until("the stream is calm", || fixture.folder.path().join("calm").exists());
+    let _stopped = Stopped::new(&fixture.target, "background writer");
+    // No page gets full meanwhile.
+    let begins_a_page = "select 'begins' where (pg_current_wal_insert_lsn() - '0/0') % 8192 < 3000";
+    let partly = "select 'partly' where (pg_current_wal_flush_lsn() - '0/0') % 8192 = 0
+        and pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()";
+    block_on(async || {
+        let mut holder = connect(&fixture.target).await.expect("a connection");
+        let mut open = holder.begin().await.expect("begun");
+        loop {
+            open.execute("select pg_logical_emit_message(true, 'test', repeat('x', 20000))").await.expect("written");
+            if !strings(&fixture.target, begins_a_page).is_empty() {
+                break;
+            }
+        }
+        until("a part is flushed", || !strings(&fixture.target, partly).is_empty());
+        std::fs::write(fixture.folder.path().join("partly"), "").expect("written");
+        let (code, text) = said(&cutover.wait_with_output().expect("it ends"));
+        assert_eq!(code, Some(0), "{text}");
+        open.rollback().await.expect("ended");
+    });
+}
+
 /// A server crashes at some moment of a switch and restarts: the same command does the rest.
 fn a_server_crashes(cluster: usize) {
     let mut fixture = Fixture::two_clusters(SCHEMA, MANIFEST);

@@ -56,7 +56,10 @@ async fn wait_for_standbys(Move { owner, owner_name, source, target, state, .. }
     {
         return Err(Refused(awaited).into());
     }
-    let advance = async |connection: &mut PgConnection| slot::advance(connection, &way_back).await.map(drop);
+    let advance = async |connection: &mut PgConnection| {
+        let flushed = slot::flush(connection, "").await?;
+        slot::advance(connection, &way_back, &flushed).await.map(drop)
+    };
     standbys::wait_for(to, owner, &way_back, advance).await
 }
 

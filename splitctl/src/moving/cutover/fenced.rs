@@ -18,11 +18,6 @@ use crate::moving::{Database, crash_point, marker, sequences, shape, slot};
 /// How long a session may take to end.
 const END: Duration = Duration::from_secs(30);
 
-/// Begins a transaction whose commit flushes the WAL, including what the stream brought before: the stream's own commits do
-/// not wait for a flush.
-const FLUSHED: &str =
-    "begin; set local synchronous_commit = local; select pg_logical_emit_message(true, 'splitctl', 'switch')";
-
 /// A try that holds the locks.
 pub(super) struct Fenced<'a> {
     pub(super) from: &'a mut Database,
@@ -39,6 +34,8 @@ pub(super) struct Fenced<'a> {
     pub(super) sessions: Sessions,
     pub(super) clock: Clock,
     pub(super) pause: Pause,
+    /// A position of the other side behind all that the stream has brought.
+    pub(super) flushed: String,
     /// Where the stream back begins.
     pub(super) way_back: String,
 }
@@ -101,7 +98,7 @@ impl Fenced<'_> {
     pub(super) async fn set_sequences(&mut self) -> Result<()> {
         let Sessions { beside, sequences, .. } = &mut self.sessions;
         let sets = sequences::setting_changed(beside, self.ready.reading.as_deref(), sequences).await?;
-        execute(&mut self.to.connection, format!("{FLUSHED}; {}; commit", sets.unwrap_or_default())).await?;
+        self.flushed = slot::flush(&mut self.to.connection, &sets.unwrap_or_default()).await?;
         self.pause.sequences = self.clock.lap();
         Ok(())
     }
@@ -110,7 +107,7 @@ impl Fenced<'_> {
     /// sent back; what is written from now on is behind it. So this comes after 7 and before the first writer. The position
     /// goes into the switch, because an advanced slot falls back if its server crashes before a checkpoint.
     pub(super) async fn advance_way_back(&mut self) -> Result<()> {
-        self.way_back = slot::advance(&mut self.to.connection, &self.state.way_back()).await?;
+        self.way_back = slot::advance(&mut self.to.connection, &self.state.way_back(), &self.flushed).await?;
         self.pause.way_back = self.clock.lap();
         crash_point("way back advanced");
         Ok(())

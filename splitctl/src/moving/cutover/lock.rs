@@ -64,6 +64,7 @@ impl Attempt<'_> {
             sessions,
             clock,
             pause,
+            flushed: String::new(),
             way_back: String::new(),
         })
     }

@@ -84,7 +84,8 @@ impl Sessions {
         closed?;
         opened?;
         // Less WAL is left to read under the lock, for the slot and for the stream.
-        slot::advance(to, &self.way_back).await?;
+        let flushed = slot::flush(to, "").await?;
+        slot::advance(to, &self.way_back, &flushed).await?;
         let token = marker::set(&mut self.beside, &self.owner_name).await?;
         marker::wait(to, &self.owner_name, token, READ).await.map(drop)
     }
