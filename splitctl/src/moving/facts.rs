@@ -51,20 +51,16 @@ impl Right {
     }
 }
 
-/// Reads them. `None` if the side does not have the object.
-pub async fn read(connection: &mut PgConnection, object: &Object) -> Result<Option<Facts>, sqlx::Error> {
+/// Reads them of an object that the side has.
+pub async fn read(connection: &mut PgConnection, object: &Object) -> Result<Facts, sqlx::Error> {
     let (names, arguments) = object.address();
-    query_as(FACTS).bind(&object.kind).bind(names).bind(arguments).fetch_optional(connection).await
+    query_as(FACTS).bind(&object.kind).bind(names).bind(arguments).fetch_one(connection).await
 }
 
-/// `pg_shdepend` does not record the role that `initdb` makes. The kinds of `acldefault` are all that have rights. A table's
-/// definition is compared as a shape, and a function's by `check_functions`.
-const FACTS: &str = r#"
-    with object as (
-        select a.classid, a.objid
-        from pg_get_object_address($1, $2, $3) a
-    ),
-    listed (class, oid, acl, kind, owner) as (
+/// The common table of all objects that have rights of their own, but for relations: the kinds of `acldefault`.
+macro_rules! listed {
+    () => {
+        "listed (class, oid, acl, kind, owner) as (
         select 'pg_proc'::regclass, oid, proacl, 'f', proowner from pg_proc
         union all
         select 'pg_namespace'::regclass, oid, nspacl, 'n', nspowner from pg_namespace
@@ -76,7 +72,22 @@ const FACTS: &str = r#"
         select 'pg_foreign_data_wrapper'::regclass, oid, fdwacl, 'F', fdwowner from pg_foreign_data_wrapper
         union all
         select 'pg_foreign_server'::regclass, oid, srvacl, 'S', srvowner from pg_foreign_server
+    )"
+    };
+}
+pub(super) use listed;
+
+/// `pg_shdepend` does not record the role that `initdb` makes. A table's definition is compared as a shape, and a function's
+/// by `check_functions`.
+const FACTS: &str = concat!(
+    r#"
+    with object as (
+        select a.classid, a.objid
+        from pg_get_object_address($1, $2, $3) a
     ),
+"#,
+    listed!(),
+    r#",
     granted as (
         select
             case a.grantee when 0 then 'public' else r.rolname::text end as role,
@@ -217,4 +228,5 @@ const FACTS: &str = r#"
             ),
             ''
         ) as definition
-    from object o"#;
+    from object o"#
+);

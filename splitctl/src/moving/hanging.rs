@@ -53,9 +53,9 @@ pub async fn compare(
     Ok((now, changes))
 }
 
-/// What hangs on tables that somebody has created on the target, and is not as in the source. Other checks compare policies,
-/// and what else moves.
-pub async fn differences(owner: &Owner, source: &mut Database, target: &mut Database) -> Result<Vec<Change>> {
+/// What hangs on tables that somebody has created on the target, and is not as in the source: its name, and the difference.
+/// Other checks compare policies, and what else moves.
+pub async fn differences(owner: &Owner, source: &mut Database, target: &mut Database) -> Result<Vec<(String, Change)>> {
     let is_one_version = source.version == target.version;
     let Known { source: mut here, target: mut there } = know(owner, source, target).await?;
     let hangs = |name: &String| {
@@ -64,19 +64,21 @@ pub async fn differences(owner: &Owner, source: &mut Database, target: &mut Data
     };
     here.retain(|name, _| hangs(name));
     there.retain(|name, _| hangs(name));
-    let lacking = here.iter().filter(|(name, _)| !there.contains_key(*name));
-    let mut differences: Vec<Change> =
-        lacking.map(|(name, definition)| Change::of(name, &format!("is not on the target: {definition}"))).collect();
-    for (name, definition) in &there {
-        match here.get(name) {
-            None => differences.push(Change::of(name, "is on the target, and not in the source")),
+    let mut differences = Vec::new();
+    for (name, definition) in &here {
+        let what = match there.remove(name) {
+            None => format!("is not on the target: {definition}"),
             // Another version may write the same definition in other words.
-            Some(other) if other != definition && is_one_version => {
-                differences.push(Change::of(name, &format!("is another one on the target: {definition}")));
-            }
-            Some(_) => {}
-        }
+            Some(other) if other != *definition && is_one_version => format!("is another one on the target: {other}"),
+            Some(_) => continue,
+        };
+        differences.push((name.clone(), Change::of(name, &what)));
     }
+    let more = there.into_keys().map(|name| {
+        let change = Change { is_harmless: true, ..Change::of(&name, "is on the target, and not in the source") };
+        (name, change)
+    });
+    differences.extend(more);
     Ok(differences)
 }
 

@@ -66,6 +66,11 @@ const DEFINERS: &str = "
     alter table notes add column n integer default secret();
     create trigger stamp before insert on notes for each row execute function stamp();
     create view short with (security_barrier) as select id from notes;
+    create function open_to_all() returns integer language sql as 'select 1';
+    alter table notes add column o integer default open_to_all();
+    create function counts() returns table (id integer, said text, n bigint) language sql
+        begin atomic select n.id, n.said, count(*) from notes n group by n.id; end;
+    revoke execute on function counts() from public;
 ";
 
 #[test]
@@ -77,10 +82,11 @@ fn functions_and_views_keep_their_owner_and_who_may_use_them() {
         "alter function stamp() owner to small; alter function secret() owner to small;
          grant select on notes to small; alter view short owner to small; alter table lines owner to small",
     );
-    // What the operator makes on the target would be open to others there.
+    // What the operator makes on the target would be open to others there, and closed to the application.
     execute(
         &fixture.target,
-        "alter default privileges grant execute on routines to nobody_svc;
+        "alter default privileges revoke execute on routines from public;
+         alter default privileges grant execute on routines to nobody_svc;
          alter default privileges grant all on tables to nobody_svc",
     );
     moved(&fixture);
@@ -89,7 +95,7 @@ fn functions_and_views_keep_their_owner_and_who_may_use_them() {
     let owners = "select pg_get_userbyid(relowner)::text || coalesce(reloptions::text, '') from pg_class
         where relname in ('short', 'lines', 'notes') order by relname";
     assert_eq!(strings(&fixture.target, owners), strings(&fixture.source, owners));
-    for function in ["stamp()", "secret()"] {
+    for function in ["stamp()", "secret()", "counts()"] {
         let may = format!("select has_function_privilege('nobody_svc', '{function}', 'execute')::text");
         assert_eq!(strings(&fixture.target, &may), ["false"], "{function}");
     }
@@ -317,40 +323,51 @@ fn settings_and_rights_that_the_target_lacks_are_named_with_the_statement() {
     fixture.done(&["plan", OWNER]);
 }
 
-/// Checks over other tables, on a table whose name comes first, on its partitions, and on a child.
+/// Checks over other tables, on a table whose name comes first, on its partitions, on children of several parents, and on a
+/// whole row.
 const CHECKS_OVER_OTHERS: &str = "
     create function has_note(integer) returns boolean language sql
         as $$ select exists (select from public.notes where id = $1) $$;
     create table answers (id integer not null, note integer) partition by range (id);
     create table answers_1 partition of answers for values from (0) to (10);
     create table parents (note integer);
-    create table children (more integer, constraint noted check (has_note(note))) inherits (parents);
+    create table \"their constraint\" (note integer, constraint noted check (has_note(note)));
+    create table children (more integer, constraint noted check (has_note(note))) inherits (parents, \"their constraint\");
+    create table grandchildren (constraint noted check (has_note(note))) inherits (children);
+    create function has_notes(parents) returns boolean language sql as $$ select public.has_note($1.note) $$;
     insert into answers values (1, 1), (2, 2);
     insert into children values (2, 2);
     alter table answers add constraint noted check (has_note(note));
     alter table answers_1 add constraint also_noted check (has_note(note));
     alter table parents add constraint noted check (has_note(note));
+    alter table parents add constraint all_noted check (has_notes(parents)) no inherit;
+    insert into parents values (1);
     comment on constraint noted on answers is 'over others';
-    grant select, insert, update, delete on answers, parents, children to shop_svc;
+    grant select, insert, update, delete on answers, parents, children, grandchildren, \"their constraint\" to shop_svc;
 ";
 
 #[test]
 fn checks_over_other_tables_are_created_when_all_rows_are_there() {
-    let tables = manifest("").replace(r#""notes", "lines""#, r#""answers", "children", "lines", "notes", "parents""#);
+    let tables = manifest("").replace(
+        r#""notes", "lines""#,
+        r#""answers", "children", "grandchildren", "lines", "notes", "parents", 'public."their constraint"'"#,
+    );
     let fixture = Fixture::two_clusters(&schema(CHECKS_OVER_OTHERS), &tables);
     let checks = "select format('%s %s: %s, %s %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid),
             convalidated, conislocal, coninhcount, obj_description(oid, 'pg_constraint'))
         from pg_constraint where conname like '%noted' order by 1";
     let before = strings(&fixture.source, checks);
-    assert_eq!(before.len(), 5, "{before:#?}");
+    assert_eq!(before.len(), 8, "{before:#?}");
     // One that Postgres calls valid, and that not all rows pass.
     execute(&fixture.source, "insert into notes values (7, 'seven')");
     execute(&fixture.source, "insert into answers values (7, 7); delete from notes where id = 7");
-    let said = fixture.refused(&["copy", OWNER], "public.answers constraint noted: it is valid in the source");
+    let said = fixture.refused(&["copy", OWNER], "constraint noted of public.answers: it is valid in the source");
     assert!(said.contains("repeat the command"), "{said}");
     execute(&fixture.source, "delete from answers where id = 7");
     fixture.copied();
     assert_eq!(strings(&fixture.target, checks), before);
+    // Other definitions of the target may change.
+    execute(&fixture.target, "create table elsewhere (id integer)");
     fixture.done(&["cutover", OWNER]);
     let refused = try_execute(&fixture.target, "set role shop_svc; insert into answers values (3, 9)");
     assert_eq!(refused, Err("23514".to_owned()));

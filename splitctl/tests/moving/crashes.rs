@@ -22,6 +22,10 @@ const MORE: &str = "
     create function stamp() returns trigger language plpgsql as 'begin return new; end';
     create trigger stamp before update on notes for each row execute function stamp();
     create statistics noted on tenant_id, token from notes;
+    create function fits(text) returns boolean language sql immutable return length($1) < 1000;
+    create domain saying as text check (fits(value));
+    alter table lines alter said type saying;
+    alter table lines add constraint fits check (fits(said));
 
     create function count_note() returns trigger language plpgsql security definer set search_path = public as
         'begin update counts set notes = notes + 1 where tenant_id = new.tenant_id; return null; end';

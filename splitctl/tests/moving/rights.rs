@@ -152,16 +152,17 @@ fn a_role_that_takes_the_place_of_another_does_so_in_everything_that_names_it() 
 
 /// One role owns and uses the table, and its functions run for each row: a check, a domain, an index, a generated column.
 const CODE: &str = "
+    set tests.own_session = 'yes';
     grant create on schema public to shop_svc;
     create table outside (said text);
     set role shop_svc;
     create function notes(text) returns boolean language plpgsql as $$
         declare allowed boolean := false;
         begin
-            -- Tests log in as the superuser.
-            if session_user <> 'postgres' then
+            -- Tests log in as the superuser, and so may become one again.
+            if current_setting('tests.own_session', true) is distinct from 'yes' then
                 begin
-                    set role postgres;
+                    perform set_config('role', 'postgres', true);
                     allowed := true;
                 exception when insufficient_privilege then null;
                 end;
@@ -171,7 +172,7 @@ const CODE: &str = "
                 execute format('insert into public.%I values (''escaped'')', 'out' || 'side');
             exception when insufficient_privilege then null;
             end;
-            if allowed or current_setting('is_superuser') = 'on' then
+            if allowed or (select rolsuper from pg_roles where rolname = current_user) then
                 raise exception '% runs as %', $1, current_user;
             end if;
             return true;
@@ -217,7 +218,12 @@ fn what_the_owner_of_the_tables_makes_run_has_its_rights_and_no_more() {
             fixture.done(&["rollback", OWNER]);
             (url, &fixture.target)
         };
-        execute(here, &format!("set role shop_svc; insert into moves values ({number}, 1); delete from moves where id = 1"));
+        execute(
+            here,
+            &format!(
+                "set tests.own_session = 'yes'; set role shop_svc; insert into moves values ({number}, 1); delete from moves where id = 1"
+            ),
+        );
         let rows = |url: &String| strings(url, "select id || ' ' || two from moves order by id");
         let expected = strings(here, "select id || ' ' || two from moves order by id");
         until("the rows arrive", || rows(there) == expected);

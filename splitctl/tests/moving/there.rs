@@ -106,7 +106,8 @@ fn what_hangs_on_the_tables_of_the_target_and_what_names_mean_there_is_compared(
     let names = names
         .replace("constraint belongs references shop.moves", "")
         .replace("to shop.moves do also", "to shop.moves do instead");
-    let fixture = shop(&names);
+    let more = "create trigger more before delete on shop.moves for each row execute function shop.note();";
+    let fixture = shop(&format!("{names} {more}"));
     execute(&fixture.source, NAMES);
     let manifest = std::fs::read_to_string(fixture.folder.path().join("split.toml")).expect("a manifest");
     let manifest = manifest.replace(r#"["shop.moves"]"#, r#"["shop.moves", "shop.parts"]"#);
@@ -123,6 +124,8 @@ fn what_hangs_on_the_tables_of_the_target_and_what_names_mean_there_is_compared(
         "error: there: trigger noted on shop.moves is another one on the target",
         "error: there: rule kept on shop.moves is another one on the target",
         "error: there: table constraint belongs on shop.parts is not on the target",
+        "add \"there: trigger noted on shop.moves\" to `accept`",
+        "warning: there: trigger more on shop.moves is on the target, and not in the source",
     ] {
         assert!(said.contains(finding), "{finding}: {said}");
     }

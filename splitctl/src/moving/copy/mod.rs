@@ -161,7 +161,6 @@ async fn create_tables(the_move: &mut Move, inventory: &Inventory, jobs: u8) -> 
         definitions = Some(read);
     }
     crash_point("tables made");
-    schema::revoke_gained(source, target, owner, inventory, &state.begun.made).await?;
     schema::grant_schemas(source, target, owner, inventory).await?;
     Ok(definitions)
 }
@@ -274,6 +273,8 @@ async fn finish(the_move: &mut Move, inventory: &Inventory, mut definitions: Opt
             schema::apply(target, &format!("{after}; {passing}")).await?;
         }
         schema::validate(source, target, owner).await?;
+        // It keeps what the definitions are by now.
+        definitions::guard(target, owner_name, &owner.tables).await?;
         schema::refresh(target, owner, Filled::Stay).await?;
     }
     // All requests arrive at once after the cutover, and Postgres plans them from the statistics.

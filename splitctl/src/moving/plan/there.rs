@@ -9,8 +9,9 @@ use super::Weight::{Error, Warning};
 use super::{Plan, weigh_entry};
 use crate::manifest::Owner;
 use crate::moving::facts::{self, Facts, Right};
+use crate::moving::hanging::{self, Change};
 use crate::moving::inventory::{Id, Inventory, Object};
-use crate::moving::{Move, hanging, relations};
+use crate::moving::{Move, relations};
 use crate::names::quote_ident;
 
 /// Compares their owners, rights and definitions. The rights on tables and sequences are the switch's, which closes them.
@@ -26,16 +27,19 @@ pub(super) async fn check(
         return Ok(());
     }
     if !relations::tables(&mut target.connection, &owner.tables).await?.is_empty() {
-        for difference in hanging::differences(owner, source, target).await? {
-            let weight = if difference.is_harmless { Warning } else { Error };
-            let text = format!("{}: make both alike, or drop the tables there: `copy` creates them", difference.text);
+        for (name, Change { text, is_harmless }) in hanging::differences(owner, source, target).await? {
+            let text = format!("{text}: make both alike, or drop the tables there: `copy` creates them");
+            let (weight, text) = match is_harmless {
+                true => (Warning, text),
+                false => weigh_entry(owner, &format!("there: {name}"), &text),
+            };
             plan.add(weight, "there", text);
         }
     }
     let objects = inventory.moving().filter(|object| !object.is_part && !lacking.contains(&object.id()));
     for object in objects {
-        let Some(here) = facts::read(&mut source.connection, object).await? else { continue };
-        let Some(there) = facts::read(&mut target.connection, object).await? else { continue };
+        let here = facts::read(&mut source.connection, object).await?;
+        let there = facts::read(&mut target.connection, object).await?;
         compare(plan, owner, object, &here, &there);
     }
     Ok(())

@@ -3,39 +3,37 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use sqlx::{FromRow, query_scalar};
+use sqlx::{FromRow, query_as};
 
-use super::pg_dump::Entry;
 use crate::database::{execute, sqlstate};
 use crate::exit::Refused;
 use crate::manifest::Owner;
 use crate::moving::inventory::{Id, Inventory};
 use crate::moving::relations;
 use crate::moving::side::Database;
+use crate::names::{quote_ident, quote_literal};
 
 /// A check that is valid in the source, and that calls a function of the database.
 #[derive(FromRow)]
 pub(super) struct Calling {
     oid: i64,
-    /// Takes it from the table that was just created with it.
+    /// Takes it from a table that was just created with it.
     drop: String,
     /// Brings it back with its comment; no row is looked at.
     add: String,
 }
 
-/// Those of the tables that move, but for the ones that `pg_dump` does not create with their tables.
-pub(super) async fn read(
-    source: &mut Database,
-    owner: &Owner,
-    inventory: &Inventory,
-    entries: &[Entry],
-) -> Result<Vec<Calling>, sqlx::Error> {
-    let mut moving: BTreeSet<Id> = inventory.moving().map(|object| object.id()).collect();
-    for entry in entries {
-        moving.remove(&entry.object);
+impl Calling {
+    pub fn id(&self) -> Id {
+        (PG_CONSTRAINT, self.oid)
     }
+}
+
+/// Those of the tables that move.
+pub(super) async fn read(source: &mut Database, owner: &Owner, inventory: &Inventory) -> Result<Vec<Calling>, sqlx::Error> {
+    let moving: BTreeSet<Id> = inventory.moving().map(|object| object.id()).collect();
     let mut checks: Vec<Calling> = relations::select(&mut source.connection, CALLING, &owner.tables).await?;
-    checks.retain(|check| moving.contains(&(PG_CONSTRAINT, check.oid)));
+    checks.retain(|check| moving.contains(&check.id()));
     Ok(checks)
 }
 
@@ -45,6 +43,16 @@ pub(super) fn statements(checks: &[Calling]) -> (String, String) {
     (join(|check| &check.drop), join(|check| &check.add))
 }
 
+/// A check that is valid in the source, and not on the target.
+#[derive(FromRow)]
+struct NotValid {
+    check: String,
+    statement: String,
+    /// The owner of its table.
+    role: String,
+    is_superuser: bool,
+}
+
 /// Has the target look at all rows for the checks that are valid in the source. The stream goes on.
 ///
 /// # Errors
@@ -52,10 +60,12 @@ pub(super) fn statements(checks: &[Calling]) -> (String, String) {
 pub async fn validate(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<()> {
     let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
     let oids = relations::oids(&mut target.connection, &owner.tables).await?;
-    let left: Vec<String> = query_scalar(NOT_VALID).bind(oids).bind(valid).fetch_all(&mut target.connection).await?;
-    for check in left {
-        let statement = format!("alter table {}", check.replacen(" constraint ", " validate constraint ", 1));
-        match execute(&mut target.connection, statement).await {
+    let left: Vec<NotValid> = query_as(NOT_VALID).bind(oids).bind(valid).fetch_all(&mut target.connection).await?;
+    for NotValid { check, statement, role, is_superuser } in left {
+        // For superusers of the source, `plan` asks whether the functions may be trusted.
+        let acts_for_owner = target.superuser && !is_superuser;
+        let statements = if acts_for_owner { as_owner(&statement, &role, owner) } else { statement };
+        match execute(&mut target.connection, statements).await {
             Err(error) if sqlstate(&error).as_deref() == Some("23514") => {
                 let text = format!(
                     "{check}: it is valid in the source, and some rows do not pass it any more. Correct these rows in the \
@@ -70,6 +80,24 @@ pub async fn validate(source: &mut Database, target: &mut Database, owner: &Owne
     Ok(())
 }
 
+/// The check's functions are the application's code, and must not run with a superuser's rights. In a function of the
+/// table's owner, no code can become another role. The owner may read the tables for this transaction.
+fn as_owner(statement: &str, role: &str, owner: &Owner) -> String {
+    let (tables, role) = (relations::list(&owner.tables), quote_ident(role));
+    let body = quote_literal(&format!("begin {statement}; end"));
+    format!(
+        "begin;
+         grant select on {tables} to {role};
+         create function pg_temp.validate() returns void language plpgsql security definer
+             set search_path = pg_catalog, pg_temp as {body};
+         alter function pg_temp.validate() owner to {role};
+         select pg_temp.validate();
+         drop function pg_temp.validate();
+         revoke select on {tables} from {role};
+         commit"
+    )
+}
+
 /// The oid of the catalog's table of constraints.
 const PG_CONSTRAINT: i64 = 2606;
 
@@ -77,6 +105,7 @@ const PG_CONSTRAINT: i64 = 2606;
 macro_rules! calls {
     () => {
         "o.contype = 'c'
+      and o.conrelid <> 0
       and o.convalidated
       and o.conislocal
       and exists (
@@ -94,8 +123,24 @@ macro_rules! calls {
 }
 pub(super) use calls;
 
-/// A check of a parent goes and comes before those of its children.
+/// The relations of `$1`, each with the number of its ancestors in the longest line: what holds for a parent holds for its
+/// children.
+macro_rules! depths {
+    () => {
+        r"
+    with recursive depths (relation, depth) as (
+        select t.oid, 0
+        from unnest($1) t (oid)
+        union
+        select i.inhrelid, d.depth + 1
+        from depths d
+        join pg_inherits i on i.inhparent = d.relation
+    )"
+    };
+}
+
 const CALLING: &str = concat!(
+    depths!(),
     r"
     select
         o.oid::int8 as oid,
@@ -111,22 +156,31 @@ const CALLING: &str = concat!(
       and ",
     calls!(),
     "
-    order by o.coninhcount, o.conrelid, o.conname"
+    order by (select max(d.depth) from depths d where d.relation = o.conrelid), o.conrelid, o.conname"
 );
 
 const VALID: &str = r"
-    select format('%s constraint %I', o.conrelid::regclass, o.conname)
+    select format('constraint %I of %s', o.conname, o.conrelid::regclass)
     from pg_constraint o
     where o.conrelid = any ($1)
       and o.contype = 'c'
       and o.convalidated";
 
-const NOT_VALID: &str = r"
-    select t.text
+const NOT_VALID: &str = concat!(
+    depths!(),
+    r"
+    select
+        t.shown as check,
+        format('alter table %s validate constraint %I', o.conrelid::regclass, o.conname) as statement,
+        r.rolname::text as role,
+        r.rolsuper as is_superuser
     from pg_constraint o
-    cross join lateral (select format('%s constraint %I', o.conrelid::regclass, o.conname)) t (text)
+    join pg_class c on c.oid = o.conrelid
+    join pg_roles r on r.oid = c.relowner
+    cross join lateral (select format('constraint %I of %s', o.conname, o.conrelid::regclass)) t (shown)
     where o.conrelid = any ($1)
       and o.contype = 'c'
       and not o.convalidated
-      and t.text = any ($2)
-    order by o.coninhcount, t.text";
+      and t.shown = any ($2)
+    order by (select max(d.depth) from depths d where d.relation = o.conrelid), o.conrelid, o.conname"
+);

@@ -21,7 +21,7 @@ use checks::calls;
 pub use checks::validate;
 pub use depending::{Filled, drop_made, dropping, refresh};
 use pg_dump::Entry;
-pub use privileges::{grant_schemas, revoke_gained, undo, undoing};
+pub use privileges::{grant_schemas, undo, undoing};
 
 /// The SQLSTATE of a deadlock.
 const DEADLOCK: &str = "40P01";
@@ -65,8 +65,10 @@ pub async fn dump(
         true => BTreeSet::new(),
         false => find(source, target, inventory, KEYS).await?.0,
     };
-    let contents = pg_dump::contents(&program, &archive).await?;
-    let (drop_checks, add_checks) = checks::statements(&checks::read(source, owner, inventory, &contents).await?);
+    let mut contents = pg_dump::contents(&program, &archive).await?;
+    let calling = checks::read(source, owner, inventory).await?;
+    contents.retain(|entry| !calling.iter().any(|check| check.id() == entry.object));
+    let (drop_checks, add_checks) = checks::statements(&calling);
     let chosen = Chosen::of(contents, inventory, &lacking, &finishing);
     let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
         chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
@@ -76,12 +78,27 @@ pub async fn dump(
     let (version, owned_by) = (target.version, &owner.owned_by);
     let statements = async |entries: &[&Entry]| pg_dump::statements(&program, &archive, entries, version, owned_by).await;
     let created = statements(&before).await?;
+    let left = inventory.dropping_left(&mut source.connection).await?;
+    let rights = privileges::as_in_source(source, owner, objects(inventory, &before)).await?;
     let groups = groups::independent(&keys, sessions.into());
-    Ok(Definitions {
-        before_rows: format!("{created}; {drop_checks}; {}", inventory.dropping_left(&mut source.connection).await?),
-        keys: try_join_all(groups.iter().map(|group| statements(group))).await?,
-        after_rows: format!("{}; {add_checks}", statements(&after).await?),
-    })
+    let mut keys = try_join_all(groups.iter().map(|group| statements(group))).await?;
+    for (keys, group) in keys.iter_mut().zip(&groups) {
+        // A function whose body needs a key is made with it.
+        let rights = privileges::as_in_source(source, owner, objects(inventory, group)).await?;
+        *keys = join(&[keys, &rights]);
+    }
+    let before_rows = join(&[&created, &drop_checks, &left, &rights]);
+    Ok(Definitions { before_rows, keys, after_rows: join(&[&statements(&after).await?, &add_checks]) })
+}
+
+/// The objects that entries create.
+fn objects<'a>(inventory: &'a Inventory, entries: &[&Entry]) -> Vec<&'a Object> {
+    let made: BTreeSet<Id> = entries.iter().map(|entry| entry.object).collect();
+    inventory.moving().filter(|object| made.contains(&object.id())).collect()
+}
+
+fn join(statements: &[&str]) -> String {
+    statements.iter().filter(|statement| !statement.is_empty()).copied().collect::<Vec<_>>().join("; ")
 }
 
 /// The definitions of all that moves, as they are in the source.
