@@ -145,6 +145,7 @@ const FACTS: &str = concat!(
                         select string_agg(pg_get_constraintdef(k.oid), ', ' order by k.conname)
                         from pg_constraint k
                         where k.contypid = t.oid
+                          and k.contype = 'c'
                     ),
                     (
                         select string_agg(

@@ -1,6 +1,8 @@
 //! The shape of the tables: the definitions that must not change during a move, as lines that are the same on both sides.
 //! Rights, triggers, comments and foreign keys are not part of it. Partitions are, because they route rows.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use sqlx::postgres::types::Oid;
 use sqlx::{PgConnection, query_scalar};
@@ -44,7 +46,7 @@ impl Stamp {
 
 /// Whether the tables still have this shape, which they had at the time of the stamp.
 pub async fn stands(connection: &mut PgConnection, owner: &Owner, shape: &[String], stamp: &Stamp) -> Result<bool> {
-    Ok(stamp.stands(connection).await? || read(connection, owner).await? == shape)
+    Ok(stamp.stands(connection).await? || differences(&read(connection, owner).await?, shape).is_empty())
 }
 
 /// The row security of the tables, and their policies but for those that the manifest leaves behind. The lines of the source
@@ -59,6 +61,7 @@ pub async fn row_security(Database { side, connection, .. }: &mut Database, owne
 
 /// The first few lines that only one of two shapes has.
 pub fn differences(here: &[String], there: &[String]) -> Vec<String> {
+    let (here, there) = (&by_root(here)[..], &by_root(there)[..]);
     let only = |a: &[String], b: &[String], sign: char| {
         a.iter().filter(|line| !b.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };
@@ -67,6 +70,27 @@ pub fn differences(here: &[String], there: &[String]) -> Vec<String> {
     lines.truncate(SHOWN);
     lines
 }
+
+/// The lines without the identities of partitions' columns: from Postgres 17 on, these have that of their root.
+fn by_root(lines: &[String]) -> Vec<String> {
+    let partition = |line: &String| {
+        let (name, rest) = line.strip_prefix("partition ")?.split_once(" is ")?;
+        (rest.starts_with("FOR VALUES") || rest == "DEFAULT").then(|| name.to_owned())
+    };
+    let partitions: HashSet<String> = lines.iter().filter_map(partition).collect();
+    let is_of_partition = |line: &str| {
+        let column = line.strip_prefix("column ").unwrap_or_default();
+        column.match_indices(" of ").any(|(at, _)| partitions.contains(&column[..at]))
+    };
+    let by_root = |line: &String| match is_of_partition(line) {
+        true => IDENTITIES.iter().fold(line.clone(), |line, identity| line.replace(identity, " ")),
+        false => line.clone(),
+    };
+    lines.iter().map(by_root).collect()
+}
+
+/// As [`SHAPE`] writes them.
+const IDENTITIES: [&str; 2] = [" identity a ", " identity d "];
 
 async fn leave_out(connection: &mut PgConnection, owner: &Owner, mut lines: Vec<String>) -> Result<Vec<String>> {
     for left in owner.leave.iter().filter_map(|line| Left::parse(line)) {
@@ -239,3 +263,22 @@ const ROW_SECURITY: &str = r"
     join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
     where c.oid = any ($1)
     order by 1";
+
+#[cfg(test)]
+mod tests {
+    use super::differences;
+
+    #[test]
+    fn the_identity_of_a_partition_is_the_one_of_its_root() {
+        let shape = |identity: &str| {
+            let column = |table: &str, identity: &str| {
+                format!("column public.{table} of id is integer not null{identity} default none")
+            };
+            let partition = "partition public.a of b is FOR VALUES FROM (1) TO (2)".to_owned();
+            vec![column("root", " identity a"), column("a of b", identity), partition]
+        };
+        assert_eq!(differences(&shape(""), &shape(" identity a")), Vec::<String>::new());
+        let other = differences(&shape(""), &shape("")[1..]);
+        assert_eq!(other, ["- column public.root of id is integer not null identity a default none"]);
+    }
+}

@@ -97,12 +97,12 @@ pub fn waits(name: &str, open: &[String]) -> Refused {
 }
 
 /// Runs statements in one transaction, which is flushed to the disk with all WAL before it, whatever its commits waited for.
-/// Returns a position in it for [`advance`]. It is the end of a record: what is flushed may end within one, whose rest nobody
+/// Returns a position in it for [`advance`], the end of a record. What is flushed may end within a record, whose rest nobody
 /// flushes while its transaction goes on.
 pub async fn flush(connection: &mut PgConnection, statements: &str) -> Result<String, sqlx::Error> {
     let statements = format!("{FLUSH}; {statements}; commit");
     let row = raw_sql(AssertSqlSafe(statements)).fetch_all(connection).await?.into_iter().next();
-    row.ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+    row.ok_or(sqlx::Error::RowNotFound)?.try_get("position")
 }
 
 /// Advances a slot to a position of [`flush`], and returns it.
@@ -180,7 +180,7 @@ const CREATE_FOR_STANDBYS: &str = "select pg_create_logical_replication_slot($1,
 const FLUSH: &str = "
     begin;
     set local synchronous_commit = local;
-    select pg_logical_emit_message(true, 'splitctl', 'switch')::text";
+    select pg_logical_emit_message(true, 'splitctl', 'switch')::text as position";
 
 const ADVANCE: &str = "select end_lsn::text from pg_replication_slot_advance($1, $2::text::pg_lsn)";
 

@@ -103,7 +103,7 @@ fn roles_that_log_in_and_use_the_tables_by_another_one_are_looked_for_on_the_tar
     for (ends, left) in [
         ("create role app_blue", "the target has no such role: create it there"),
         ("alter role app_blue login", "on the target it cannot log in"),
-        ("grant shop_svc to app_blue", "on the target it is not: run `grant \"shop_svc\" to \"app_blue\"` there"),
+        ("grant shop_svc to app_blue", "on the target it does not: run `grant \"shop_svc\" to \"app_blue\"` there"),
     ] {
         let said = fixture.done(&["plan", OWNER]);
         assert!(said.contains(&format!("warning: roles: {blue}{left}")), "{said}");
@@ -117,8 +117,19 @@ fn roles_that_log_in_and_use_the_tables_by_another_one_are_looked_for_on_the_tar
     for url in [&fixture.source, &fixture.target] {
         execute(url, "alter role shop_svc nologin");
     }
+    execute(&fixture.source, "create role app_green login; grant shop_svc to app_green");
+    // One of them is enough for the application to come in.
+    assert!(fixture.done(&["plan", OWNER]).contains("warning: roles: app_green"));
     execute(&fixture.target, "drop role app_blue");
     fixture.refused(&["plan", OWNER], &format!("error: roles: {blue}the target has no such role"));
+    if strings(&fixture.source, "select current_setting('server_version_num')")[0].as_str() >= "160000" {
+        // Whoever creates a role may give it to others, and has no right by it.
+        execute(
+            &fixture.source,
+            "create role maker login createrole; grant shop_svc to maker with inherit false, set false",
+        );
+        assert!(!fixture.run(&["plan", OWNER]).1.contains("maker"));
+    }
 }
 
 #[test]
@@ -218,12 +229,8 @@ fn what_the_owner_of_the_tables_makes_run_has_its_rights_and_no_more() {
             fixture.done(&["rollback", OWNER]);
             (url, &fixture.target)
         };
-        execute(
-            here,
-            &format!(
-                "set tests.own_session = 'yes'; set role shop_svc; insert into moves values ({number}, 1); delete from moves where id = 1"
-            ),
-        );
+        let write = format!("insert into moves values ({number}, 1); delete from moves where id = 1");
+        execute(here, &format!("set tests.own_session = 'yes'; set role shop_svc; {write}"));
         let rows = |url: &String| strings(url, "select id || ' ' || two from moves order by id");
         let expected = strings(here, "select id || ' ' || two from moves order by id");
         until("the rows arrive", || rows(there) == expected);

@@ -71,7 +71,7 @@ pub(super) struct Rates {
 }
 
 /// Marks a request that is one too many. The layer around every request refuses it, so that its answer has all that the
-/// others have.
+/// others have. A browser's preflight is answered before that layer: without its answer, no page could read the 429.
 #[derive(Clone)]
 pub(super) struct TooMany;
 
@@ -146,11 +146,13 @@ impl Rates {
         let Rate { requests, window } = self.rate;
         let used = requests.get().saturating_sub(standing.left);
         let reset = (f64::from(used) * window.as_secs_f64() / f64::from(requests.get())).ceil();
+        let status = response.status();
         let headers = response.headers_mut();
         headers.insert(POLICY, self.policy.clone());
         headers
             .extend(HeaderValue::from_str(&format!("\"default\";r={};t={reset}", standing.left)).map(|text| (LIMIT, text)));
-        headers.extend(standing.refused_for.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        let refused_for = standing.refused_for.filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
+        headers.extend(refused_for.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A limit on rates, with tokens: each subject has its own, wherever it calls from.
 
+use axum::http::Method;
 use chassis::auth::Auth;
 use chassis::http::cors::Cors;
 use chassis::http::limits::Limits;
@@ -92,4 +93,8 @@ async fn an_answer_above_the_rate_has_what_other_answers_have() {
         assert!(answer.header("access-control-expose-headers").contains("ratelimit"), "{expected}");
         assert_eq!(answer.status, expected);
     }
+    // Without it, a browser would not show the page that it is above the rate.
+    let preflight = client.call(Method::OPTIONS, "/users").header("origin", "https://shop.example");
+    let preflight = preflight.header("access-control-request-method", "GET").await.expect(200);
+    assert!(!preflight.headers.contains_key("retry-after"));
 }

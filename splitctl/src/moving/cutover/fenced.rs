@@ -34,8 +34,6 @@ pub(super) struct Fenced<'a> {
     pub(super) sessions: Sessions,
     pub(super) clock: Clock,
     pub(super) pause: Pause,
-    /// A position of the other side behind all that the stream has brought.
-    pub(super) flushed: String,
     /// Where the stream back begins.
     pub(super) way_back: String,
 }
@@ -98,7 +96,7 @@ impl Fenced<'_> {
     pub(super) async fn set_sequences(&mut self) -> Result<()> {
         let Sessions { beside, sequences, .. } = &mut self.sessions;
         let sets = sequences::setting_changed(beside, self.ready.reading.as_deref(), sequences).await?;
-        self.flushed = slot::flush(&mut self.to.connection, &sets.unwrap_or_default()).await?;
+        self.way_back = slot::flush(&mut self.to.connection, &sets.unwrap_or_default()).await?;
         self.pause.sequences = self.clock.lap();
         Ok(())
     }
@@ -107,7 +105,7 @@ impl Fenced<'_> {
     /// sent back; what is written from now on is behind it. So this comes after 7 and before the first writer. The position
     /// goes into the switch, because an advanced slot falls back if its server crashes before a checkpoint.
     pub(super) async fn advance_way_back(&mut self) -> Result<()> {
-        self.way_back = slot::advance(&mut self.to.connection, &self.state.way_back(), &self.flushed).await?;
+        self.way_back = slot::advance(&mut self.to.connection, &self.state.way_back(), &self.way_back).await?;
         self.pause.way_back = self.clock.lap();
         crash_point("way back advanced");
         Ok(())

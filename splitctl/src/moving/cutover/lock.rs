@@ -64,7 +64,6 @@ impl Attempt<'_> {
             sessions,
             clock,
             pause,
-            flushed: String::new(),
             way_back: String::new(),
         })
     }

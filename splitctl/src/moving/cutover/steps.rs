@@ -67,7 +67,6 @@ impl<'a> Attempt<'a> {
     pub(super) async fn run(&mut self) -> Result<Pause> {
         self.refuse_what_must_fail().await?; // 1
         self.prove_other_side().await?;
-        calm::refresh_views(self.the_move).await?;
         self.write_intent().await?; // 2
         self.close_other_side().await?; // 3
         self.create_way_back().await?; // 4
@@ -89,6 +88,8 @@ impl<'a> Attempt<'a> {
         // A killed run may not have reversed the stream of its switch.
         reverse_stream(self.the_move).await?;
         check_stream(self.the_move).await?;
+        // This may take long, and the definitions are compared after it.
+        calm::refresh_views(self.the_move).await?;
         check_definitions(self.the_move).await?;
         self.known = Some(check_hanging(self.the_move).await?);
         self.check_poolers().await?;

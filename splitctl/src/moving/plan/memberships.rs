@@ -65,18 +65,20 @@ struct Login {
 struct Found {
     exists: bool,
     logs_in: bool,
-    is_member: bool,
+    uses: bool,
 }
 
 /// Compares the roles that log in and use the tables as members of `users`. Applications and people come in by them.
 pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[String]) -> Result<()> {
     let Move { owner, owner_name, source, target, .. } = the_move;
     let known: Vec<&str> = users.iter().chain([&owner.role]).map(String::as_str).collect();
-    let logins: Vec<Login> = query_as(LOGINS).bind(known).bind(&owner.role).fetch_all(&mut source.connection).await?;
-    for Login { login, user, is_application } in logins {
-        let (there, group) = (owner.on_target(&login), owner.on_target(&user));
-        let found: Found = query_as(FOUND).bind(there).bind(group).fetch_one(&mut target.connection).await?;
-        let lacks = match found {
+    let logins: Vec<Login> =
+        query_as(LOGINS).bind(known).bind(&owner.role).bind(uses(source.version)).fetch_all(&mut source.connection).await?;
+    let mut lacking = Vec::new();
+    for Login { login, user, is_application } in &logins {
+        let (there, group) = (owner.on_target(login), owner.on_target(user));
+        let found = query_as(FOUND).bind(there).bind(group).bind(uses(target.version));
+        let lacks = match found.fetch_one(&mut target.connection).await? {
             Found { exists: false, .. } => format!(
                 "the target has no such role: create it there with its password, or name another one for it in \
                  `owners.{owner_name}.owned_by`"
@@ -84,15 +86,26 @@ pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[
             Found { logs_in: false, .. } => {
                 format!("on the target it cannot log in: run `alter role {} login` there", quote_ident(there))
             }
-            Found { is_member: false, .. } => {
-                format!("on the target it is not: run `grant {} to {}` there", quote_ident(group), quote_ident(there))
+            Found { uses: false, .. } => {
+                format!("on the target it does not: run `grant {} to {}` there", quote_ident(group), quote_ident(there))
             }
             _ => continue,
         };
-        let weight = if is_application { Error } else { Warning };
-        plan.add(weight, "roles", format!("{login}: in the source it uses the tables as a member of {user}; {lacks}"));
+        lacking.push((is_application, format!("{login}: in the source it uses the tables as a member of {user}; {lacks}")));
+    }
+    // An owner's role that does not log in itself needs one that does.
+    let of_application = logins.iter().filter(|login| login.is_application).count();
+    let is_closed = lacking.iter().filter(|(is_application, _)| **is_application).count() == of_application;
+    for (is_application, text) in lacking {
+        plan.add(if *is_application && is_closed { Error } else { Warning }, "roles", text);
     }
     Ok(())
+}
+
+/// What makes a member use the rights of its role. From Postgres 16 on, whoever creates a role is a member of it that only
+/// gives the role to others.
+fn uses(version: i32) -> &'static str {
+    if version >= 16 { "usage, set" } else { "member" }
 }
 
 const INHERITS: &str = "inherits its rights";
@@ -204,7 +217,7 @@ const LOGINS: &str = r"
         min(u.rolname::text) as user,
         bool_or(u.rolname = $2 and not u.rolcanlogin) as is_application
     from pg_roles l
-    join pg_roles u on u.rolname = any ($1) and u.oid <> l.oid and pg_has_role(l.oid, u.oid, 'member')
+    join pg_roles u on u.rolname = any ($1) and u.oid <> l.oid and pg_has_role(l.oid, u.oid, $3)
     where l.rolcanlogin
       and not l.rolsuper
       and not l.rolname = any ($1)
@@ -217,7 +230,7 @@ const FOUND: &str = r"
     select
         l.oid is not null as exists,
         coalesce(l.rolcanlogin, false) as logs_in,
-        coalesce(pg_has_role(l.oid, u.oid, 'member'), false) as is_member
+        coalesce(pg_has_role(l.oid, u.oid, $3), false) as uses
     from (select $1::text as login, $2::text as user) n
     left join pg_roles l on l.rolname = n.login
     left join pg_roles u on u.rolname = n.user";

@@ -68,7 +68,8 @@ async fn check_schemas(plan: &mut Plan, owner: &Owner, source: &mut Database, ta
     for schema in open {
         let creates: Option<bool> =
             query_scalar(CREATES).bind(role).bind(&schema).fetch_optional(&mut target.connection).await?;
-        if creates != Some(true) {
+        // The copy makes a schema that is not there, with all rights.
+        if creates == Some(false) {
             let text = format!(
                 "{role}: in the source every role may create objects in the schema {schema}, and on the target this one may \
                  not: run `grant create on schema {} to {}` there if the application does",
@@ -218,7 +219,7 @@ const PASSWORD: &str = r"
     from pg_authid a
     where a.rolname = $1";
 
-/// The copy gives PUBLIC no such right: since Postgres 15 it has it in no schema by itself.
+/// In a schema that is there, the copy gives PUBLIC no such right. Since Postgres 15 it has it in none by itself.
 const OPEN_SCHEMAS: &str = r"
     select distinct n.nspname::text
     from pg_namespace n

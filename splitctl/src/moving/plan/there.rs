@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::Weight::{Error, Warning};
+use super::Weight::{self, Error, Warning};
 use super::{Plan, weigh_entry};
 use crate::manifest::Owner;
 use crate::moving::facts::{self, Facts, Right};
@@ -40,37 +40,50 @@ pub(super) async fn check(
     for object in objects {
         let here = facts::read(&mut source.connection, object).await?;
         let there = facts::read(&mut target.connection, object).await?;
-        compare(plan, owner, object, &here, &there);
+        let is_comparable = source.version == target.version || !WORDED.contains(&object.kind.as_str());
+        let differences = compare(owner, object, is_comparable, (&here, &there));
+        for (weight, text) in differences.into_iter().chain(compare_rights(owner, object, (&here, &there))) {
+            let (weight, text) = match weight {
+                Error => weigh_entry(owner, &format!("there: {}", object.shown()), &text),
+                _ => (weight, text),
+            };
+            plan.add(weight, "there", text);
+        }
     }
     Ok(())
 }
 
-fn compare(plan: &mut Plan, owner: &Owner, object: &Object, here: &Facts, there: &Facts) {
-    let (shown, is_schema) = (object.shown(), object.kind == "schema");
-    let mut add = |weight, text: String| match weight {
-        Error => {
-            let (weight, text) = weigh_entry(owner, &format!("there: {shown}"), &text);
-            plan.add(weight, "there", text);
-        }
-        _ => plan.add(weight, "there", text),
-    };
+/// Kinds whose definitions another version may write in other words.
+const WORDED: [&str; 3] = ["view", "materialized view", "collation"];
+
+fn compare(owner: &Owner, object: &Object, is_comparable: bool, (here, there): (&Facts, &Facts)) -> Vec<(Weight, String)> {
+    let (shown, mut differences) = (object.shown(), Vec::new());
     // An extension serves everybody, whoever has installed it.
     if let (Some(its), Some(whose)) = (&there.owner, &here.owner)
         && object.kind != "extension"
         && owner.on_target(whose) != its
     {
         // A role that owns a schema alone has no rights on what is in it.
-        let weight = if is_schema { Warning } else { Error };
+        let weight = if object.kind == "schema" { Warning } else { Error };
         let role = quote_ident(owner.on_target(whose));
         let text = format!(
             "{shown}: on the target it belongs to {its}, in the source to {whose}: `alter {shown} owner to {role}` there, \
              or name {its} for {whose} in `owned_by`"
         );
-        add(weight, text);
+        differences.push((weight, text));
     }
     if here.definition != there.definition {
-        add(Error, format!("{shown}: the target has another one of this name: make both equal, or drop that one"));
+        let (weight, what) = match is_comparable {
+            true => (Error, "another one of this name: make both equal"),
+            false => (Warning, "one of this name in other words, as another version may write it: compare both"),
+        };
+        differences.push((weight, format!("{shown}: the target has {what}, or drop that one")));
     }
+    differences
+}
+
+fn compare_rights(owner: &Owner, object: &Object, (here, there): (&Facts, &Facts)) -> Vec<(Weight, String)> {
+    let (shown, is_schema, mut differences) = (object.shown(), object.kind == "schema", Vec::new());
     let grantable = object.in_grants().unwrap_or_else(|| shown.clone());
     let mapped: BTreeSet<Right> = here.rights().map(|right| right.on_target(owner)).collect();
     let its: BTreeSet<Right> = there.rights().collect();
@@ -82,7 +95,7 @@ fn compare(plan: &mut Plan, owner: &Owner, object: &Object, here: &Facts, there:
              `revoke {privilege} on {grantable} from {}` there",
             right.grantee()
         );
-        add(weight, text);
+        differences.push((weight, text));
     }
     // The copy grants the rights on schemas.
     for right in mapped.difference(&its).filter(|_| !is_schema) {
@@ -91,6 +104,7 @@ fn compare(plan: &mut Plan, owner: &Owner, object: &Object, here: &Facts, there:
             "{shown}: on the target {role} lacks the right {privilege}: `grant {privilege} on {grantable} to {}` there",
             right.grantee()
         );
-        add(Warning, text);
+        differences.push((Warning, text));
     }
+    differences
 }
