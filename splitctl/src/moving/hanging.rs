@@ -74,11 +74,8 @@ pub async fn differences(owner: &Owner, source: &mut Database, target: &mut Data
         };
         differences.push((name.clone(), Change::of(name, &what)));
     }
-    let more = there.into_keys().map(|name| {
-        let change = Change { is_harmless: true, ..Change::of(&name, "is on the target, and not in the source") };
-        (name, change)
-    });
-    differences.extend(more);
+    let more = there.into_keys();
+    differences.extend(more.map(|name| (name.clone(), Change::of(&name, "is on the target, and not in the source"))));
     Ok(differences)
 }
 

@@ -177,6 +177,10 @@ fn a_target_that_cannot_write_is_reported_and_the_copy_continues_when_it_can() {
         create trigger fail before insert on notes for each row execute function fail();
         alter table notes enable always trigger fail";
     execute(&fixture.target, full);
+    fixture.refused(&["copy", OWNER], "trigger fail on public.notes is on the target, and not in the source");
+    let accepting =
+        MANIFEST.replace("[owners.shop.rights]", "accept = [\"there: trigger fail on public.notes\"]\n[owners.shop.rights]");
+    std::fs::write(fixture.folder.path().join("split.toml"), accepting).expect("written");
     fixture.refused(&["copy", OWNER], "its rows cannot be copied: no room");
     App::new(&fixture).write();
     fixture.refused(&["copy", OWNER], "its rows cannot be copied: no room");

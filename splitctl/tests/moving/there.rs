@@ -125,7 +125,7 @@ fn what_hangs_on_the_tables_of_the_target_and_what_names_mean_there_is_compared(
         "error: there: rule kept on shop.moves is another one on the target",
         "error: there: table constraint belongs on shop.parts is not on the target",
         "add \"there: trigger noted on shop.moves\" to `accept`",
-        "warning: there: trigger more on shop.moves is on the target, and not in the source",
+        "error: there: trigger more on shop.moves is on the target, and not in the source",
     ] {
         assert!(said.contains(finding), "{finding}: {said}");
     }
@@ -133,6 +133,30 @@ fn what_hangs_on_the_tables_of_the_target_and_what_names_mean_there_is_compared(
     execute(&alike.source, NAMES);
     std::fs::copy(fixture.folder.path().join("split.toml"), alike.folder.path().join("split.toml")).expect("copied");
     alike.done(&["plan", OWNER]);
+}
+
+/// A domain's check is no part of a table, so it says nothing about how far a copy is.
+#[test]
+fn a_domain_that_the_target_has_with_all_its_checks_stays_and_triggers_come() {
+    const DOMAIN: &str = "
+        create domain word as text;
+        alter domain word add constraint short check (length(value) < 9) not valid;";
+    let fixture = Fixture::two_clusters("create schema shop", MANIFEST);
+    std::fs::write(fixture.folder.path().join("split.toml"), MANIFEST.replace("views = [\"shop.seen\"]", ""))
+        .expect("written");
+    execute(&fixture.source, DOMAIN);
+    execute(&fixture.target, DOMAIN);
+    execute(
+        &fixture.source,
+        "create table shop.moves (id integer primary key, said word);
+         create table shop.stays ();
+         grant all on shop.moves to shop_svc;
+         create function shop.note() returns trigger language plpgsql as 'begin return new; end';
+         create trigger noted before insert on shop.moves for each row execute function shop.note()",
+    );
+    fixture.copied();
+    let triggers = "select tgname::text from pg_trigger where tgname = 'noted'";
+    assert_eq!(strings(&fixture.target, triggers), ["noted"]);
 }
 
 /// The definitions with owners and rights, as `pg_dump` writes them, and the values of sequences.

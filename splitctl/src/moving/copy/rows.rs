@@ -22,6 +22,7 @@ use crate::moving::objects::escape;
 use crate::moving::progress::Progress;
 use crate::moving::{Database, Move, applier, crash_point, plan, relations, slot};
 use crate::names::{Qualified, quote_ident, quote_literal};
+use crate::output::note;
 
 /// How much of a table is one part.
 const PART: i64 = 64 << 20;
@@ -93,6 +94,11 @@ async fn copy_all(the_move: &mut Move, slot_name: &str, options: Options) -> Res
     let role = applier::prepare(target, &state.names, owner).await?;
     // The application's code could take a superuser's session back from the role of few rights. The stream's has none.
     let left_out = if role.is_some() { plan::calling_code(target, &owner.tables).await? } else { Vec::new() };
+    for table in &left_out {
+        note(format_args!(
+            "{table}: its rows call functions that no superuser owns, so the server copies it, at its own rate"
+        ));
+    }
     // From the snapshot on, nothing may rewrite a table: its rows would be at other places, and an older snapshot sees none.
     let mut holder = source.connect().await?;
     execute(&mut holder, format!("begin; lock table {} in access share mode", relations::list(&owner.tables))).await?;

@@ -1,19 +1,19 @@
 //! The roles that the application's role is a member of, at any depth: it may have its rights by one of them.
 
 use anyhow::Result;
-use sqlx::{FromRow, PgConnection, query_as};
+use sqlx::{FromRow, query_as};
 
-use super::Plan;
 use super::Weight::{Error, Warning};
+use super::{Plan, weigh_entry};
 use crate::manifest::Owner;
-use crate::moving::{Move, Side};
+use crate::moving::{Database, Move, Side};
 use crate::names::quote_ident;
 
 /// Compares both sides. `users` are the roles that have rights on what moves.
 pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, users: &[String]) -> Result<()> {
     let Move { owner, source, target, .. } = the_move;
-    let here = read(&mut source.connection, &owner.role, users).await?;
-    let there = read(&mut target.connection, Side::Target.role_of(owner), &[]).await?;
+    let here = read(source, &owner.role, users).await?;
+    let there = read(target, Side::Target.role_of(owner), &[]).await?;
     for membership in here.iter().map(|membership| membership.on_target(owner)) {
         let found = there.iter().find(|other| membership.is_of_the_same(other));
         for lacking in membership.lacking(found) {
@@ -74,7 +74,6 @@ pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[
     let known: Vec<&str> = users.iter().chain([&owner.role]).map(String::as_str).collect();
     let logins: Vec<Login> =
         query_as(LOGINS).bind(known).bind(&owner.role).bind(uses(source.version)).fetch_all(&mut source.connection).await?;
-    let mut lacking = Vec::new();
     for Login { login, user, is_application } in &logins {
         let (there, group) = (owner.on_target(login), owner.on_target(user));
         let found = query_as(FOUND).bind(there).bind(group).bind(uses(target.version));
@@ -91,13 +90,13 @@ pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[
             }
             _ => continue,
         };
-        lacking.push((is_application, format!("{login}: in the source it uses the tables as a member of {user}; {lacks}")));
-    }
-    // An owner's role that does not log in itself needs one that does.
-    let of_application = logins.iter().filter(|login| login.is_application).count();
-    let is_closed = lacking.iter().filter(|(is_application, _)| **is_application).count() == of_application;
-    for (is_application, text) in lacking {
-        plan.add(if *is_application && is_closed { Error } else { Warning }, "roles", text);
+        let text = format!("{login}: in the source it uses the tables as a member of {user}; {lacks}");
+        // An owner's role that does not log in itself is used by these alone.
+        let (weight, text) = match is_application {
+            true => weigh_entry(owner, &format!("roles: {login}"), &text),
+            false => (Warning, text),
+        };
+        plan.add(weight, "roles", text);
     }
     Ok(())
 }
@@ -176,8 +175,9 @@ impl Membership {
     }
 }
 
-async fn read(connection: &mut PgConnection, role: &str, users: &[String]) -> Result<Vec<Membership>, sqlx::Error> {
-    query_as(MEMBERSHIPS).bind(role).bind(users).fetch_all(connection).await
+async fn read(database: &mut Database, role: &str, users: &[String]) -> Result<Vec<Membership>, sqlx::Error> {
+    let memberships = query_as(MEMBERSHIPS).bind(role).bind(users).bind(uses(database.version));
+    memberships.fetch_all(&mut database.connection).await
 }
 
 /// From Postgres 16 on a membership has options of its own, in columns that an older server lacks. Several grantors may have
@@ -200,8 +200,12 @@ const MEMBERSHIPS: &str = r"
             select
             from pg_roles u
             where u.rolname = any ($2)
-              and pg_has_role(g.oid, u.oid, 'MEMBER')
+              and pg_has_role(g.oid, u.oid, $3)
               and not g.rolsuper
+              and (
+                  coalesce((to_jsonb(a) ->> 'inherit_option')::boolean, true)
+                  or (to_jsonb(a) ->> 'set_option')::boolean
+              )
         )) as gives_rights
     from reached r
     join pg_auth_members a on a.member = r.role

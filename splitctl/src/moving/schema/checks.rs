@@ -11,7 +11,7 @@ use crate::manifest::Owner;
 use crate::moving::inventory::{Id, Inventory};
 use crate::moving::relations;
 use crate::moving::side::Database;
-use crate::names::{quote_ident, quote_literal};
+use crate::names::quote_literal;
 
 /// A check that is valid in the source, and that calls a function of the database.
 #[derive(FromRow)]
@@ -37,10 +37,23 @@ pub(super) async fn read(source: &mut Database, owner: &Owner, inventory: &Inven
     Ok(checks)
 }
 
-/// Statements that take the checks off the tables, and that bring them back.
-pub(super) fn statements(checks: &[Calling]) -> (String, String) {
+/// Statements that take the checks off the tables, and that bring them back. As a superuser, splitctl then calls those valid
+/// that are so in the source, as `pg_dump` writes this catalog for an upgrade: `verify` compares the rows, so no function of
+/// the application has to run with a superuser's rights, and a check that old rows do not pass any more is as it was.
+pub(super) async fn statements(
+    source: &mut Database,
+    target: &Database,
+    owner: &Owner,
+    checks: &[Calling],
+) -> Result<(String, String), sqlx::Error> {
     let join = |text: fn(&Calling) -> &str| checks.iter().map(text).collect::<Vec<_>>().join("; ");
-    (join(|check| &check.drop), join(|check| &check.add))
+    let (drop, mut add) = (join(|check| &check.drop), join(|check| &check.add));
+    if target.superuser && !checks.is_empty() {
+        let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
+        let valid: Vec<String> = valid.iter().map(|check| quote_literal(check)).collect();
+        add += &format!("; {}", CALL_VALID.replace("{valid}", &valid.join(", ")));
+    }
+    Ok((drop, add))
 }
 
 /// A check that is valid in the source, and not on the target.
@@ -48,54 +61,33 @@ pub(super) fn statements(checks: &[Calling]) -> (String, String) {
 struct NotValid {
     check: String,
     statement: String,
-    /// The owner of its table.
-    role: String,
-    is_superuser: bool,
 }
 
-/// Has the target look at all rows for the checks that are valid in the source. The stream goes on.
+/// Has a target without a superuser look at all rows for the checks that are valid in the source. The stream goes on.
 ///
 /// # Errors
-/// [`Refused`] with a check that rows do not pass.
+/// [`Refused`] with a check that rows do not pass, or that splitctl's role may not try.
 pub async fn validate(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<()> {
+    if target.superuser {
+        return Ok(());
+    }
     let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
     let oids = relations::oids(&mut target.connection, &owner.tables).await?;
     let left: Vec<NotValid> = query_as(NOT_VALID).bind(oids).bind(valid).fetch_all(&mut target.connection).await?;
-    for NotValid { check, statement, role, is_superuser } in left {
-        // For superusers of the source, `plan` asks whether the functions may be trusted.
-        let acts_for_owner = target.superuser && !is_superuser;
-        let statements = if acts_for_owner { as_owner(&statement, &role, owner) } else { statement };
-        match execute(&mut target.connection, statements).await {
-            Err(error) if sqlstate(&error).as_deref() == Some("23514") => {
-                let text = format!(
-                    "{check}: it is valid in the source, and some rows do not pass it any more. Correct these rows in the \
-                     source, and repeat the command; or abort, replace the check in the source by one that is `not valid`, \
-                     and copy again"
-                );
-                return Err(Refused(text).into());
-            }
-            tried => tried.with_context(|| check)?,
-        }
+    for NotValid { check, statement } in left {
+        let Err(error) = execute(&mut target.connection, statement).await else { continue };
+        let what = match sqlstate(&error).as_deref() {
+            Some("23514") => "some rows do not pass it any more. Correct these rows in the source".to_owned(),
+            Some("42501") => format!("splitctl's role may not try it on the target: {error}. Grant what it lacks"),
+            _ => return Err(error).context(check),
+        };
+        return Err(Refused(format!(
+            "{check}: it is valid in the source, and {what}, and repeat the command; or abort, replace the check in the \
+             source by one that is `not valid`, and copy again"
+        ))
+        .into());
     }
     Ok(())
-}
-
-/// The check's functions are the application's code, and must not run with a superuser's rights. In a function of the
-/// table's owner, no code can become another role. The owner may read the tables for this transaction.
-fn as_owner(statement: &str, role: &str, owner: &Owner) -> String {
-    let (tables, role) = (relations::list(&owner.tables), quote_ident(role));
-    let body = quote_literal(&format!("begin {statement}; end"));
-    format!(
-        "begin;
-         grant select on {tables} to {role};
-         create function pg_temp.validate() returns void language plpgsql security definer
-             set search_path = pg_catalog, pg_temp as {body};
-         alter function pg_temp.validate() owner to {role};
-         select pg_temp.validate();
-         drop function pg_temp.validate();
-         revoke select on {tables} from {role};
-         commit"
-    )
 }
 
 /// The oid of the catalog's table of constraints.
@@ -166,17 +158,22 @@ const VALID: &str = r"
       and o.contype = 'c'
       and o.convalidated";
 
+/// The statements before it in the transaction let every session forget what it knows of the tables.
+const CALL_VALID: &str = "
+    update pg_catalog.pg_constraint o
+    set convalidated = true
+    where o.contype = 'c'
+      and o.conrelid <> 0
+      and not o.convalidated
+      and pg_catalog.format('constraint %I of %s', o.conname, o.conrelid::pg_catalog.regclass) in ({valid})";
+
 const NOT_VALID: &str = concat!(
     depths!(),
     r"
     select
         t.shown as check,
-        format('alter table %s validate constraint %I', o.conrelid::regclass, o.conname) as statement,
-        r.rolname::text as role,
-        r.rolsuper as is_superuser
+        format('alter table %s validate constraint %I', o.conrelid::regclass, o.conname) as statement
     from pg_constraint o
-    join pg_class c on c.oid = o.conrelid
-    join pg_roles r on r.oid = c.relowner
     cross join lateral (select format('constraint %I of %s', o.conname, o.conrelid::regclass)) t (shown)
     where o.conrelid = any ($1)
       and o.contype = 'c'

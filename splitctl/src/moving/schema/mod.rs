@@ -68,11 +68,10 @@ pub async fn dump(
     let mut contents = pg_dump::contents(&program, &archive).await?;
     let calling = checks::read(source, owner, inventory).await?;
     contents.retain(|entry| !calling.iter().any(|check| check.id() == entry.object));
-    let (drop_checks, add_checks) = checks::statements(&calling);
+    let (drop_checks, add_checks) = checks::statements(source, target, owner, &calling).await?;
     let chosen = Chosen::of(contents, inventory, &lacking, &finishing);
-    let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
-        chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
-    before.retain(|entry| chosen.is_lacking(entry));
+    let made_by_copy = chosen.entries.iter().filter(|entry| chosen.is_lacking(entry));
+    let (before, after): (Vec<&Entry>, Vec<&Entry>) = made_by_copy.partition(|entry| !chosen.later.contains(&entry.number));
     let (mut keys, before): (Vec<&Entry>, Vec<&Entry>) = before.into_iter().partition(|entry| entry.is_post_data);
     keys.retain(|entry| !made.contains(&entry.object));
     let (version, owned_by) = (target.version, &owner.owned_by);
@@ -141,6 +140,8 @@ impl Chosen {
         let moving: BTreeSet<Id> = inventory.moving().map(|object| object.id()).collect();
         let alone: BTreeSet<Id> = inventory.moving().filter(|object| !object.is_part).map(|object| object.id()).collect();
         let (mut chosen, mut later, mut present) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let of_domains = inventory.moving().filter(|object| object.kind == "domain constraint");
+        let of_domains: BTreeSet<Id> = of_domains.map(|object| object.id()).collect();
         let (mut granted_later, mut earlier) = (BTreeSet::new(), BTreeSet::new());
         let any = |numbers: &BTreeSet<i64>, entry: &Entry| entry.depends.iter().any(|number| numbers.contains(number));
         let mut kept = Vec::new();
@@ -165,7 +166,11 @@ impl Chosen {
             } else if entry.is_post_data {
                 earlier.insert(number);
             }
-            if if has_object { alone.contains(&object) && !lacking.contains(&object) } else { any(&present, &entry) } {
+            let is_there = match has_object && !of_domains.contains(&object) {
+                true => alone.contains(&object) && !lacking.contains(&object),
+                false => any(&present, &entry),
+            };
+            if is_there {
                 present.insert(number);
             }
             chosen.insert(number);
@@ -250,7 +255,7 @@ const LATER: &str = concat!(
     select 'pg_constraint'::regclass::oid::int8, o.oid::int8
     from pg_constraint o
     where o.contype = 'f'
-       or (o.contype = 'c' and not o.convalidated)
+       or (o.contype = 'c' and o.conrelid <> 0 and not o.convalidated)
        or (",
     calls!(),
     r")

@@ -177,7 +177,8 @@ const GIVING: &str = concat!(
                 has as (
                     select
                         case when a.grantee <> 0 then pg_get_userbyid(a.grantee)::text end as role,
-                        a.privilege_type as privilege
+                        a.privilege_type as privilege,
+                        a.is_grantable
                     from pg_get_object_address(
                         made ->> 0,
                         array(select json_array_elements_text(made -> 1)),
@@ -190,26 +191,40 @@ const GIVING: &str = concat!(
                 given as (
                     select g ->> 0 as role, g ->> 1 as privilege, (g ->> 2)::boolean as is_grantable
                     from json_array_elements(made -> 4) g
+                ),
+                both_sides as (
+                    select
+                        coalesce(quote_ident(coalesce(h.role, g.role)), 'public') as role,
+                        coalesce(h.privilege, g.privilege) as privilege,
+                        h.privilege is not null as has,
+                        coalesce(h.is_grantable, false) as has_grantable,
+                        g.privilege is not null as given,
+                        coalesce(g.is_grantable, false) as given_grantable
+                    from (select * from has where role is distinct from current_user) h
+                    full join (
+                        select * from given
+                        where role is null or exists (select from pg_roles r where r.rolname = role)
+                    ) g on g.privilege = h.privilege and coalesce(g.role, '') = coalesce(h.role, '')
                 )
-                select format('revoke %s on %s from %s', h.privilege, made ->> 3, coalesce(quote_ident(h.role), 'public'))
-                from has h
-                where h.role is distinct from current_user
-                  and not exists (
-                      select from given g where g.role is not distinct from h.role and g.privilege = h.privilege
-                  )
+                select format(
+                    'revoke %s%s on %s from %s',
+                    case when b.given then 'grant option for ' else '' end,
+                    b.privilege,
+                    made ->> 3,
+                    b.role
+                )
+                from both_sides b
+                where b.has and (not b.given or b.has_grantable and not b.given_grantable)
                 union all
                 select format(
                     'grant %s on %s to %s%s',
-                    g.privilege,
+                    b.privilege,
                     made ->> 3,
-                    coalesce(quote_ident(g.role), 'public'),
-                    case when g.is_grantable then ' with grant option' else '' end
+                    b.role,
+                    case when b.given_grantable then ' with grant option' else '' end
                 )
-                from given g
-                where (g.role is null or exists (select from pg_roles r where r.rolname = g.role))
-                  and not exists (
-                      select from has h where h.role is not distinct from g.role and h.privilege = g.privilege
-                  )
+                from both_sides b
+                where b.given and (not b.has or b.given_grantable and not b.has_grantable)
             loop
                 execute statement;
             end loop;
