@@ -24,8 +24,11 @@ const MORE: &str = "
     create statistics noted on tenant_id, token from notes;
     create function fits(text) returns boolean language sql immutable return length($1) < 1000;
     create domain saying as text check (fits(value));
+    alter domain saying add constraint told check (fits(value)) not valid;
     alter table lines alter said type saying;
     alter table lines add constraint fits check (fits(said));
+    alter table lines enable row level security;
+    create policy all_lines on lines using (true);
 
     create function count_note() returns trigger language plpgsql security definer set search_path = public as
         'begin update counts set notes = notes + 1 where tenant_id = new.tenant_id; return null; end';
@@ -106,6 +109,10 @@ fn a_command_that_was_killed_anywhere_succeeds_when_it_is_repeated() {
     assert_eq!(strings(&fixture.target, made), ["m recent", "r lines", "r notes", "r schema_migrations"]);
     let triggers = "select tgname::text from pg_trigger where not tgisinternal and tgrelid = 'notes'::regclass";
     assert_eq!(strings(&fixture.target, triggers), ["stamp"]);
+    let guarded = "select concat_ws(' ', relrowsecurity, polname, conname)
+        from pg_class c join pg_policy p on p.polrelid = c.oid join pg_constraint d on d.contypid = 'saying'::regtype
+        where c.relname = 'lines' order by 1";
+    assert_eq!(strings(&fixture.target, guarded), ["t all_lines saying_check", "t all_lines told"]);
 }
 
 #[test]

@@ -67,11 +67,14 @@ pub async fn dump(
     };
     let mut contents = pg_dump::contents(&program, &archive).await?;
     let calling = checks::read(source, owner, inventory).await?;
-    contents.retain(|entry| !calling.iter().any(|check| check.id() == entry.object));
+    // A domain that the target has keeps its checks.
+    let (there, _) = inventory.find(&mut target.connection, &of_domains(inventory)).await?;
+    contents.retain(|entry| !there.contains(&entry.object) && !calling.iter().any(|check| check.id() == entry.object));
     let (drop_checks, add_checks) = checks::statements(source, target, owner, &calling).await?;
     let chosen = Chosen::of(contents, inventory, &lacking, &finishing);
-    let made_by_copy = chosen.entries.iter().filter(|entry| chosen.is_lacking(entry));
-    let (before, after): (Vec<&Entry>, Vec<&Entry>) = made_by_copy.partition(|entry| !chosen.later.contains(&entry.number));
+    let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
+        chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
+    before.retain(|entry| chosen.is_lacking(entry));
     let (mut keys, before): (Vec<&Entry>, Vec<&Entry>) = before.into_iter().partition(|entry| entry.is_post_data);
     keys.retain(|entry| !made.contains(&entry.object));
     let (version, owned_by) = (target.version, &owner.owned_by);
@@ -94,6 +97,11 @@ pub async fn dump(
 fn objects<'a>(inventory: &'a Inventory, entries: &[&Entry]) -> Vec<&'a Object> {
     let made: BTreeSet<Id> = entries.iter().map(|entry| entry.object).collect();
     inventory.moving().filter(|object| made.contains(&object.id())).collect()
+}
+
+/// The constraints of domains. They belong to no table, and the target may have their domain already.
+fn of_domains(inventory: &Inventory) -> BTreeSet<Id> {
+    inventory.moving().filter(|object| object.kind == "domain constraint").map(Object::id).collect()
 }
 
 fn join(statements: &[&str]) -> String {
@@ -140,8 +148,6 @@ impl Chosen {
         let moving: BTreeSet<Id> = inventory.moving().map(|object| object.id()).collect();
         let alone: BTreeSet<Id> = inventory.moving().filter(|object| !object.is_part).map(|object| object.id()).collect();
         let (mut chosen, mut later, mut present) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let of_domains = inventory.moving().filter(|object| object.kind == "domain constraint");
-        let of_domains: BTreeSet<Id> = of_domains.map(|object| object.id()).collect();
         let (mut granted_later, mut earlier) = (BTreeSet::new(), BTreeSet::new());
         let any = |numbers: &BTreeSet<i64>, entry: &Entry| entry.depends.iter().any(|number| numbers.contains(number));
         let mut kept = Vec::new();
@@ -166,11 +172,7 @@ impl Chosen {
             } else if entry.is_post_data {
                 earlier.insert(number);
             }
-            let is_there = match has_object && !of_domains.contains(&object) {
-                true => alone.contains(&object) && !lacking.contains(&object),
-                false => any(&present, &entry),
-            };
-            if is_there {
+            if if has_object { alone.contains(&object) && !lacking.contains(&object) } else { any(&present, &entry) } {
                 present.insert(number);
             }
             chosen.insert(number);
@@ -213,9 +215,9 @@ pub async fn apply_all(target: &Database, parts: &[String]) -> Result<()> {
     join_all(parts.iter().map(apply_one)).await.into_iter().collect()
 }
 
-/// Whether the target has what comes after the rows. It is created in one transaction, so one object is enough.
+/// Whether the target has what comes after the rows. It is created in one transaction, so one object of a table is enough.
 pub async fn is_finished(source: &mut Database, target: &mut Database, inventory: &Inventory) -> Result<bool> {
-    Ok(!find(source, target, inventory, LATER).await?.0.is_empty())
+    Ok(!find(source, target, inventory, LATER).await?.0.is_subset(&of_domains(inventory)))
 }
 
 /// Whether the target has all of the tables' keys and indexes.
@@ -255,7 +257,7 @@ const LATER: &str = concat!(
     select 'pg_constraint'::regclass::oid::int8, o.oid::int8
     from pg_constraint o
     where o.contype = 'f'
-       or (o.contype = 'c' and o.conrelid <> 0 and not o.convalidated)
+       or (o.contype = 'c' and not o.convalidated)
        or (",
     calls!(),
     r")
