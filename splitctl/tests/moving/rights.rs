@@ -198,6 +198,10 @@ const CODE: &str = "
         two integer generated always as (public.doubled(id::integer)) stored
     );
     create index on moves (public.doubled(id::integer));
+    create function fixed() returns boolean language plpgsql immutable as 'begin return public.notes(''partition''); end';
+    create table parted (id integer primary key, check (public.fixed())) partition by range (id);
+    create table parted_1 partition of parted (check (public.fixed() and id > 0)) for values from (1) to (9);
+    insert into parted values (1);
     create view seen as select id, x from moves;
     create table stays (id integer primary key);
     insert into moves select generate_series(1, 10);
@@ -207,7 +211,7 @@ const CODE: &str = "
 
 #[test]
 fn what_the_owner_of_the_tables_makes_run_has_its_rights_and_no_more() {
-    let fixture = Fixture::two_clusters("", MANIFEST);
+    let fixture = Fixture::two_clusters("", &MANIFEST.replace(r#"["moves"]"#, r#"["moves", "parted"]"#));
     if strings(&fixture.source, "select current_setting('server_version_num')")[0].as_str() < "160000" {
         // Only a superuser can apply changes, so the manifest has to trust the owner.
         execute(&fixture.source, CODE);

@@ -214,12 +214,12 @@ const MEMBERSHIPS: &str = r"
     group by m.rolname, g.rolname
     order by 1, 2";
 
-/// Superusers use everything. Of several roles by which one uses the tables, the first by name stands for all.
+/// Superusers use everything.
 const LOGINS: &str = r"
     select
         l.rolname::text as login,
-        min(u.rolname::text) as user,
-        bool_or(u.rolname = $2 and not u.rolcanlogin) as is_application
+        u.rolname::text as user,
+        u.rolname = $2 and not u.rolcanlogin as is_application
     from pg_roles l
     join pg_roles u on u.rolname = any ($1) and u.oid <> l.oid and pg_has_role(l.oid, u.oid, $3)
     where l.rolcanlogin
@@ -227,8 +227,7 @@ const LOGINS: &str = r"
       and not l.rolname = any ($1)
       and l.rolname <> current_user
       and l.rolname not like 'splitctl\_%\_applier'
-    group by l.rolname
-    order by 1";
+    order by 1, 2";
 
 const FOUND: &str = r"
     select

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use sqlx::{FromRow, query_as};
+use sqlx::{FromRow, query, query_as};
 
 use crate::database::{execute, sqlstate};
 use crate::exit::Refused;
@@ -11,16 +11,15 @@ use crate::manifest::Owner;
 use crate::moving::inventory::{Id, Inventory};
 use crate::moving::relations;
 use crate::moving::side::Database;
-use crate::names::quote_literal;
 
 /// A check that is valid in the source, and that calls a function of the database.
 #[derive(FromRow)]
 pub(super) struct Calling {
     oid: i64,
-    /// Takes it from a table that was just created with it.
+    /// Takes it from a table that was just created with it, before partitions are attached: that reads checks.
     drop: String,
-    /// Brings it back with its comment; no row is looked at.
-    add: String,
+    /// Brings it back with its comment; no row is looked at. `None` if a parent's brings it.
+    add: Option<String>,
 }
 
 impl Calling {
@@ -37,23 +36,11 @@ pub(super) async fn read(source: &mut Database, owner: &Owner, inventory: &Inven
     Ok(checks)
 }
 
-/// Statements that take the checks off the tables, and that bring them back. As a superuser, splitctl then calls those valid
-/// that are so in the source, as `pg_dump` writes this catalog for an upgrade: `verify` compares the rows, so no function of
-/// the application has to run with a superuser's rights, and a check that old rows do not pass any more is as it was.
-pub(super) async fn statements(
-    source: &mut Database,
-    target: &Database,
-    owner: &Owner,
-    checks: &[Calling],
-) -> Result<(String, String), sqlx::Error> {
-    let join = |text: fn(&Calling) -> &str| checks.iter().map(text).collect::<Vec<_>>().join("; ");
-    let (drop, mut add) = (join(|check| &check.drop), join(|check| &check.add));
-    if target.superuser && !checks.is_empty() {
-        let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
-        let valid: Vec<String> = valid.iter().map(|check| quote_literal(check)).collect();
-        add += &format!("; {}", CALL_VALID.replace("{valid}", &valid.join(", ")));
-    }
-    Ok((drop, add))
+/// Statements that take the checks off the tables, and that bring them back.
+pub(super) fn statements(checks: &[Calling]) -> (String, String) {
+    let drop: Vec<&str> = checks.iter().map(|check| check.drop.as_str()).collect();
+    let add: Vec<&str> = checks.iter().filter_map(|check| check.add.as_deref()).collect();
+    (drop.join("; "), add.join("; "))
 }
 
 /// A check that is valid in the source, and not on the target.
@@ -63,15 +50,18 @@ struct NotValid {
     statement: String,
 }
 
-/// Has a target without a superuser look at all rows for the checks that are valid in the source. The stream goes on.
+/// Makes those checks valid on the target that are so in the source. A superuser writes it into the catalog, as `pg_dump`
+/// does for an upgrade: `verify` compares the rows, so no function of the application has to run with a superuser's rights,
+/// and a check that old rows do not pass any more is as it was. Others have the server look at all rows.
 ///
 /// # Errors
 /// [`Refused`] with a check that rows do not pass, or that splitctl's role may not try.
 pub async fn validate(source: &mut Database, target: &mut Database, owner: &Owner) -> Result<()> {
+    let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
     if target.superuser {
+        query(CALL_VALID).bind(valid).execute(&mut target.connection).await?;
         return Ok(());
     }
-    let valid = relations::select_lines(&mut source.connection, VALID, &owner.tables).await?;
     let oids = relations::oids(&mut target.connection, &owner.tables).await?;
     let left: Vec<NotValid> = query_as(NOT_VALID).bind(oids).bind(valid).fetch_all(&mut target.connection).await?;
     for NotValid { check, statement } in left {
@@ -99,7 +89,6 @@ macro_rules! calls {
         "o.contype = 'c'
       and o.conrelid <> 0
       and o.convalidated
-      and o.conislocal
       and exists (
           select
           from pg_depend d
@@ -133,51 +122,84 @@ macro_rules! depths {
 
 const CALLING: &str = concat!(
     depths!(),
-    r"
+    r#"
     select
         o.oid::int8 as oid,
-        format('alter table %s drop constraint if exists %I', o.conrelid::regclass, o.conname) as drop,
-        format('alter table %s add constraint %I %s not valid', o.conrelid::regclass, o.conname, pg_get_constraintdef(o.oid))
-            || coalesce(
-                format('; comment on constraint %I on %s is ', o.conname, o.conrelid::regclass)
-                    || quote_literal(obj_description(o.oid, 'pg_constraint')),
-                ''
-            ) as add
+        format('alter table %s drop constraint if exists %s', t.quoted, t.check) as drop,
+        case
+            when o.conislocal then format('alter table %s add constraint %s %s not valid', t.quoted, t.check, t.definition)
+                || coalesce(
+                    format('; comment on constraint %s on %s is ', t.check, t.quoted)
+                        || quote_literal(obj_description(o.oid, 'pg_constraint')),
+                    ''
+                )
+        end as add
     from pg_constraint o
+    join pg_class c on c.oid = o.conrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    -- A newer server may have more words that must be quoted.
+    cross join lateral (
+        select
+            format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""')) as quoted,
+            format('"%s"', replace(o.conname, '"', '""')) as check,
+            pg_get_constraintdef(o.oid) as definition
+    ) t
     where o.conrelid = any ($1)
-      and ",
+      and "#,
     calls!(),
     "
     order by (select max(d.depth) from depths d where d.relation = o.conrelid), o.conrelid, o.conname"
 );
 
-const VALID: &str = r"
-    select format('constraint %I of %s', o.conname, o.conrelid::regclass)
-    from pg_constraint o
+/// The names of a check `o`, without the quotes that depend on the server.
+macro_rules! names {
+    () => {
+        r"
+    cross join lateral (
+        select json_build_array(n.nspname, c.relname, o.conname)::text
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace
+        where c.oid = o.conrelid
+    ) t (names)"
+    };
+}
+
+const VALID: &str = concat!(
+    "
+    select t.names
+    from pg_constraint o",
+    names!(),
+    "
     where o.conrelid = any ($1)
       and o.contype = 'c'
-      and o.convalidated";
+      and o.convalidated"
+);
 
-/// The statements before it in the transaction let every session forget what it knows of the tables.
-const CALL_VALID: &str = "
-    update pg_catalog.pg_constraint o
+const CALL_VALID: &str = concat!(
+    "
+    update pg_constraint u
     set convalidated = true
-    where o.contype = 'c'
-      and o.conrelid <> 0
+    from pg_constraint o",
+    names!(),
+    "
+    where u.oid = o.oid
+      and o.contype = 'c'
       and not o.convalidated
-      and pg_catalog.format('constraint %I of %s', o.conname, o.conrelid::pg_catalog.regclass) in ({valid})";
+      and t.names = any ($1)"
+);
 
 const NOT_VALID: &str = concat!(
     depths!(),
     r"
     select
-        t.shown as check,
+        format('constraint %I of %s', o.conname, o.conrelid::regclass) as check,
         format('alter table %s validate constraint %I', o.conrelid::regclass, o.conname) as statement
-    from pg_constraint o
-    cross join lateral (select format('constraint %I of %s', o.conname, o.conrelid::regclass)) t (shown)
+    from pg_constraint o",
+    names!(),
+    "
     where o.conrelid = any ($1)
       and o.contype = 'c'
       and not o.convalidated
-      and t.shown = any ($2)
+      and t.names = any ($2)
     order by (select max(d.depth) from depths d where d.relation = o.conrelid), o.conrelid, o.conname"
 );

@@ -52,15 +52,11 @@ pub async fn dump(
     let program = pg_dump::find(source.version).await?;
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("definitions");
-    let connection = &mut source.connection;
     let lacking: BTreeSet<Id> = inventory.lacking(&mut target.connection).await?.into_iter().map(Object::id).collect();
-    // A table that is left out is not locked either.
-    let relations = inventory.moving().filter(|object| object.class == PG_CLASS);
-    let relations: Vec<i64> = relations.map(|object| object.oid).collect();
-    let stay: Vec<String> = query_scalar(STAYING).bind(relations).fetch_all(&mut *connection).await?;
-    let choice: Vec<String> = stay.iter().map(|relation| format!("--exclude-table={relation}")).collect();
+    let choice = leaving_out(source, inventory).await?;
     pg_dump::dump(&program, &source.url, &archive, &choice).await?;
-    let finishing: BTreeSet<Id> = query_as::<_, Id>(LATER).fetch_all(connection).await?.into_iter().collect();
+    let later: Vec<Id> = query_as(LATER).fetch_all(&mut source.connection).await?;
+    let finishing = later.into_iter().collect();
     let made = match inventory.moving().filter(|object| object.holds_rows).all(|object| lacking.contains(&object.id())) {
         true => BTreeSet::new(),
         false => find(source, target, inventory, KEYS).await?.0,
@@ -70,7 +66,7 @@ pub async fn dump(
     // A domain that the target has keeps its checks.
     let (there, _) = inventory.find(&mut target.connection, &of_domains(inventory)).await?;
     contents.retain(|entry| !there.contains(&entry.object) && !calling.iter().any(|check| check.id() == entry.object));
-    let (drop_checks, add_checks) = checks::statements(source, target, owner, &calling).await?;
+    let (drop_checks, add_checks) = checks::statements(&calling);
     let chosen = Chosen::of(contents, inventory, &lacking, &finishing);
     let (mut before, after): (Vec<&Entry>, Vec<&Entry>) =
         chosen.entries.iter().partition(|entry| !chosen.later.contains(&entry.number));
@@ -79,7 +75,8 @@ pub async fn dump(
     keys.retain(|entry| !made.contains(&entry.object));
     let (version, owned_by) = (target.version, &owner.owned_by);
     let statements = async |entries: &[&Entry]| pg_dump::statements(&program, &archive, entries, version, owned_by).await;
-    let created = statements(&before).await?;
+    let (attached, made): (Vec<&Entry>, Vec<&Entry>) = before.iter().partition(|entry| entry.attaches());
+    let (created, attached) = (statements(&made).await?, statements(&attached).await?);
     let left = inventory.dropping_left(&mut source.connection).await?;
     let rights = privileges::as_in_source(source, owner, objects(inventory, &before)).await?;
     let groups = groups::independent(&keys, sessions.into());
@@ -89,8 +86,16 @@ pub async fn dump(
         let rights = privileges::as_in_source(source, owner, objects(inventory, group)).await?;
         *keys = join(&[keys, &rights]);
     }
-    let before_rows = join(&[&created, &drop_checks, &left, &rights]);
+    let before_rows = join(&[&created, &drop_checks, &attached, &left, &rights]);
     Ok(Definitions { before_rows, keys, after_rows: join(&[&statements(&after).await?, &add_checks]) })
+}
+
+/// The options that leave out the relations that stay: such a table is not locked either.
+async fn leaving_out(source: &mut Database, inventory: &Inventory) -> Result<Vec<String>, sqlx::Error> {
+    let relations = inventory.moving().filter(|object| object.class == PG_CLASS);
+    let relations: Vec<i64> = relations.map(|object| object.oid).collect();
+    let stay: Vec<String> = query_scalar(STAYING).bind(relations).fetch_all(&mut source.connection).await?;
+    Ok(stay.iter().map(|relation| format!("--exclude-table={relation}")).collect())
 }
 
 /// The objects that entries create.

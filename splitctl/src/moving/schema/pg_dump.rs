@@ -37,6 +37,12 @@ impl Entry {
         self.line.split_whitespace().nth(3) == Some("ACL")
     }
 
+    /// Whether it attaches a partition to its table.
+    pub fn attaches(&self) -> bool {
+        let mut words = self.line.split_whitespace().skip(3);
+        (words.next(), words.next()) == (Some("TABLE"), Some("ATTACH"))
+    }
+
     pub(super) fn parse(line: &str, is_post_data: bool) -> Option<Self> {
         let mut words = line.split_whitespace();
         let number = words.next()?.strip_suffix(';')?.parse().ok()?;

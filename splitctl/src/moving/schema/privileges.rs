@@ -178,7 +178,7 @@ const GIVING: &str = concat!(
                     select
                         case when a.grantee <> 0 then pg_get_userbyid(a.grantee)::text end as role,
                         a.privilege_type as privilege,
-                        a.is_grantable
+                        bool_or(a.is_grantable) as is_grantable
                     from pg_get_object_address(
                         made ->> 0,
                         array(select json_array_elements_text(made -> 1)),
@@ -187,10 +187,12 @@ const GIVING: &str = concat!(
                     join listed l on l.class = o.classid and l.oid = o.objid
                     cross join lateral aclexplode(coalesce(l.acl, acldefault(l.kind::"char", l.owner))) a
                     where a.grantee <> l.owner
+                    group by 1, 2
                 ),
                 given as (
-                    select g ->> 0 as role, g ->> 1 as privilege, (g ->> 2)::boolean as is_grantable
+                    select g ->> 0 as role, g ->> 1 as privilege, bool_or((g ->> 2)::boolean) as is_grantable
                     from json_array_elements(made -> 4) g
+                    group by 1, 2
                 ),
                 both_sides as (
                     select
