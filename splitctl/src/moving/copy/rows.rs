@@ -93,7 +93,7 @@ async fn copy_all(the_move: &mut Move, slot_name: &str, options: Options) -> Res
     let Move { owner, owner_name, source, target, state, .. } = the_move;
     let role = applier::prepare(target, &state.names, owner).await?;
     // The application's code could take a superuser's session back from the role of few rights. The stream's has none.
-    let left_out = if role.is_some() { plan::calling_code(target, &owner.tables).await? } else { Vec::new() };
+    let left_out = if role.is_some() { plan::code::tables_calling(target, &owner.tables).await? } else { Vec::new() };
     for table in &left_out {
         note(format_args!(
             "{table}: its rows call functions that no superuser owns, so the server copies it, at its own rate"

@@ -1,6 +1,7 @@
 //! The plan: everything that would stop or surprise a move, all findings at once. It changes nothing.
 
 mod along;
+pub mod code;
 mod failover;
 mod memberships;
 mod nobodys;
@@ -18,7 +19,7 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, FromRow, query_as};
 use tokio::task::JoinSet;
@@ -227,29 +228,6 @@ async fn run_checks(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
     let (of_source, of_target) = tokio::try_join!(check(source), check(target))?;
     plan.findings.extend(of_source.into_iter().chain(of_target));
     Ok(())
-}
-
-/// Those of a target's tables whose rows call functions that no superuser owns, for generated columns, checks or domains.
-pub async fn calling_code(target: &mut Database, tables: &[Qualified]) -> Result<Vec<Qualified>> {
-    let mut calling = Vec::new();
-    // As a rule, none of them does.
-    if calls_code(target, tables).await? {
-        for table in tables {
-            if calls_code(target, std::slice::from_ref(table)).await? {
-                calling.push(table.clone());
-            }
-        }
-    }
-    Ok(calling)
-}
-
-async fn calls_code(target: &mut Database, tables: &[Qualified]) -> Result<bool> {
-    let check = CHECKS.check.iter().find(|check| check.name == "code").context("no check is named code")?;
-    let oids = relations::oids(&mut target.connection, tables).await?;
-    // It uses no other value than the last: whether roles of few rights call the functions in any case.
-    let called = query_as::<_, Found>(AssertSqlSafe(check.statement.as_str())).bind(oids).bind(false).bind("");
-    let called = called.bind(Vec::<String>::new()).bind(false).fetch_all(&mut target.connection).await?;
-    Ok(!called.is_empty())
 }
 
 /// What the owner's `accept` names is a warning; anything else names the entry to add.

@@ -3,6 +3,7 @@
 mod checks;
 mod depending;
 mod groups;
+mod made;
 pub mod pg_dump;
 mod privileges;
 
@@ -78,12 +79,12 @@ pub async fn dump(
     let (attached, made): (Vec<&Entry>, Vec<&Entry>) = before.iter().partition(|entry| entry.attaches());
     let (created, attached) = (statements(&made).await?, statements(&attached).await?);
     let left = inventory.dropping_left(&mut source.connection).await?;
-    let rights = privileges::as_in_source(source, owner, objects(inventory, &before)).await?;
+    let rights = made::as_in_source(source, owner, objects(inventory, &before)).await?;
     let groups = groups::independent(&keys, sessions.into());
     let mut keys = try_join_all(groups.iter().map(|group| statements(group))).await?;
     for (keys, group) in keys.iter_mut().zip(&groups) {
         // A function whose body needs a key is made with it.
-        let rights = privileges::as_in_source(source, owner, objects(inventory, group)).await?;
+        let rights = made::as_in_source(source, owner, objects(inventory, group)).await?;
         *keys = join(&[keys, &rights]);
     }
     let before_rows = join(&[&created, &drop_checks, &attached, &left, &rights]);
