@@ -52,7 +52,9 @@ impl<'a> Run<'a> {
     /// Leaves the standby. A cancelled statement says nothing against it.
     pub(super) fn leave_standby(&mut self, reason: Fallback, refused: Connection) {
         match (reason, &self.server) {
-            (Fallback::Cancelled, _) => drop(refused.release(Ok(()))),
+            // Recovery goes on cancelling until the statement has ended. What comes after that ends the connection, so it
+            // is checked before it returns to the pool.
+            (Fallback::Cancelled, _) => drop(refused),
             (_, Server::Standby(standby)) => {
                 drop(refused.close(Ok(())));
                 standby.note_failure(reason);

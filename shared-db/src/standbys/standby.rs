@@ -95,8 +95,10 @@ impl Standby {
                 Err(reason)
             }
             Err(error) => {
+                let reason = Fallback::of(&error);
                 drop(held.close::<()>(Err(error)));
-                Err(self.note_failure(Fallback::Failed))
+                // A cancelled question says nothing against the standby either.
+                Err(if reason == Fallback::Cancelled { reason } else { self.note_failure(reason) })
             }
         }
     }
