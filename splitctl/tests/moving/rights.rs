@@ -101,22 +101,33 @@ fn roles_that_log_in_and_use_the_tables_by_another_one_are_looked_for_on_the_tar
     execute(&fixture.target, "create role readers");
     let blue = "app_blue: in the source it uses the tables as a member of shop_svc; ";
     for (ends, left) in [
-        ("create role app_blue", "the target has no such role: create it there"),
-        ("alter role app_blue login", "on the target it cannot log in"),
-        ("grant shop_svc to app_blue", "on the target it does not: run `grant \"shop_svc\" to \"app_blue\"` there"),
+        ("create role app_blue", format!("{blue}the target has no such role: create it there")),
+        ("alter role app_blue login", "app_blue: it cannot log in there: run `alter role \"app_blue\" login`".to_owned()),
+        (
+            "grant shop_svc to app_blue",
+            format!("{blue}on the target it does not: run `grant \"shop_svc\" to \"app_blue\"` there"),
+        ),
     ] {
         let said = fixture.done(&["plan", OWNER]);
-        assert!(said.contains(&format!("warning: roles: {blue}{left}")), "{said}");
+        assert!(said.contains(&format!("warning: roles: {left}")), "{said}");
         execute(&fixture.target, ends);
     }
+    // Its sessions begin with its own settings.
+    execute(&fixture.source, "alter role app_blue set search_path = tools, public");
+    let said = fixture.done(&["plan", OWNER]);
+    assert!(said.contains("run `alter role \"app_blue\" set search_path = tools, public` there"), "{said}");
+    execute(&fixture.target, "alter role app_blue set search_path = tools, public");
     // Nothing else is left but a person, and a superuser is looked for nowhere.
     let said = fixture.done(&["plan", OWNER]);
     let ann = "warning: roles: ann: in the source it uses the tables as a member of readers; the target has no such role";
     assert!(said.contains(ann) && said.matches("uses the tables as a member").count() == 1, "{said}");
+    assert!(!said.contains("app_blue"), "{said}");
     // The owner's role only groups those of the application.
     for url in [&fixture.source, &fixture.target] {
         execute(url, "alter role shop_svc nologin");
     }
+    execute(&fixture.target, "alter role app_blue connection limit 0");
+    fixture.refused(&["plan", OWNER], "error: roles: app_blue: it may open no connection there");
     execute(&fixture.target, "drop role app_blue");
     fixture.refused(&["plan", OWNER], &format!("error: roles: {blue}the target has no such role"));
     let accepting = "role = \"shop_svc\"\naccept = [\"roles: app_blue\"]";

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use sqlx::{FromRow, query_as};
 
+use super::Plan;
 use super::Weight::{Error, Warning};
-use super::{Plan, weigh_entry};
 use crate::manifest::Owner;
 use crate::moving::{Database, Move, Side};
 use crate::names::quote_ident;
@@ -51,59 +51,9 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, users: &[String]
     Ok(())
 }
 
-/// A role that logs in and uses the tables as a member of another one.
-#[derive(FromRow)]
-struct Login {
-    login: String,
-    user: String,
-    /// Whether that is the owner's role, which does not log in itself.
-    is_application: bool,
-}
-
-/// What the target says of it.
-#[derive(FromRow)]
-struct Found {
-    exists: bool,
-    logs_in: bool,
-    uses: bool,
-}
-
-/// Compares the roles that log in and use the tables as members of `users`. Applications and people come in by them.
-pub(super) async fn check_logins(plan: &mut Plan, the_move: &mut Move, users: &[String]) -> Result<()> {
-    let Move { owner, owner_name, source, target, .. } = the_move;
-    let known: Vec<&str> = users.iter().chain([&owner.role]).map(String::as_str).collect();
-    let logins: Vec<Login> =
-        query_as(LOGINS).bind(known).bind(&owner.role).bind(uses(source.version)).fetch_all(&mut source.connection).await?;
-    for Login { login, user, is_application } in &logins {
-        let (there, group) = (owner.on_target(login), owner.on_target(user));
-        let found = query_as(FOUND).bind(there).bind(group).bind(uses(target.version));
-        let lacks = match found.fetch_one(&mut target.connection).await? {
-            Found { exists: false, .. } => format!(
-                "the target has no such role: create it there with its password, or name another one for it in \
-                 `owners.{owner_name}.owned_by`"
-            ),
-            Found { logs_in: false, .. } => {
-                format!("on the target it cannot log in: run `alter role {} login` there", quote_ident(there))
-            }
-            Found { uses: false, .. } => {
-                format!("on the target it does not: run `grant {} to {}` there", quote_ident(group), quote_ident(there))
-            }
-            _ => continue,
-        };
-        let text = format!("{login}: in the source it uses the tables as a member of {user}; {lacks}");
-        // An owner's role that does not log in itself is used by these alone.
-        let (weight, text) = match is_application {
-            true => weigh_entry(owner, &format!("roles: {login}"), &text),
-            false => (Warning, text),
-        };
-        plan.add(weight, "roles", text);
-    }
-    Ok(())
-}
-
 /// What makes a member use the rights of its role. From Postgres 16 on, whoever creates a role is a member of it that only
 /// gives the role to others.
-fn uses(version: i32) -> &'static str {
+pub(super) fn uses(version: i32) -> &'static str {
     if version >= 16 { "usage, set" } else { "member" }
 }
 
@@ -213,27 +163,3 @@ const MEMBERSHIPS: &str = r"
     join pg_roles g on g.oid = a.roleid
     group by m.rolname, g.rolname
     order by 1, 2";
-
-/// Superusers use everything.
-const LOGINS: &str = r"
-    select
-        l.rolname::text as login,
-        u.rolname::text as user,
-        u.rolname = $2 and not u.rolcanlogin as is_application
-    from pg_roles l
-    join pg_roles u on u.rolname = any ($1) and u.oid <> l.oid and pg_has_role(l.oid, u.oid, $3)
-    where l.rolcanlogin
-      and not l.rolsuper
-      and not l.rolname = any ($1)
-      and l.rolname <> current_user
-      and l.rolname not like 'splitctl\_%\_applier'
-    order by 1, 2";
-
-const FOUND: &str = r"
-    select
-        l.oid is not null as exists,
-        coalesce(l.rolcanlogin, false) as logs_in,
-        coalesce(pg_has_role(l.oid, u.oid, $3), false) as uses
-    from (select $1::text as login, $2::text as user) n
-    left join pg_roles l on l.rolname = n.login
-    left join pg_roles u on u.rolname = n.user";

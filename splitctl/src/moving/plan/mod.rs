@@ -3,6 +3,7 @@
 mod along;
 pub mod code;
 mod failover;
+mod logins;
 mod memberships;
 mod nobodys;
 mod others;
@@ -147,10 +148,11 @@ pub async fn make_of(the_move: &mut Move, inventory: &Inventory) -> Result<Plan>
     let users = rights::read_of(&mut the_move.source.connection, &the_move.owner, inventory).await?.roles;
     target::check(&mut plan, the_move, &users).await?;
     along::check(&mut plan, the_move, inventory).await?;
-    settings::check(&mut plan, the_move).await?;
-    role::check(&mut plan, the_move).await?;
+    let logins = logins::read(the_move, &users).await?;
+    settings::check(&mut plan, the_move, &logins).await?;
+    role::check(&mut plan, the_move, &logins).await?;
     memberships::check(&mut plan, the_move, &users).await?;
-    memberships::check_logins(&mut plan, the_move, &users).await?;
+    logins::check(&mut plan, the_move, &logins).await?;
     others::check(&mut plan, the_move).await?;
     failover::check(&mut plan, the_move).await?;
     try_streams(&mut plan, the_move).await?;

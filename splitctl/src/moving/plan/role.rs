@@ -1,19 +1,28 @@
-//! What the application's role may do besides using the tables.
+//! What the roles that use the tables may do besides, and the application's before all.
 
 use anyhow::Result;
 use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 
 use super::Plan;
 use super::Weight::{Error, Warning};
+use super::logins::Login;
 use crate::manifest::Owner;
 use crate::moving::{Database, Move, Side};
 use crate::names::{quote_ident, quote_literal};
 
-/// What a database says of the role. All is false for a role that it does not have.
+/// What a database is like for each role.
+#[derive(FromRow)]
+struct Taking {
+    database: String,
+    owner: String,
+    /// How many connections it takes. All are -1.
+    connections: i32,
+}
+
+/// What a database says of a role. All is false for a role that it does not have.
 #[derive(FromRow)]
 struct Role {
     database: String,
-    database_owner: String,
     exists: bool,
     logs_in: bool,
     connects: bool,
@@ -22,39 +31,63 @@ struct Role {
     is_superuser: bool,
     passes_row_security: bool,
     connections: i32,
-    /// How many connections the database takes.
-    database_connections: i32,
     expires: String,
     has_expired: bool,
 }
 
-/// Compares both sides.
-pub(super) async fn check(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
-    let here = read_role(&mut source.connection, &owner.role).await?;
-    let name = Side::Target.role_of(owner);
-    let there = read_role(&mut target.connection, name).await?;
-    let (role, database) = (quote_ident(name), quote_ident(&there.database));
-    if owner.on_target(&here.database_owner) != there.database_owner {
-        let (its, owner) = (&there.database_owner, owner.on_target(&here.database_owner));
+/// Compares both sides. The absence of a role is another check's finding.
+pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]) -> Result<()> {
+    check_database(plan, the_move).await?;
+    let Move { owner, source, target, .. } = the_move;
+    for login in logins {
+        let name = owner.on_target(&login.role);
+        let here = read_role(&mut source.connection, &login.role).await?;
+        let there = read_role(&mut target.connection, name).await?;
+        if !there.exists {
+            continue;
+        }
+        let role = quote_ident(name);
+        for text in differences(name, forbidding(&role, &here, &there)) {
+            let (weight, text) = login.weigh(owner, text);
+            plan.add(weight, "roles", text);
+        }
+        if login.is_application {
+            for text in differences(name, lesser(&role, &here, &there)) {
+                plan.add(Warning, "roles", text);
+            }
+        }
+        if target.superuser && source.superuser {
+            check_password(plan, &login.role, name, source, target).await?;
+        }
+    }
+    check_schemas(plan, owner, source, target).await
+}
+
+/// Compares what holds for the database and each role.
+async fn check_database(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
+    let here: Taking = query_as(DATABASE).fetch_one(&mut source.connection).await?;
+    let there: Taking = query_as(DATABASE).fetch_one(&mut target.connection).await?;
+    let database = quote_ident(&there.database);
+    let its_owner = owner.on_target(&here.owner);
+    if its_owner != there.owner {
         let text = format!(
-            "{database}: the target's database belongs to {its}, the source's to {owner}: \
+            "{database}: the target's database belongs to {}, the source's to {its_owner}: \
              `alter database {database} owner to {}` if that role creates schemas or extensions",
-            quote_ident(owner)
+            there.owner,
+            quote_ident(its_owner)
         );
         plan.add(Warning, "database", text);
     }
-    // The absence of the role is another check's finding.
-    if !here.exists || !there.exists {
-        return Ok(());
-    }
-    for (weight, differences) in [(Error, forbidding(&role, &here, &there)), (Warning, lesser(&role, &here, &there))] {
-        for (_, what, statement) in differences.into_iter().filter(|(differs, ..)| *differs) {
-            plan.add(weight, "roles", format!("{name}: {what}: run `{statement}` on the target"));
-        }
-    }
-    check_schemas(plan, owner, source, target).await?;
-    if target.superuser && source.superuser {
-        check_password(plan, &owner.role, name, source, target).await?;
+    if here.connections != there.connections {
+        let (weight, takes) = match there.connections {
+            0 => (Error, "no connection"),
+            _ => (Warning, "another number of connections than the source's"),
+        };
+        let text = format!(
+            "{database}: the target's database takes {takes}: run `alter database {database} connection limit {}` there",
+            here.connections
+        );
+        plan.add(weight, "database", text);
     }
     Ok(())
 }
@@ -85,6 +118,12 @@ async fn check_schemas(plan: &mut Plan, owner: &Owner, source: &mut Database, ta
 /// Whether the role differs so, how it differs on the target, and the statement that ends it there.
 type Difference = (bool, &'static str, String);
 
+/// The texts of those that there are.
+fn differences(name: &str, all: Vec<Difference>) -> impl Iterator<Item = String> {
+    let differing = all.into_iter().filter(|(differs, ..)| *differs);
+    differing.map(move |(_, what, statement)| format!("{name}: {what}: run `{statement}` on the target"))
+}
+
 /// Differences that lock the application out, or give it more rights than it has.
 fn forbidding(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
     let database = quote_ident(&there.database);
@@ -99,11 +138,6 @@ fn forbidding(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
             here.connections != 0 && there.connections == 0,
             "it may open no connection there",
             format!("alter role {role} connection limit {}", here.connections),
-        ),
-        (
-            here.database_connections != 0 && there.database_connections == 0,
-            "the database takes no connection there",
-            format!("alter database {database} connection limit {}", here.database_connections),
         ),
         (
             !here.has_expired && there.has_expired,
@@ -142,11 +176,6 @@ fn lesser(role: &str, here: &Role, there: &Role) -> Vec<Difference> {
             here.connections != there.connections && there.connections != 0,
             "it may open another number of connections there",
             format!("alter role {role} connection limit {}", here.connections),
-        ),
-        (
-            here.database_connections != there.database_connections && there.database_connections != 0,
-            "the database takes another number of connections there",
-            format!("alter database {database} connection limit {}", here.database_connections),
         ),
         (
             here.expires != there.expires && !there.has_expired,
@@ -192,10 +221,17 @@ async fn read_role(connection: &mut PgConnection, role: &str) -> Result<Role, sq
     query_as(ROLE).bind(role).fetch_one(connection).await
 }
 
+const DATABASE: &str = r"
+    select
+        datname::text as database,
+        pg_get_userbyid(datdba)::text as owner,
+        datconnlimit as connections
+    from pg_database
+    where datname = current_database()";
+
 const ROLE: &str = r"
     select
         d.datname::text as database,
-        pg_get_userbyid(d.datdba)::text as database_owner,
         r.oid is not null as exists,
         coalesce(r.rolcanlogin, false) as logs_in,
         coalesce(has_database_privilege(r.oid, d.oid, 'connect'), false) as connects,
@@ -204,7 +240,6 @@ const ROLE: &str = r"
         coalesce(r.rolsuper, false) as is_superuser,
         coalesce(r.rolbypassrls, false) as passes_row_security,
         coalesce(r.rolconnlimit, -1) as connections,
-        d.datconnlimit as database_connections,
         coalesce(r.rolvaliduntil, 'infinity')::text as expires,
         coalesce(r.rolvaliduntil < now(), false) as has_expired
     from pg_database d
@@ -229,4 +264,8 @@ const OPEN_SCHEMAS: &str = r"
       and a.privilege_type = 'CREATE'
     order by 1";
 
-const CREATES: &str = "select has_schema_privilege($1, oid, 'create') from pg_namespace where nspname = $2";
+const CREATES: &str = r"
+    select has_schema_privilege(r.oid, n.oid, 'create')
+    from pg_namespace n
+    join pg_roles r on r.rolname = $1
+    where n.nspname = $2";

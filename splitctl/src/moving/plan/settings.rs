@@ -1,12 +1,13 @@
-//! Settings with which the application's sessions begin: those of the database, of the role and of the server.
+//! Settings with which sessions that use the tables begin: those of the database, of the role and of the server.
 
 use anyhow::Result;
 use sqlx::{FromRow, query_as, query_scalar};
 
 use super::Plan;
 use super::Weight::Warning;
+use super::logins::Login;
 use super::servers::Servers;
-use crate::moving::{Move, Side};
+use crate::moving::Move;
 use crate::names::{quote_ident, quote_literal};
 
 /// Settings whose value is a list of names, which a statement writes as it is.
@@ -29,25 +30,30 @@ pub fn write_value(name: &str, value: &str) -> String {
 struct Setting {
     /// Whether it is for the database.
     database: bool,
-    /// Whether it is for the role.
-    role: bool,
+    /// The role that it is for. `None` if it is for all.
+    role: Option<String>,
     name: String,
     value: String,
 }
 
 impl Setting {
     /// The subject of a statement that changes it on the target.
-    fn subject(&self, role: &str, database: &str) -> String {
-        match (self.role, self.database) {
-            (true, true) => format!("role {} in database {}", quote_ident(role), quote_ident(database)),
-            (true, false) => format!("role {}", quote_ident(role)),
-            (false, _) => format!("database {}", quote_ident(database)),
+    fn subject(&self, database: &str) -> String {
+        match (&self.role, self.database) {
+            (Some(role), true) => format!("role {} in database {}", quote_ident(role), quote_ident(database)),
+            (Some(role), false) => format!("role {}", quote_ident(role)),
+            (None, true) => format!("database {}", quote_ident(database)),
+            (None, false) => "role all".to_owned(),
         }
+    }
+
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        (self.database, &self.role, &self.name) == (other.database, &other.role, &other.name)
     }
 }
 
-/// Compares both sides.
-pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
+/// Compares both sides. A role that the target lacks is another check's finding.
+pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]) -> Result<()> {
     let servers = match Servers::read(the_move).await {
         Ok(servers) => servers,
         Err(error) => {
@@ -55,24 +61,21 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
             Servers::default()
         }
     };
-    let Move { owner, source, target, .. } = the_move;
-    let here: Vec<Setting> = query_as(SETTINGS).bind(&owner.role).fetch_all(&mut source.connection).await?;
-    let role = Side::Target.role_of(owner);
-    let there: Vec<Setting> = query_as(SETTINGS).bind(role).fetch_all(&mut target.connection).await?;
-    let database: String = query_scalar("select current_database()::text").fetch_one(&mut target.connection).await?;
-    let is_same = |a: &Setting, b: &Setting| (a.database, a.role, &a.name) == (b.database, b.role, &b.name);
+    let (here, there) = read(the_move, logins).await?;
+    let database: String =
+        query_scalar("select current_database()::text").fetch_one(&mut the_move.target.connection).await?;
     for setting in here.iter().filter(|setting| !there.contains(setting)) {
-        let (subject, Setting { name, value, .. }) = (setting.subject(role, &database), setting);
-        let other = there.iter().find(|other| is_same(other, setting)).map_or("not set", |other| &other.value);
-        let written = write_value(name, value);
+        let Setting { name, value, .. } = setting;
+        let other = there.iter().find(|other| other.is_of_the_same(setting)).map_or("not set", |other| &other.value);
+        let (subject, written) = (setting.subject(&database), write_value(name, value));
         let text = format!(
             "{name}: the source sets it to {value}, and on the target it is {other}: \
              run `alter {subject} set {name} = {written}` there"
         );
         plan.add(Warning, "settings", text);
     }
-    for setting in there.iter().filter(|setting| !here.iter().any(|other| is_same(other, setting))) {
-        let (subject, Setting { name, value, .. }) = (setting.subject(role, &database), setting);
+    for setting in there.iter().filter(|setting| !here.iter().any(|other| other.is_of_the_same(setting))) {
+        let (subject, Setting { name, value, .. }) = (setting.subject(&database), setting);
         if servers.source.get(&name.to_lowercase()) == Some(value) {
             continue;
         }
@@ -96,10 +99,23 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
     Ok(())
 }
 
+/// The settings of both sides, those of the source with the roles of the target. A role that the target lacks has none.
+async fn read(Move { owner, source, target, .. }: &mut Move, logins: &[Login]) -> Result<(Vec<Setting>, Vec<Setting>)> {
+    let roles: Vec<&str> = logins.iter().map(|login| login.role.as_str()).collect();
+    let its_roles: Vec<&str> = roles.iter().map(|role| owner.on_target(role)).collect();
+    let found: Vec<String> = query_scalar(ROLES).bind(&its_roles).fetch_all(&mut target.connection).await?;
+    let mut here: Vec<Setting> = query_as(SETTINGS).bind(roles).fetch_all(&mut source.connection).await?;
+    for role in here.iter_mut().filter_map(|setting| setting.role.as_mut()) {
+        *role = owner.on_target(role).to_owned();
+    }
+    here.retain(|setting| setting.role.as_ref().is_none_or(|role| found.contains(role)));
+    Ok((here, query_as(SETTINGS).bind(its_roles).fetch_all(&mut target.connection).await?))
+}
+
 const SETTINGS: &str = r"
     select
         s.setdatabase <> 0 as database,
-        s.setrole <> 0 as role,
+        r.rolname::text as role,
         split_part(c.pair, '=', 1) as name,
         substr(c.pair, strpos(c.pair, '=') + 1) as value
     from pg_db_role_setting s
@@ -107,5 +123,7 @@ const SETTINGS: &str = r"
     left join pg_roles r on r.oid = s.setrole
     cross join lateral unnest(s.setconfig) c (pair)
     where (s.setdatabase = 0 or d.datname = current_database())
-      and (s.setrole = 0 or r.rolname = $1)
+      and (s.setrole = 0 or r.rolname = any ($1))
     order by 1, 2, 3";
+
+const ROLES: &str = "select rolname::text from pg_roles where rolname = any ($1)";

@@ -1,0 +1,103 @@
+//! The roles that log in and use the tables: the owner's role, those with rights of their own, and members of these.
+
+use anyhow::Result;
+use sqlx::{FromRow, query_as};
+
+use super::Weight::{self, Error, Warning};
+use super::memberships::uses;
+use super::{Plan, weigh_entry};
+use crate::manifest::Owner;
+use crate::moving::Move;
+use crate::names::quote_ident;
+
+/// A role that uses the tables.
+#[derive(FromRow)]
+pub(super) struct Login {
+    /// Its name in the source.
+    pub role: String,
+    /// The other roles by which it uses them. It is a member of these.
+    groups: Vec<String>,
+    /// Whether the application logs in as this one: it is the owner's role, or a member of it where that does not log in.
+    pub is_application: bool,
+}
+
+impl Login {
+    /// The weight of what keeps it from using the tables on the target, and the text with what to do about that.
+    pub fn weigh(&self, owner: &Owner, text: String) -> (Weight, String) {
+        match &self.role {
+            _ if !self.is_application => (Warning, text),
+            role if *role == owner.role => (Error, text),
+            role => weigh_entry(owner, &format!("roles: {role}"), &text),
+        }
+    }
+}
+
+/// What the target says of one that is a member.
+#[derive(FromRow)]
+struct Found {
+    exists: bool,
+    uses: bool,
+}
+
+/// All of them in the source. `users` are the roles that have rights on what moves.
+pub(super) async fn read(Move { owner, source, .. }: &mut Move, users: &[String]) -> Result<Vec<Login>> {
+    let logins = query_as(LOGINS).bind(users).bind(&owner.role).bind(uses(source.version));
+    Ok(logins.fetch_all(&mut source.connection).await?)
+}
+
+/// Compares the memberships with those on the target. Those of the owner's role are compared at any depth elsewhere.
+pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]) -> Result<()> {
+    let Move { owner, owner_name, target, .. } = the_move;
+    for login in logins {
+        for group in &login.groups {
+            let [there, its_group] = [&login.role, group].map(|role| owner.on_target(role));
+            let found = query_as(FOUND).bind(there).bind(its_group).bind(uses(target.version));
+            let lacks = match found.fetch_one(&mut target.connection).await? {
+                Found { exists: false, .. } => format!(
+                    "the target has no such role: create it there with its password, or name another one for it in \
+                     `owners.{owner_name}.owned_by`"
+                ),
+                Found { uses: false, .. } => {
+                    let (its_group, there) = (quote_ident(its_group), quote_ident(there));
+                    format!("on the target it does not: run `grant {its_group} to {there}` there")
+                }
+                _ => continue,
+            };
+            let text = format!("{}: in the source it uses the tables as a member of {group}; {lacks}", login.role);
+            let (weight, text) = login.weigh(owner, text);
+            plan.add(weight, "roles", text);
+        }
+    }
+    Ok(())
+}
+
+/// Superusers use everything, so only the owner's role may be one.
+const LOGINS: &str = r"
+    select
+        l.rolname::text as role,
+        array_remove(array_agg(
+            case when u.rolname <> l.rolname and l.rolname <> $2 then u.rolname::text end order by u.rolname
+        ), null) as groups,
+        bool_or(l.rolname = $2 or (u.rolname = $2 and not u.rolcanlogin)) as is_application
+    from pg_roles u
+    join pg_roles l on pg_has_role(l.oid, u.oid, $3)
+    where (u.rolname = any ($1) or u.rolname = $2)
+      and (
+          l.rolname = $2
+          or (
+              l.rolcanlogin
+              and not l.rolsuper
+              and l.rolname <> current_user
+              and l.rolname not like 'splitctl\_%\_applier'
+          )
+      )
+    group by l.rolname
+    order by 1";
+
+const FOUND: &str = r"
+    select
+        l.oid is not null as exists,
+        coalesce(pg_has_role(l.oid, u.oid, $3), false) as uses
+    from (select $1::text as login, $2::text as user) n
+    left join pg_roles l on l.rolname = n.login
+    left join pg_roles u on u.rolname = n.user";
