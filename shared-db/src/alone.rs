@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tokio::time::{sleep, timeout};
 
 use crate::database::Database;
 
@@ -34,20 +35,21 @@ pub async fn alone<F: Future<Output = Infallible>>(database: &Database, name: &s
                 biased;
                 () = database.switched(switch) => {
                     // A login there and the end of this session cost CPU, which the requests need now.
-                    tokio::time::sleep(AFTER_SWITCH).await;
+                    sleep(AFTER_SWITCH).await;
                     drop(holder);
                     continue;
                 }
                 () = work_while_held(&mut holder, name, &work) => {}
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        sleep(INTERVAL).await;
     }
 }
 
 /// Waits for the lock, and works until it is lost.
 async fn work_while_held<F: Future<Output = Infallible>>(holder: &mut PgConnection, name: &str, work: &impl Fn() -> F) {
-    while let Ok(held) = take_lock(holder, name).await {
+    // What gets no answer, or one of a standby, ends this session: the next one may lead to another server.
+    while let Ok(Ok(Some(held))) = timeout(CHECK_TIMEOUT, take_lock(holder, name)).await {
         if held {
             tracing::info!(name, "this process does the work");
             tokio::select! {
@@ -57,18 +59,21 @@ async fn work_while_held<F: Future<Output = Infallible>>(holder: &mut PgConnecti
             tracing::warn!(name, "the lock is lost: the work stops until this process takes it again");
             break;
         }
-        tokio::time::sleep(INTERVAL).await;
+        sleep(INTERVAL).await;
     }
 }
 
-/// Takes the lock for as long as the connection lives. `false` if another process holds it.
+/// Takes the lock for as long as the connection lives. `false` if another process holds it, and `None` on a standby, whose
+/// locks are its own.
 #[expect(clippy::disallowed_methods, reason = "no statement on a table, and the same for each role")]
-async fn take_lock(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await
+async fn take_lock(connection: &mut PgConnection, name: &str) -> Result<Option<bool>, sqlx::Error> {
+    const LOCK: &str = "
+        select case when not pg_is_in_recovery() then pg_try_advisory_lock(hashtextextended($1, 0)) end";
+    sqlx::query_scalar(LOCK).bind(name).fetch_one(connection).await
 }
 
 async fn until_lost(holder: &mut PgConnection) {
-    while let Ok(Ok(())) = tokio::time::timeout(CHECK_TIMEOUT, holder.ping()).await {
-        tokio::time::sleep(INTERVAL).await;
+    while let Ok(Ok(())) = timeout(CHECK_TIMEOUT, holder.ping()).await {
+        sleep(INTERVAL).await;
     }
 }

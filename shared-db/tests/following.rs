@@ -3,15 +3,18 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dev::address::{Address, port};
+use dev::postgres::{ORDERS_ROLE, TestDatabase};
 use shared_db::{Database, DatabaseError, Side, Switch, alone, run, stay_warm};
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
-use moves::{Move, execute, number, until};
+use moves::{Move, execute, number, settings, until};
 
 mod moves;
 
@@ -322,4 +325,32 @@ async fn work_that_one_process_does_alone_goes_on_when_the_lock_is_held_where_th
     assert_eq!(number(&mut target, LOCKS).await, 1);
     worker.abort();
     warm.abort();
+}
+
+/// Says that it has begun, and does nothing else.
+async fn only_begin(begun: &mpsc::UnboundedSender<()>) -> Infallible {
+    begun.send(()).expect("somebody counts");
+    pending().await
+}
+
+#[tokio::test]
+async fn a_process_whose_session_leads_nowhere_still_takes_over_the_work() {
+    const WAITING: &str = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'second' and query like '%pg_try_advisory_lock%'";
+    let shared = TestDatabase::create();
+    let url = shared.url_as(ORDERS_ROLE);
+    let address = Address::start(port(&url)).await.expect("a port");
+    let (begun, mut has_begun) = mpsc::unbounded_channel();
+    let process = |name, url: &str| {
+        let (database, begun) = (Database::new(url, &settings(name, 1)).expect("a URL"), begun.clone());
+        tokio::spawn(async move { alone(&database, "the work", || only_begin(&begun)).await })
+    };
+    let first = process("first", &url);
+    has_begun.recv().await.expect("it begins");
+    let second = process("second", &address.url(&url));
+    until(&mut shared.owner().await, WAITING, 1).await;
+    address.silence();
+    first.abort();
+    has_begun.recv().await.expect("the second one begins");
+    second.abort();
 }

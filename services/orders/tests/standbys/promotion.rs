@@ -2,16 +2,14 @@
 //! server in charge, as behind a proxy.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dev::address::{Address, port};
 use dev::http::{Answer, Call, Client};
 use dev::postgres::{ORDERS_ROLE, connect, until};
 use serde_json::Value;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -21,39 +19,6 @@ use crate::pair::{Pair, execute, path, place, token};
 const WRITERS: usize = 4;
 /// Orders before the promotion, and after it.
 const ORDERS: usize = 60;
-
-/// An address that leads to the server at a port.
-struct Address {
-    address: SocketAddr,
-    port: watch::Sender<u16>,
-}
-
-impl Address {
-    async fn start(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let (address, port) = (listener.local_addr().expect("an address"), watch::Sender::new(port));
-        let ports = port.clone();
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut ports = ports.subscribe();
-                let port = *ports.borrow_and_update();
-                tokio::spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = ports.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { address, port }
-    }
-}
-
-fn port(url: &str) -> u16 {
-    let (_, behind) = url.rsplit_once(':').expect("a port");
-    behind.split('/').next().and_then(|port| port.parse().ok()).expect("a number")
-}
 
 /// What the writers have done.
 #[derive(Default)]
@@ -132,10 +97,8 @@ async fn under_load_and_across_a_promotion_nobody_misses_an_own_change_and_the_f
     execute(&mut owner, "alter system set synchronous_standby_names = '*'").await;
     execute(&mut owner, "select pg_reload_conf()").await;
     until(&mut owner, "select exists (select from pg_stat_replication where sync_state = 'sync')").await;
-    let address = Address::start(port(pair.primary.url("x").as_str())).await;
-    let url = pair.database.url_as(ORDERS_ROLE);
-    let url = url.replacen(&format!("127.0.0.1:{}", port(&pair.primary.url("x"))), &address.address.to_string(), 1);
-    let client = pair.service_at(&url, "5s");
+    let address = Address::start(port(&pair.primary.url("x"))).await.expect("a port");
+    let client = pair.service_at(&address.url(&pair.database.url_as(ORDERS_ROLE)), "5s");
     pair.until_read(&client, true).await;
     let before = count(&client, "db_reads_total{source=\"standby\"}").await;
 
@@ -154,7 +117,7 @@ async fn under_load_and_across_a_promotion_nobody_misses_an_own_change_and_the_f
     assert!(count(&client, "db_reads_total{source=\"standby\"}").await > before, "nothing came from the standby");
     pair.primary.stop(true).expect("stopped");
     execute(&mut pair.on_standby().await, "select pg_promote()").await;
-    address.port.send_replace(port(&pair.standby.url("x")));
+    address.lead_to(port(&pair.standby.url("x")));
     until_done(story.done.load(Ordering::SeqCst) + ORDERS).await;
     story.is_over.store(true, Ordering::SeqCst);
     let written: Vec<String> = writers.join_all().await.concat();
