@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
@@ -19,6 +20,9 @@ const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// How often the server checks, during a statement, whether the connection still exists.
 const CLIENT_CHECK: Duration = Duration::from_secs(2);
+
+/// How long connections to a server that takes no writes are used.
+const READ_ONLY_FOR: Duration = Duration::from_secs(1);
 
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,11 +45,14 @@ pub(crate) struct Connector {
     logins: Logins,
     settings: Settings,
     generation: AtomicU64,
+    /// When the newest connections were discarded because their server takes no writes.
+    left_read_only: Mutex<Option<Instant>>,
 }
 
 impl Connector {
     pub(crate) fn new(url: DatabaseUrl, settings: &Settings) -> Result<Self, InvalidUrl> {
-        Ok(Self { logins: Logins::new(url)?, settings: settings.clone(), generation: AtomicU64::new(0) })
+        let (settings, generation) = (settings.clone(), AtomicU64::new(0));
+        Ok(Self { logins: Logins::new(url)?, settings, generation, left_read_only: Mutex::default() })
     }
 
     /// Opens a connection outside the pool. The server closes it after it was silent for `silence`.
@@ -72,6 +79,23 @@ impl Connector {
     /// Discards the connections of `generation` and older, one of which is broken.
     pub(crate) fn discard(&self, generation: u64) {
         self.generation.fetch_max(generation + 1, Ordering::Relaxed);
+    }
+
+    /// Discards all connections, whose server takes no writes: after a failover it may be a standby, to which the address
+    /// leads no more. An operator may also want it so, and then each write finds that. So this happens once a second at most.
+    pub(crate) fn leave_read_only(&self) {
+        let mut left = self.left_read_only.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.is_some_and(|left| left.elapsed() < READ_ONLY_FOR) {
+            return;
+        }
+        *left = Some(Instant::now());
+        tracing::warn!("the database takes no writes: its connections are opened again, for its address may have changed");
+        self.discard(self.generation.load(Ordering::Relaxed));
+    }
+
+    /// The time after which the server ends a statement.
+    pub(crate) fn statement_timeout(&self) -> Duration {
+        self.settings.statement_timeout
     }
 }
 

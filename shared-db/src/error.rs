@@ -1,11 +1,12 @@
 //! Errors of the database, sorted by who must act.
 
 use std::borrow::Cow;
+use std::io;
 
 use deadpool::managed::PoolError;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use crate::sqlstate::{Blame, LOCK_NOT_AVAILABLE, OUTDATED_OR_UNSUPPORTED, blame, is_of_a_rule};
+use crate::sqlstate::{Blame, LOCK_NOT_AVAILABLE, OUTDATED_OR_UNSUPPORTED, READ_ONLY, blame, is_of_a_rule};
 
 /// Why there was no connection, if nothing but time would have helped.
 pub(crate) const TOO_LONG: &str = "waited too long";
@@ -61,12 +62,27 @@ impl DatabaseError {
         self.code().as_deref() == Some(LOCK_NOT_AVAILABLE)
     }
 
+    /// Whether the values of the statement are what the database cannot take, so that the same statement fails again.
+    pub fn is_of_the_data(&self) -> bool {
+        // Data exceptions, and values above a limit of the server.
+        let is_of_values = |code: &str| code.starts_with("22") || code.starts_with("54");
+        matches!(self, Self::Refused { .. }) || self.code().as_deref().is_some_and(is_of_values)
+    }
+
+    /// Whether the server takes no writes: it is a standby now, or was set so.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.code().as_deref() == Some(READ_ONLY)
+    }
+
+    /// Whether nobody answered in time.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Unavailable(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// Whether the connection is broken.
     pub(crate) fn is_broken_connection(&self) -> bool {
         match self {
-            Self::Unavailable(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| blame(&code) == Blame::Connection)
-            }
+            Self::Unavailable(error @ sqlx::Error::Database(_)) => blamed(error) == Some(Blame::Connection),
             Self::Unavailable(_) => true,
             // Client and server may no longer agree on the position in the stream.
             Self::Statement(error) => matches!(error, sqlx::Error::Protocol(_)),
@@ -86,9 +102,16 @@ impl DatabaseError {
 pub(crate) fn blamed(error: &sqlx::Error) -> Option<Blame> {
     let sqlx::Error::Database(error) = error else { return None };
     Some(match error.code().map_or(Blame::Request, |code| blame(&code)) {
+        _ if is_the_end(&**error) => Blame::Connection,
         Blame::Statements if is_unsupported(&**error) => Blame::Request,
         blame => blame,
     })
+}
+
+/// After such an error the server closes the connection, whatever the SQLSTATE.
+fn is_the_end(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
+    let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+    matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 /// 0A000 has two meanings: an outdated statement, and a feature that the server lacks. Postgres says which by the routine

@@ -60,7 +60,8 @@ impl Pool {
                 Err(_elapsed) => return Err(DatabaseError::LATE),
             },
         };
-        Ok(Connection { object: Some(object?), turn: Some(turn), place: None, is_doubtful: false })
+        let since = Instant::now();
+        Ok(Connection { object: Some(object?), turn: Some(turn), place: None, is_doubtful: false, since })
     }
 
     /// Opens or checks a connection in a task of its own. If the client leaves meanwhile, the connection goes to the pool.
@@ -143,6 +144,8 @@ pub struct Connection {
     pub(crate) place: Option<Arc<Place>>,
     /// Whether a statement on it may be under way still.
     is_doubtful: bool,
+    /// When it was handed out for its newest statement.
+    since: Instant,
 }
 
 impl Connection {
@@ -182,6 +185,11 @@ impl Connection {
         self.is_doubtful = true;
     }
 
+    /// Notes that another statement begins.
+    pub(crate) fn begin_again(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// When the server was started that it leads to, once it was asked.
     pub(crate) fn server(&mut self) -> &mut Option<i64> {
         &mut self.object.as_mut().expect("held until it is released").server
@@ -212,14 +220,19 @@ impl Connection {
         }
     }
 
-    /// Discards all connections that are as old, if the outcome shows that this one is broken.
+    /// Discards all connections that are as old, if the outcome shows that this one is broken, and not this one alone.
     fn check<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, DatabaseError> {
         let outcome = outcome.map_err(DatabaseError::from);
         if let (Err(error), Some(object)) = (&outcome, &self.object)
-            && error.is_broken_connection()
             && let Some(pool) = Object::pool(object)
         {
-            pool.manager().discard(object.generation);
+            // A statement that began late is given up before the server ends it, which says nothing against the server.
+            let had_time = || self.since.elapsed() >= pool.manager().statement_timeout();
+            if error.is_broken_connection() && (!error.is_unanswered() || had_time()) {
+                pool.manager().discard(object.generation);
+            } else if error.is_read_only() {
+                pool.manager().leave_read_only();
+            }
         }
         outcome
     }

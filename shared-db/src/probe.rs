@@ -19,6 +19,7 @@ struct Kept {
     connection: Option<(Side, PgConnection)>,
     /// When the newest check began that found nothing wrong.
     passed: Option<Instant>,
+    was_on_standby: bool,
 }
 
 /// The turn of one check. A check that fails or is dropped leaves no connection to the next one.
@@ -50,6 +51,17 @@ impl Turn<'_> {
     /// Keeps the connection for the next check, after a question that was none.
     pub(crate) fn put_back(&mut self, side: Side, connection: PgConnection) {
         self.kept.connection = Some((side, connection));
+    }
+
+    /// Notes that this check has passed on a standby. It keeps no connection: the next one may lead to the primary.
+    pub(crate) fn pass_on_standby(&mut self) {
+        self.kept.passed = Some(self.begun);
+        self.kept.was_on_standby = true;
+    }
+
+    /// Whether the check before was on a standby. Then the pool may have connections to it.
+    pub(crate) fn was_on_standby(&mut self) -> bool {
+        std::mem::take(&mut self.kept.was_on_standby)
     }
 
     /// Keeps the connection for the next check, and whether this one has passed.

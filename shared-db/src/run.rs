@@ -152,7 +152,8 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`DatabaseError`] in bounded time if no connection can be had.
     pub async fn connection(&mut self) -> Result<Connection, DatabaseError> {
-        if let Some(kept) = self.kept.take() {
+        if let Some(mut kept) = self.kept.take() {
+            kept.begin_again();
             return Ok(kept);
         }
         if let Server::Any(after) = self.server

@@ -60,7 +60,15 @@ async fn check(database: &Database, needed: i64) -> Result<(), SchemaError> {
         };
         match ask(database, switch, &mut connection, needed).await {
             Ok(Answer::Moved) => {}
+            // Reads can be answered, so it is ready for them.
+            Ok(Answer::OfStandby) => {
+                turn.pass_on_standby();
+                return Ok(());
+            }
             Ok(answer) => {
+                if turn.was_on_standby() {
+                    database.pool(switch.side).manager().leave_read_only();
+                }
                 turn.keep(switch.side, connection, answer == Answer::Applied);
                 return if answer == Answer::Applied { Ok(()) } else { Err(SchemaError::Missing(needed)) };
             }
@@ -80,6 +88,8 @@ async fn check(database: &Database, needed: i64) -> Result<(), SchemaError> {
 enum Answer {
     Applied,
     Missing,
+    /// It is applied, and the server is a standby: after a failover, or by a wrong address.
+    OfStandby,
     /// The tables have left this side.
     Moved,
 }
@@ -93,13 +103,17 @@ async fn ask(
     if !database.is_newest(switch, connection).await? {
         return Ok(Answer::Moved);
     }
-    Ok(if is_applied(connection, needed).await? { Answer::Applied } else { Answer::Missing })
+    Ok(match find_migration(connection, needed).await? {
+        (false, _) => Answer::Missing,
+        (true, false) => Answer::Applied,
+        (true, true) => Answer::OfStandby,
+    })
 }
 
+/// Whether a migration is applied, and whether the server is a standby.
 #[expect(clippy::disallowed_methods, reason = "both services ask it, each under its own role")]
-async fn is_applied(connection: &mut PgConnection, version: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select 1 from _sqlx_migrations where version = $1 and success)")
-        .bind(version)
-        .fetch_one(connection)
-        .await
+async fn find_migration(connection: &mut PgConnection, version: i64) -> Result<(bool, bool), sqlx::Error> {
+    const QUESTION: &str = "
+        select exists (select 1 from _sqlx_migrations where version = $1 and success), pg_is_in_recovery()";
+    sqlx::query_as(QUESTION).bind(version).fetch_one(connection).await
 }

@@ -17,7 +17,7 @@ pub(crate) enum Blame {
 const TABLE: [(&str, Blame); 19] = [
     ("08", Blame::Connection), // connection exception
     (OUTDATED_OR_UNSUPPORTED, Blame::Statements),
-    ("25006", Blame::Server),     // read-only: a standby, during a failover
+    (READ_ONLY, Blame::Server),
     ("25P03", Blame::Connection), // idle in a transaction for too long
     ("25P04", Blame::Connection), // a transaction took too long
     ("26000", Blame::Statements), // no such prepared statement: DEALLOCATE, or a pooler gave another session
@@ -35,6 +35,9 @@ const TABLE: [(&str, Blame); 19] = [
     ("58", Blame::Server),      // system error outside Postgres
     ("72000", Blame::Server),   // snapshot too old
 ];
+
+/// The server takes no writes: a standby, during a failover, or an operator's setting.
+pub(crate) const READ_ONLY: &str = "25006";
 
 /// The result of a prepared statement has another type than when it was prepared; or the server lacks a feature.
 pub(crate) const OUTDATED_OR_UNSUPPORTED: &str = "0A000";

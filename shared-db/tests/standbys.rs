@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use dev::address::{Address, port};
 use dev::postgres::{Cluster, ORDERS_ROLE, TestDatabase, connect, with_role};
 use dev::wait::until;
-use shared_db::{Database, Ending, run, watch_standbys};
+use shared_db::{Database, Ending, check_schema, run, watch_standbys};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use moves::{SWITCHES, execute, settings};
@@ -83,6 +84,40 @@ async fn a_read_that_the_standbys_recovery_cancels_is_answered_by_the_primary() 
     // server writes the error to its log, its recovery goes on cancelling, which then ends the connection.
     assert!(answered_by(&database).await.1);
     watch.abort();
+}
+
+/// A write, which changes nothing.
+async fn write(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("update orders set version = version where false").execute(connection).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_a_failover_left_on_a_standby_finds_the_primary() {
+    let primary = Cluster::temporary().expect("a server");
+    let source = TestDatabase::on(&primary);
+    let standby = primary.standby().expect("a standby");
+    // Two processes: one writes, and one only reads.
+    let address = Address::start(port(&standby.url("x"))).await.expect("a port");
+    let process = |name| {
+        let url = address.url(&source.url_as(ORDERS_ROLE));
+        Database::new(&url, &settings(name, 3)).expect("a URL")
+    };
+    let (writing, reading) = (process("writing"), process("reading"));
+    until("the standby has the schema", async || check_schema(&reading).await.is_ok()).await;
+    for database in [&writing, &reading] {
+        assert!(answered_by(database).await.1, "on the standby");
+    }
+    let refused = run!(writing, connection => write(connection)).await.expect_err("a standby takes no write");
+    assert!(refused.is_unavailable(), "{refused}");
+
+    // The sessions on the standby stay.
+    address.lead_new_to(port(&primary.url("x")));
+    until("writes come to the primary", async || run!(writing, connection => write(connection)).await.is_ok()).await;
+    until("checks lead reads to the primary", async || {
+        check_schema(&reading).await.expect("ready");
+        !answered_by(&reading).await.1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
