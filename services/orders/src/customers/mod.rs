@@ -166,9 +166,10 @@ impl Customers {
         };
         let (position, joined) = match placed {
             Placed::KeyUsed => return Ok(Placed::KeyUsed),
-            // The rule has found the user. The join has not: it sees only what was committed before its statement began.
+            // The rule has found the user. The join has not: it sees only what was committed before its statement began. The
+            // order is committed, so it is answered without its customer if that one cannot be read.
             Placed::New(position, None) if self.in_view => {
-                (position, run!(database, connection => find_customer(connection, order.user_id)).await?)
+                (position, run!(database, connection => find_customer(connection, order.user_id)).await.unwrap_or(None))
             }
             Placed::New(position, joined) => (position, joined),
         };
