@@ -152,3 +152,19 @@ async fn what_is_not_understood_is_passed_over_and_what_cannot_be_read_is_parked
     retry().await.expect("tried");
     assert_eq!((service.value::<String>(parked).await, service.open(ada).await), (String::new(), 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_wait_while_the_schema_does_not_fit_and_none_is_parked() {
+    let service = Service::start().await;
+    let (ada, mut owner) = (Uuid::now_v7(), service.database.owner().await);
+    service.publish(&[event(Uuid::now_v7(), 1, "placed", ada)]).await;
+    owner.execute("alter table open_orders_replica rename refreshed_at to refreshed").await.expect("renamed");
+    let failed = "select xact_rollback from pg_stat_database where datname = current_database()";
+    let before = service.value::<i64>(failed).await;
+    service.events.lock().expect("unpoisoned").push(event(Uuid::now_v7(), 1, "placed", ada));
+    dev::postgres::until(&mut owner, &format!("select ({failed}) > {before}")).await;
+    owner.execute("alter table open_orders_replica rename refreshed to refreshed_at").await.expect("renamed");
+    service.publish(&[]).await;
+    assert_eq!(service.open(ada).await, 2);
+    assert_eq!(service.value::<i64>("select count(*) from users_parked_events").await, 0);
+}

@@ -87,7 +87,7 @@ impl Replica for CustomersReplica {
     }
 
     fn is_refusal(error: &Error) -> bool {
-        matches!(error, Error::Database(error) if !error.is_unavailable())
+        matches!(error, Error::Database(error) if error.is_of_the_data())
     }
 
     async fn store_newer(&self, customers: &[Customer]) -> Result<(), Error> {
