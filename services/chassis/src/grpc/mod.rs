@@ -1,26 +1,25 @@
 //! The frame around every gRPC call that a service answers: ids, span, panics, statuses, the log line, metrics.
 //! [`crate::http::request`] does the same for HTTP.
 
+mod calls;
 pub mod health;
 pub(crate) mod incoming;
 mod statuses;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
-use tower::util::MapFutureLayer;
 use tracing::Instrument;
 
+use self::calls::Calls;
 use self::statuses::Statuses;
 use crate::auth::{Admission, Auth, Caller, Needs};
 use crate::context::CallContext;
@@ -64,7 +63,12 @@ pub async fn answer<T, E: Into<Problem>, F: Future<Output = Result<T, E>>>(
         trace.id = context.trace_id(),
         span.id = traced.as_ref().map(|traced| tracing::field::display(traced.id())),
     );
-    let work = async move { work(admit(auth, &headers, needs).await?).await.map_err(E::into) };
+    calls::name(method);
+    let work = async move {
+        let caller = admit(auth, &headers, needs).await?;
+        let _place = calls::place().await;
+        work(caller).await.map_err(E::into)
+    };
     let work = AssertUnwindSafe(context.scope(work)).catch_unwind();
     let answered = async move {
         let problem: Problem = match work.await {
@@ -128,9 +132,6 @@ fn code(status: StatusCode) -> Code {
     }
 }
 
-/// The most calls at once. Further ones wait.
-const MAX_CALLS: u32 = 10_000;
-
 /// [`serve_within`] the default limits.
 ///
 /// # Errors
@@ -156,18 +157,16 @@ pub async fn serve_within(
 ) -> Result<(), String> {
     let Listener { tcp, tls } = listener.into();
     let incoming = encrypt(incoming::incoming(tcp, limits), tls, Protocol::Http2, limits.head_timeout);
-    let calls = Arc::new(Semaphore::new(MAX_CALLS as usize));
-    let counted = calls.clone();
+    let calls = Calls::default();
     let server = Server::builder()
         .max_concurrent_streams(limits.max_grpc_streams)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .layer(Statuses)
-        .layer(MapFutureLayer::new(move |answer| count(counted.clone(), answer)))
+        .layer(Statuses(calls.clone()))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.clone());
     let too_long = async {
         stop.await;
-        if tokio::time::timeout(GRACE, calls.acquire_many(MAX_CALLS)).await.is_err() {
+        if tokio::time::timeout(GRACE, calls.ended()).await.is_err() {
             tracing::warn!("stopped with calls unanswered after {GRACE:?}");
         }
         // The last answers are on their way.
@@ -177,10 +176,4 @@ pub async fn serve_within(
         served = server => served.map_err(|error| format!("gRPC cannot be served any more: {error}")),
         () = too_long => Ok(()),
     }
-}
-
-/// Holds one of `calls` until there is an answer. A stream counts until it begins.
-async fn count<T>(calls: Arc<Semaphore>, answer: impl Future<Output = T>) -> T {
-    let _held = calls.acquire().await;
-    answer.await
 }

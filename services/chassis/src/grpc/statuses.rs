@@ -13,6 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::calls::{self, Calls};
 use crate::http::request::DEADLINE;
 use crate::metrics::CALL_DURATION;
 
@@ -23,13 +24,13 @@ const LEAST: Duration = Duration::from_millis(1);
 
 /// Adds them to a server.
 #[derive(Debug, Clone)]
-pub(super) struct Statuses;
+pub(super) struct Statuses(pub Calls);
 
 impl<S> Layer<S> for Statuses {
     type Service = WithStatuses<S>;
 
     fn layer(&self, inner: S) -> WithStatuses<S> {
-        WithStatuses { inner }
+        WithStatuses { inner, calls: self.0.clone() }
     }
 }
 
@@ -37,6 +38,7 @@ impl<S> Layer<S> for Statuses {
 #[derive(Debug, Clone)]
 pub(super) struct WithStatuses<S> {
     inner: S,
+    calls: Calls,
 }
 
 impl<S, B> Service<Request<B>> for WithStatuses<S>
@@ -57,16 +59,17 @@ where
         let begun = Instant::now();
         let limit = timeout(request.headers()).unwrap_or(DEADLINE).min(DEADLINE);
         let limit = limit - EARLIER.min(limit / 2);
-        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let name = calls::Name::default();
         let answer =
             if limit < LEAST { Either::Left(ready(None)) } else { Either::Right(self.inner.call(request).map(Some)) };
+        let calls = self.calls.clone();
         Box::pin(async move {
-            match tokio::time::timeout(limit, answer).await {
+            match tokio::time::timeout(limit, calls.within(name.clone(), answer)).await {
                 Ok(Some(answer)) => answer.map(rename),
                 Ok(None) => Ok(exceeded()),
                 Err(_elapsed) => {
                     let code = format!("{:?}", Code::DeadlineExceeded);
-                    let labels = [("rpc_method", method), ("rpc_response_status_code", code)];
+                    let labels = [("rpc_method", name.read().to_owned()), ("rpc_response_status_code", code)];
                     metrics::histogram!(CALL_DURATION, &labels).record(begun.elapsed());
                     Ok(exceeded())
                 }

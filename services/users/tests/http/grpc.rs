@@ -227,6 +227,38 @@ async fn a_deadline_ends_the_work() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_send_no_message_take_nobodys_place() {
+    let service = Service::start();
+    let ada = service.register("Ada").await;
+    let address = listen(&service.database.url_as(USERS_ROLE)).await;
+    let call = |timeout| {
+        let request = axum::http::Request::post(format!("http://{address}/users.v1.Users/GetUser"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", timeout);
+        request.body(()).expect("a request")
+    };
+    let mut kept = Vec::new();
+    for _ in 0..41 {
+        let tcp = TcpStream::connect(address).await.expect("a connection");
+        let (mut client, connection) = h2::client::handshake(tcp).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        for _ in 0..250 {
+            client = client.ready().await.expect("a free stream");
+            kept.push(client.send_request(call("40S"), false).expect("sent"));
+        }
+        kept.push(client.ready().await.expect("a free stream").send_request(call("20m"), false).expect("sent"));
+    }
+    let channel = Channel::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("a connection");
+    HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.expect("healthy");
+    UsersClient::new(channel).get_user(get(id(&ada))).await.expect("Ada");
+    // Only the methods that there are, once they have begun, are labels.
+    let counted = "rpc_method=\"_OTHER\",rpc_response_status_code=\"DeadlineExceeded\"";
+    dev::wait::until(counted, async || service.client.get("/metrics").await.text().contains(counted)).await;
+    drop(kept);
+}
+
 #[tokio::test]
 async fn a_message_above_the_limit_exhausts_it() {
     let (_service, mut users) = start().await;
