@@ -62,3 +62,39 @@ async fn a_statement_that_the_server_does_not_support_is_run_once() {
 async fn call(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("select unsupported()").fetch_one(connection).await
 }
+
+async fn sleep(connection: &mut PgConnection, seconds: f64) -> Result<i32, sqlx::Error> {
+    let slept = "select pg_backend_pid() from (select pg_sleep($1)) s";
+    sqlx::query_scalar(slept).bind(seconds).fetch_one(connection).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_begins_late_and_is_given_up_costs_its_own_connection_alone() {
+    let on = TestDatabase::create();
+    let mut settings = Settings::new("late", 2).with_patience(std::time::Duration::from_secs(3));
+    settings.acquire_timeout = std::time::Duration::from_secs(40);
+    let database = Database::new(&on.url_as(ORDERS_ROLE), &settings).expect("a URL");
+    let begin = |seconds| {
+        let database = database.clone();
+        tokio::spawn(async move { run!(database, connection => sleep(connection, seconds)).await })
+    };
+    let mut owner = on.owner().await;
+    let asleep = |number| {
+        format!(
+            "select count(*) = {number} from pg_stat_activity
+                 where datname = current_database() and application_name = 'late' and wait_event = 'PgSleep'"
+        )
+    };
+    // Both connections are in use for two seconds, so a third statement has a second and a half.
+    let first = [begin(2.0), begin(2.0)];
+    dev::postgres::until(&mut owner, &asleep(2)).await;
+    let late = begin(2.9);
+    let mut known = Vec::new();
+    for slept in first {
+        known.push(slept.await.expect("joined").expect("slept"));
+    }
+    let given_up = late.await.expect("joined").expect_err("its time is up");
+    assert!(given_up.is_unavailable(), "{given_up}");
+    let kept = run!(database, connection => sleep(connection, 0.0)).await.expect("answered");
+    assert!(known.contains(&kept), "another connection was closed, too");
+}
