@@ -50,9 +50,10 @@ pub const AWAIT_DISK: &str = "set synchronous_commit = on";
 /// Resets every other setting that the role or the database has, and the time-out that only some versions know. What
 /// [`SETTINGS`] has set comes from the session by now.
 const RESETS: &str = r"
-    select set_config(s.name, coalesce(s.boot_val, ''), false)
+    select set_config(s.name, s.boot_val, false)
     from pg_settings s
     where (s.source in ('global', 'database', 'user', 'database user') or s.name = 'transaction_timeout')
+      and s.boot_val is not null
       and (s.context = 'user' or s.context = 'superuser' and current_setting('is_superuser') = 'on')";
 
 /// How long one of several hosts may take to answer before the next one is tried.

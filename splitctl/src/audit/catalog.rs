@@ -46,6 +46,8 @@ pub enum RelationKind {
     View,
     /// A sequence.
     Sequence,
+    /// A table of another server. It has no owner, and never moves.
+    Foreign,
 }
 
 /// From `pg_class.relkind`.
@@ -54,6 +56,7 @@ impl From<String> for RelationKind {
         match kind.as_str() {
             "S" => Self::Sequence,
             "v" | "m" => Self::View,
+            "f" => Self::Foreign,
             _ => Self::Table,
         }
     }
@@ -93,7 +96,10 @@ impl Catalog {
             Some(manifest) if manifest.owner_of(table).is_some() => false,
             _ => recognised,
         };
-        Self::read_but(connection, keeps).await
+        let mut catalog = Self::read_but(connection, keeps).await?;
+        catalog.relations.retain(|_, relation| relation.kind != RelationKind::Foreign);
+        catalog.reads.values_mut().for_each(|read| read.retain(|oid| catalog.relations.contains_key(oid)));
+        Ok(catalog)
     }
 
     /// Reads it for a move: what this owner does not list stays, whoever has it.
@@ -196,7 +202,7 @@ const RELATIONS: &str = in_user_schemas!(
         ) as columns
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p', 'v', 'm', 'S')
+    where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
       and c.relpersistence <> 't'
       and not exists (
           select

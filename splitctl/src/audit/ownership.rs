@@ -20,7 +20,7 @@ impl Ownership {
             let listed = match relation.kind {
                 RelationKind::Table => manifest.owner_of(&catalog.relations.get(&relation.root).unwrap_or(relation).name),
                 RelationKind::View => manifest.owner_of(&relation.name),
-                RelationKind::Sequence => None,
+                RelationKind::Sequence | RelationKind::Foreign => None,
             };
             listed.and_then(|owner| owners.insert(*oid, owner.to_owned()));
         }

@@ -95,7 +95,7 @@ impl Actual {
             RelationKind::Sequence => granted.right != "update",
             // A view that no owner lists reads what the role may read anyway.
             RelationKind::View => !self.listed.contains(&relation.name),
-            RelationKind::Table => false,
+            RelationKind::Table | RelationKind::Foreign => false,
         };
         // The rights on a partition matter only to statements that name it instead of its root.
         let gives = |relation| implied.gives(role, relation, granted.column.as_deref(), &granted.right);

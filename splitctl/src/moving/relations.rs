@@ -133,6 +133,8 @@ const TABLES: &str = r#"
             x.indcollation::oid[] as collations,
             x.indnkeyatts as length
         from pg_index x
+        join pg_class xc on xc.oid = x.indexrelid
+        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
         where x.indrelid = c.oid
           and x.indisvalid
           and x.indimmediate

@@ -124,7 +124,7 @@ pub struct Sequence {
 impl Sequence {
     /// The statement that sets it to where it was.
     pub fn putting_back(&self) -> String {
-        format!("select setval({}, {}, {})", quote_literal(&self.name), self.last_value, self.is_called)
+        format!("select setval({}, '{}', {})", quote_literal(&self.name), self.last_value, self.is_called)
     }
 
     /// Its name, and what it is set to on the other side.
@@ -151,12 +151,12 @@ const KNOWN: &str = r"
     select
         pg_sequence_last_value(s.seqrelid) is not null as is_called,
         format(
-            'select %L::text as name, last_value, is_called, %s::int8 as increment_by, %s::int8 as min_value,
-                 %s::int8 as max_value
+            'select %L::text as name, last_value, is_called, %L::int8 as increment_by, %L::int8 as min_value,
+                 %L::int8 as max_value
              from %I.%I',
             r.name, s.seqincrement, s.seqmin, s.seqmax, n.nspname, c.relname
         ) as single,
-        format('(%L::text, %s::oid, %s::int8, %s::int8, %s::int8)', r.name, c.oid, s.seqincrement, s.seqmin, s.seqmax) as row
+        format('(%L::text, %s::oid, %L::int8, %L::int8, %L::int8)', r.name, c.oid, s.seqincrement, s.seqmin, s.seqmax) as row
     from unnest($1::text[], $2::text[]) listed (schema, name)
     join pg_namespace n on n.nspname = listed.schema
     join pg_class c on c.relnamespace = n.oid and c.relname = listed.name

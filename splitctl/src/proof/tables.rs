@@ -135,6 +135,8 @@ const TABLES: &str = r#"
     left join lateral (
         select x.indkey::int2[] as columns
         from pg_index x
+        join pg_class xc on xc.oid = x.indexrelid
+        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
         where x.indrelid = c.oid
           and x.indisvalid
           and x.indimmediate
@@ -152,7 +154,7 @@ const TABLES: &str = r#"
                     'is_fresh', a.attidentity <> '' or exists (
                         select
                         from pg_attrdef d
-                        cross join lateral regexp_matches(pg_get_expr(d.adbin, d.adrelid), '([^\s."(]+)"?\(', 'g') m (found)
+                        cross join lateral regexp_matches(pg_get_expr(d.adbin, d.adrelid), '([^[:space:]."(]+)"?[(]', 'g') m (found)
                         join pg_proc f on f.proname = m.found[1]
                         where d.adrelid = c.oid
                           and d.adnum = a.attnum

@@ -217,6 +217,8 @@ const OF_PARTITIONS: &str = "
     create function read_days() returns trigger language plpgsql as 'begin perform from public.days; return new; end';
     create trigger reads after insert on events for each row execute function read_days();
     create trigger reads_again after insert on events_2 for each row execute function read_days();
+    alter table only days_1 enable always trigger writes;
+    alter table only events_2 disable trigger reads;
     insert into events values (1, '2025-02-02', 1), (2, '2026-02-02', 1);
     grant all on events to shop_svc;
 ";

@@ -14,6 +14,7 @@ mod detached;
 mod failover;
 mod fence;
 mod fixture;
+mod found;
 mod hardships;
 mod locks;
 mod losses;

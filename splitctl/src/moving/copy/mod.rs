@@ -275,7 +275,7 @@ async fn finish(the_move: &mut Move, inventory: &Inventory, mut definitions: Opt
         schema::validate(source, target, owner).await?;
         // It keeps what the definitions are by now.
         definitions::guard(target, owner_name, &owner.tables).await?;
-        schema::refresh(target, owner, Filled::Stay).await?;
+        schema::refresh(source, target, owner, Filled::Stay).await?;
     }
     // All requests arrive at once after the cutover, and Postgres plans them from the statistics.
     execute(&mut target.connection, AWAIT_NO_DISK).await?;

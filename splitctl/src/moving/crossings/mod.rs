@@ -87,6 +87,12 @@ pub async fn describe_of(the_move: &mut Move, inventory: &Inventory) -> Result<V
         let text = format!("function {shown}: it uses {moving}, which moves, and {staying}, which stays: {advice}");
         crossings.push(Standing { text, way: Way::Command(command) });
     }
+    for (trigger, uses) in standing::event_triggers(connection, inventory).await? {
+        let text = format!(
+            "event trigger {trigger}: its function uses {uses}, which moves: drop the event trigger, or change its function"
+        );
+        crossings.push(Standing { text, way: Way::Person });
+    }
     for object in standing::depending(connection, manifest, inventory).await? {
         let text = format!(
             "{}: it uses {}, which `splitctl {detaching}` drops: drop it, or change it",

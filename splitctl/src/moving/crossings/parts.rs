@@ -1,8 +1,18 @@
 //! The parts of relations that cross, with all that it takes to create them again.
 
-/// The parts with the oids `$1` as crossings: triggers, rules, policies, defaults and checks.
+/// The parts with the oids `$1` as crossings: triggers, rules, policies, defaults and checks. A partition may fire a trigger
+/// of its root otherwise than the root does.
 pub const PARTS: &str = r"
-    with part (kind, class, oid, relid, name, definition, comment, more) as (
+    with recursive clones (root, state, oid, relid, name, its_state, depth) as (
+        select t.oid, t.tgenabled, t.oid, t.tgrelid, t.tgname, t.tgenabled, 0
+        from pg_trigger t
+        where t.oid = any ($1::int8[]::oid[])
+        union all
+        select c.root, c.state, t.oid, t.tgrelid, t.tgname, t.tgenabled, c.depth + 1
+        from clones c
+        join pg_trigger t on t.tgparentid = c.oid
+    ),
+    part (kind, class, oid, relid, name, definition, comment, more) as (
         select
             'trigger',
             'pg_trigger'::regclass::oid,
@@ -106,7 +116,24 @@ pub const PARTS: &str = r"
                   and d.objoid = p.oid
             ),
             format(p.more, n.nspname, c.relname, p.name)
-        ], null) as details,
+        ], null) || array(
+            select format(
+                'alter table only %s %s trigger %I',
+                o.relid::regclass,
+                case o.its_state
+                    when 'O' then 'enable'
+                    when 'D' then 'disable'
+                    when 'R' then 'enable replica'
+                    else 'enable always'
+                end,
+                o.name
+            )
+            from clones o
+            where p.class = 'pg_trigger'::regclass
+              and o.root = p.oid
+              and o.its_state <> o.state
+            order by o.depth, o.oid
+        ) as details,
         null::text as acl,
         '{}'::text[] as grants,
         false as is_filled

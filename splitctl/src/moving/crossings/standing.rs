@@ -47,6 +47,22 @@ pub async fn list(the_move: &mut Move) -> Result<Vec<Crossing>> {
     Ok(crossings)
 }
 
+/// The event triggers whose functions use relations that move, with these relations. They fire for everybody, and one at
+/// login lets nobody in when its function fails.
+pub async fn event_triggers(connection: &mut PgConnection, inventory: &Inventory) -> Result<Vec<(String, String)>> {
+    let functions = inventory.functions_using_moving();
+    let oids: Vec<i64> = functions.keys().copied().collect();
+    let found: Vec<(String, i64)> = query_as(EVENT_TRIGGERS).bind(oids).fetch_all(connection).await?;
+    Ok(found.into_iter().map(|(trigger, function)| (trigger, functions[&function].clone())).collect())
+}
+
+const EVENT_TRIGGERS: &str = r"
+    select quote_ident(e.evtname), e.evtfoid::int8
+    from pg_event_trigger e
+    where e.evtfoid = any ($1::int8[]::oid[])
+      and e.evtenabled <> 'D'
+    order by 1";
+
 /// An object that a drop of a crossing would meet.
 #[derive(FromRow)]
 pub struct Depending {

@@ -37,8 +37,8 @@ pub(super) async fn refresh_views(the_move: &mut Move) -> Result<()> {
         return Ok(());
     }
     until_calm(the_move).await?;
-    let Move { owner, target, .. } = the_move;
-    schema::refresh(target, owner, Filled::Again).await?;
+    let Move { owner, source, target, .. } = the_move;
+    schema::refresh(source, target, owner, Filled::Again).await?;
     crash_point("views filled");
     Ok(())
 }

@@ -107,6 +107,8 @@ pub struct Across {
     pub functions: Vec<Function>,
     /// The functions that use a relation that stays, with these relations.
     using_staying: BTreeMap<i64, String>,
+    /// The functions that use a relation that moves, with these relations.
+    pub(super) using_moving: BTreeMap<i64, String>,
     /// The functions that use relations that move, and no others.
     over: BTreeSet<i64>,
 }
@@ -123,6 +125,9 @@ impl Across {
             rows.iter().filter(|row| row.kind == PartKind::Trigger).map(|row| row.used).collect();
         for Touching { oid, shown, relations } in touching {
             let (moving, staying) = (sides.listed(&relations, true), sides.listed(&relations, false));
+            if !moving.is_empty() {
+                across.using_moving.insert(oid, moving.clone());
+            }
             if !staying.is_empty() {
                 across.using_staying.insert(oid, staying.clone());
             } else if !moving.is_empty() {
@@ -243,7 +248,33 @@ impl Sides<'_> {
 }
 
 const PARTS: &str = r"
-    with parts (class, oid, relid, kind, part) as (
+    with recursive types (relid, oid) as (
+        select a.attrelid, a.atttypid
+        from pg_attribute a
+        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p')
+        where a.atttypid >= 16384
+          and a.attnum > 0
+          and not a.attisdropped
+        union
+        select y.relid, further.oid
+        from types y
+        join pg_type t on t.oid = y.oid
+        cross join lateral (
+            select t.typelem
+            union all
+            select t.typbasetype
+            union all
+            select r.rngsubtype from pg_range r where r.rngtypid = t.oid or r.rngmultitypid = t.oid
+            union all
+            select a.atttypid
+            from pg_attribute a
+            where a.attrelid = t.typrelid
+              and a.attnum > 0
+              and not a.attisdropped
+        ) further (oid)
+        where further.oid >= 16384
+    ),
+    parts (class, oid, relid, kind, part) as (
         select 'pg_trigger'::regclass::oid, t.oid, t.tgrelid, 'trigger', t.tgname
         from pg_trigger t
         where not t.tgisinternal
@@ -283,6 +314,10 @@ const PARTS: &str = r"
         where c.conrelid <> 0
           and c.contype in ('c', 'p', 'u', 'x')
         union all
+        select 'pg_constraint'::regclass, c.oid, y.relid, 'constraint', c.conname
+        from types y
+        join pg_constraint c on c.contypid = y.oid
+        union all
         select 'pg_class'::regclass, i.indexrelid, i.indrelid, 'index', c.relname
         from pg_index i
         join pg_class c on c.oid = i.indexrelid
@@ -295,12 +330,21 @@ const PARTS: &str = r"
             p.kind,
             p.part,
             d.refclassid = 'pg_class'::regclass as is_relation,
-            coalesce(o.oprcode::oid, d.refobjid) as used
+            f.used
         from parts p
         join pg_depend d on d.classid = p.class and d.objid = p.oid and d.refobjid <> p.relid
         left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+        left join pg_aggregate g on d.refclassid = 'pg_proc'::regclass and g.aggfnoid = d.refobjid
+        cross join lateral (
+            select coalesce(o.oprcode::oid, d.refobjid)
+            union all
+            select unnest(array[
+                g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn
+            ]::oid[])
+        ) f (used)
         where d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
           and d.refobjid >= 16384
+          and f.used >= 16384
     )
     select
         u.class::int8,

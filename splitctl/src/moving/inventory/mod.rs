@@ -247,6 +247,11 @@ impl Inventory {
         &self.across.functions
     }
 
+    /// The functions that use a relation that moves, with these relations.
+    pub fn functions_using_moving(&self) -> &BTreeMap<i64, String> {
+        &self.across.using_moving
+    }
+
     /// The functions over the tables: they use no others.
     pub fn functions_over(&self) -> Vec<i64> {
         self.across.over().collect()

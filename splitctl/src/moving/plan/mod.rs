@@ -1,5 +1,6 @@
 //! The plan: everything that would stop or surprise a move, all findings at once. It changes nothing.
 
+mod abilities;
 mod along;
 pub mod code;
 mod failover;
@@ -147,6 +148,7 @@ pub async fn make_of(the_move: &mut Move, inventory: &Inventory) -> Result<Plan>
     measure(&mut plan, the_move).await?;
     let users = rights::read_of(&mut the_move.source.connection, &the_move.owner, inventory).await?.roles;
     target::check(&mut plan, the_move, &users).await?;
+    abilities::check(&mut plan, the_move).await?;
     along::check(&mut plan, the_move, inventory).await?;
     let logins = logins::read(the_move, &users).await?;
     settings::check(&mut plan, the_move, &logins).await?;

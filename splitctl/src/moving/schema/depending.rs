@@ -9,13 +9,17 @@ use crate::moving::side::Database;
 use crate::moving::{relations, sequences};
 use crate::names::{Qualified, quote_ident};
 
-/// Fills the materialised views of the target, or all but the ones that are filled, in the order of their dependencies, as
-/// their owners. They may read the tables for the moment of one transaction.
-pub async fn refresh(target: &mut Database, owner: &Owner, filled: Filled) -> Result<()> {
+/// Fills the materialised views of the target that are filled in the source, or of these all but the ones that are filled on
+/// the target, too. It follows their dependencies, and works as their owners, who may read the tables for the moment of one
+/// transaction.
+pub async fn refresh(source: &mut Database, target: &mut Database, owner: &Owner, filled: Filled) -> Result<()> {
     let relations = owner.relations();
-    let views: Vec<View> = relations::select(&mut target.connection, MATERIALIZED, &relations).await?;
-    for View { view, owner, is_superuser, .. } in views.into_iter().filter(|view| filled == Filled::Again || !view.is_filled)
-    {
+    let mut views: Vec<View> = relations::select(&mut target.connection, MATERIALIZED, &relations).await?;
+    let here: Vec<View> = relations::select(&mut source.connection, MATERIALIZED, &relations).await?;
+    views.retain(|view| filled == Filled::Again || !view.is_filled);
+    // What nobody has filled may be what nobody can fill.
+    views.retain(|view| here.iter().any(|here| here.view == view.view && here.is_filled));
+    for View { view, owner, is_superuser, .. } in views {
         let (list, role) = (relations::list(&relations), quote_ident(&owner));
         // A superuser's rights are not revoked before.
         let (grant, revoke) = match is_superuser {
