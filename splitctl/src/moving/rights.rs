@@ -101,7 +101,9 @@ pub async fn read_of(connection: &mut PgConnection, owner: &Owner, inventory: &I
     for granted in granted.fetch_all(&mut *connection).await? {
         rights.grants.push(granted.give);
         if !rights.revokes.contains(&granted.take) {
-            rights.revokes.push(granted.take);
+            // What a grantor has given is revoked before the right to give it.
+            let place = if takes_role(&granted.take) { 0 } else { rights.revokes.len() };
+            rights.revokes.insert(place, granted.take);
         }
         rights.roles.extend(granted.role.filter(|role| !rights.roles.contains(role)));
     }
@@ -121,11 +123,17 @@ pub async fn revoke(connection: &mut PgConnection, owner: &Owner) -> Result<Righ
     Ok(rights)
 }
 
+/// Whether a statement is run as another grantor than the owner.
+fn takes_role(statement: &str) -> bool {
+    statement.starts_with("set local role")
+}
+
 /// The same rights in fewer statements, each with many objects and privileges: writers wait for them. Grants come before
-/// revokes, and those that take another grantor's role come last, as they are.
+/// revokes. What takes another grantor's role stays as it is: revokes come first, and grants last.
 pub fn merged(statements: &[String]) -> Vec<String> {
-    let (as_owner, as_others): (Vec<&String>, Vec<&String>) =
-        statements.iter().partition(|statement| !statement.starts_with("set local role"));
+    let (as_others, as_owner): (Vec<&String>, Vec<&String>) = statements.iter().partition(|statement| takes_role(statement));
+    let (giving, taking): (Vec<&String>, Vec<&String>) =
+        as_others.into_iter().partition(|statement| statement.contains("; grant "));
     let mut objects: BTreeMap<(Around, &str), BTreeSet<&str>> = BTreeMap::new();
     for part in as_owner.iter().flat_map(|statement| lexer::statements(statement)) {
         let Part { around, privilege, object } = Part::of(part.trim());
@@ -142,7 +150,7 @@ pub fn merged(statements: &[String]) -> Vec<String> {
         let Around { verb, kind, tail } = around;
         format!("{verb} {} {kind} {} {tail}", privileges.join(", "), join(objects))
     });
-    merged.chain(as_others.into_iter().cloned()).collect()
+    taking.into_iter().cloned().chain(merged).chain(giving.into_iter().cloned()).collect()
 }
 
 /// The functions and procedures that statements grant rights on.
@@ -206,7 +214,8 @@ struct Granted {
     role: Option<String>,
 }
 
-/// A role's grants come after those that let it grant. An owner with all rights has them in one statement,
+/// A role's grants come after those that let it grant. If a grantor has the owner's rights by membership, `cascade` leaves
+/// what it has granted, so that is revoked as this grantor: right by right, since for all rights it would be the owner. An owner with all rights has them in one statement,
 /// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by
 /// membership, so it gets its own before they are revoked. Inserts need no right on the sequence of an identity column,
 /// and its name may differ between the sides, so the owner's rights on it stay.
@@ -296,14 +305,24 @@ const GRANTED: &str = r#"
         concat(
             case
                 when g.grantee = r.relowner and not m.rolsuper then format('grant all on %s to %I; ', r.object, m.rolname)
+                when b.takes_role then format('set local role %I; ', pg_get_userbyid(g.grantor))
             end,
-            format('revoke all on %s from %s cascade', r.object, e.grantee)
+            format(
+                'revoke %s on %s from %s cascade',
+                case when b.takes_role then concat(g.privilege_type, ' (' || quote_ident(g.attname) || ')') else 'all' end,
+                r.object,
+                e.grantee
+            ),
+            case when b.takes_role then '; reset role' end
         ) as take,
         case when g.grantee <> 0 then pg_get_userbyid(g.grantee)::text end as role
     from granted g
     join relation r on r.oid = g.oid
     join pg_roles m on m.rolname = current_user
     left join pg_roles s on s.oid = g.grantee
+    cross join lateral (
+        select g.grantor <> r.relowner and g.grantee <> r.relowner and pg_has_role(g.grantor, r.relowner, 'usage')
+    ) b (takes_role)
     cross join lateral (
         select case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee
     ) e

@@ -173,6 +173,52 @@ fn a_role_that_takes_the_place_of_another_does_so_in_everything_that_names_it() 
     fixture.assert_clean();
 }
 
+/// A member of the owner's role has given rights as itself.
+const BY_A_MEMBER: &str = "
+    create role keeper;
+    create role granter in role keeper;
+    grant create, usage on schema public to keeper, granter;
+    create role reader login;
+    set role keeper;
+    create table moves (id integer primary key);
+    create table stays (id integer primary key);
+    grant select on moves to granter with grant option;
+    set role granter;
+    grant select on moves to shop_svc, reader;
+    reset role";
+
+#[test]
+fn what_a_member_of_the_owners_role_has_granted_is_closed_too() {
+    let fixture = Fixture::two_clusters("", &MANIFEST.replace("views = [\"seen\"]", ""));
+    execute(&fixture.source, BY_A_MEMBER);
+    execute(
+        &fixture.target,
+        "create role keeper; create role granter in role keeper; create role reader login;
+         grant create, usage on schema public to keeper, granter",
+    );
+    let rights = "select unnest(relacl)::text from pg_class where relname = 'moves' order by 1";
+    let before = strings(&fixture.source, rights);
+    assert!(before.contains(&"reader=r/granter".to_owned()), "{before:?}");
+    fixture.copied();
+    for _ in 0..2 {
+        fixture.done(&["cutover", OWNER]);
+        for role in ["shop_svc", "reader"] {
+            assert_eq!(
+                try_execute(&fixture.source, &format!("set role {role}; select from moves")),
+                Err("42501".to_owned())
+            );
+            execute(&fixture.target, &format!("set role {role}; select from moves"));
+        }
+        fixture.done(&["verify", OWNER]);
+        fixture.done(&["rollback", OWNER]);
+        assert_eq!(strings(&fixture.source, rights), before);
+        fixture.done(&["verify", OWNER]);
+    }
+    for command in ["cutover", "verify", "complete"] {
+        fixture.done(&[command, OWNER]);
+    }
+}
+
 /// One role owns and uses the table, and its functions run for each row: a check, a domain, an index, a generated column.
 const CODE: &str = "
     set tests.own_session = 'yes';
