@@ -82,7 +82,7 @@ impl Connector {
     }
 
     /// Discards all connections, whose server takes no writes: after a failover it may be a standby, to which the address
-    /// leads no more. An operator may also want it so, and then each write finds that. So this happens once a second at most.
+    /// leads no more. An operator may also want it so, and then each write finds that: so at most once a second.
     pub(crate) fn leave_read_only(&self) {
         let mut left = self.left_read_only.lock().unwrap_or_else(PoisonError::into_inner);
         if left.is_some_and(|left| left.elapsed() < READ_ONLY_FOR) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::TryStreamExt;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, FromRow, PgConnection, query_as, query_scalar};
 
 use crate::{endpoint, sockets};
@@ -107,7 +107,7 @@ pub async fn choose(url: &str) -> Result<String> {
         match takes_writes(&one).await {
             Ok(true) => return Ok(one),
             Ok(false) => others.push(format!("{} is read-only", address(&one))),
-            Err(error) => others.push(format!("{error:#}")),
+            Err(error) => others.push(describe(&error)),
         }
     }
     bail!("none of the hosts takes writes: {}", others.join("; "))
@@ -233,6 +233,24 @@ async fn pause(length: Duration) {
 /// What a server answered, if that is the error.
 pub fn server_error(error: &anyhow::Error) -> Option<&dyn DatabaseError> {
     error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error)
+}
+
+/// An error and its causes in one line. The driver's errors repeat their cause, so a repeated one is left out. They also
+/// name a line of the server's own source, which reads as if it were one of the statement.
+pub fn describe(error: &anyhow::Error) -> String {
+    let from_server = error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error());
+    let lines = from_server.filter_map(|error| error.try_downcast_ref::<PgDatabaseError>()?.line());
+    let remarks: Vec<String> = lines.map(|line| format!(" at line {line}")).collect();
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let cause = remarks.iter().fold(cause, |cause, remark| cause.replace(remark, ""));
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// What to do about an error that says nothing of it.

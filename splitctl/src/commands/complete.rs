@@ -29,8 +29,8 @@ pub async fn run(Complete { act, give_up_way_back }: Complete, manifest: &Path) 
     let completed = complete::run(&mut the_move, act.locking, way_back).await?;
     act.output.print(&completed, || {
         format!(
-            "{} old tables are dropped, the move of {} is complete. At its next restart, give the service {} as its \
-             database and remove its NEXT variable",
+            "{} old tables are dropped, the move of {} is complete. At its next restart, give the application {} as its \
+             only database",
             completed.dropped.len(),
             completed.owner,
             address(&the_move.target.url)

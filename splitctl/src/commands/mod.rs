@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::database::advice;
+use crate::database::{advice, describe};
 use crate::exit;
 use crate::moving::Side;
 use crate::moving::pooler::guard;
@@ -117,25 +117,12 @@ pub async fn run() -> ExitCode {
         Err(error) => Err(error),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
-        note(format_args!("error: {}", chain(&error)));
+        note(format_args!("error: {}", describe(&error)));
         if let Some(advice) = advice(&error) {
             note(format_args!("{advice}"));
         }
         exit::code(&error)
     }))
-}
-
-/// An error and its causes in one line. The driver's errors repeat their cause, so a repeated one is left out.
-fn chain(error: &anyhow::Error) -> String {
-    let mut said = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if said.is_empty() {
-            said = cause;
-        } else if !said.ends_with(&cause) {
-            said = format!("{said}: {cause}");
-        }
-    }
-    said
 }
 
 async fn dispatch(arguments: Arguments) -> Result<u8> {

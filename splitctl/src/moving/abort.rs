@@ -11,7 +11,7 @@ use super::journal::{Journal, State, Step};
 use super::side::{Database, Side};
 use super::switches::Switch;
 use super::{Move, cleanup, crash_point, crossings, relations, rights, schema, sequences, slot, stream, unowned, versions};
-use crate::database::execute;
+use crate::database::{describe, execute};
 use crate::endpoint::Endpoint;
 use crate::exit::require;
 use crate::manifest::{Manifest, Owner};
@@ -156,7 +156,7 @@ async fn end(
     // An abort goes on although an object does not come back: an open move would make the source keep its WAL.
     let (restored, not_attached) = match crossings::attach_all(source, journal, state, locking).await {
         Ok(restored) => (restored, None),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        Err(error) => (Vec::new(), Some(describe(&error))),
     };
     let attached = restored.iter().filter(|crossing| crossing.kind == crossings::Kind::ForeignKey).count();
     let attached_others = restored.len() - attached;

@@ -215,10 +215,11 @@ struct Granted {
 }
 
 /// A role's grants come after those that let it grant. If a grantor has the owner's rights by membership, `cascade` leaves
-/// what it has granted, so that is revoked as this grantor: right by right, since for all rights it would be the owner. An owner with all rights has them in one statement,
-/// since "all" depends on the server's version. Without a superuser, splitctl's role has the owner's rights by
-/// membership, so it gets its own before they are revoked. Inserts need no right on the sequence of an identity column,
-/// and its name may differ between the sides, so the owner's rights on it stay.
+/// what it has granted, so that is revoked as this grantor: right by right, since for all rights it would be the owner.
+///
+/// An owner with all rights has them in one statement, since "all" depends on the server's version. Without a superuser,
+/// splitctl's role has the owner's rights by membership, so it gets its own before they are revoked. Inserts need no right
+/// on the sequence of an identity column, and its name may differ between the sides, so the owner's rights on it stay.
 const GRANTED: &str = r#"
     with recursive relation as (
         select

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use sqlx::query_scalar;
 
-use crate::database::{choose, sqlstate};
+use crate::database::{choose, describe, sqlstate};
 use crate::manifest::KnownStatement;
 use crate::moving::plan::Weight;
 use crate::moving::{Move, Side};
@@ -156,7 +156,7 @@ fn not_opened(error: anyhow::Error, role: &str) -> Result<Finding> {
         "55P03" => "try at a quieter time".to_owned(),
         _ => "correct this, and see `splitctl plan`".to_owned(),
     };
-    let text = format!("{error:#}. Nothing is proven: {next}");
+    let text = format!("{}. Nothing is proven: {next}", describe(&error));
     // An operator with few rights need not be a member of the application's role to move its tables.
     let weight = if state == "42501" { Weight::Warning } else { Weight::Error };
     Ok(Finding { sqlstate: Some(state), ..Finding::new(weight, "session", text) })

@@ -217,6 +217,8 @@ const FACTS: &str = r"
     select s.name, current_setting(s.name)
     from pg_catalog.pg_settings s
     where {of_sessions}
+      -- A library that happens to be loaded has its defaults.
+      and (position('.' in s.name) = 0 or s.source <> 'default')
     union all
     select 'search_path (the schemas that it finds)', array_to_string(current_schemas(false), ', ')
     union all

@@ -154,7 +154,8 @@ const TABLES: &str = r#"
                     'is_fresh', a.attidentity <> '' or exists (
                         select
                         from pg_attrdef d
-                        cross join lateral regexp_matches(pg_get_expr(d.adbin, d.adrelid), '([^[:space:]."(]+)"?[(]', 'g') m (found)
+                        cross join lateral pg_get_expr(d.adbin, d.adrelid) e (expression)
+                        cross join lateral regexp_matches(e.expression, '([^[:space:]."(]+)"?[(]', 'g') m (found)
                         join pg_proc f on f.proname = m.found[1]
                         where d.adrelid = c.oid
                           and d.adnum = a.attnum

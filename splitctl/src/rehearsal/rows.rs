@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::sample;
 use super::tables::{Filled, Table};
-use crate::database::{copy_rows, execute};
+use crate::database::{copy_rows, describe, execute};
 use crate::moving::Progress;
 
 /// A rehearsal of all rows that would take longer uses a sample.
@@ -122,7 +122,7 @@ pub async fn fill(rows: Rows, source: &mut PgConnection, standin: &mut PgConnect
             }
             Err(error) => {
                 execute(source, "rollback to savepoint one_table").await?;
-                filled.missing.push(format!("{}: its rows cannot be copied: {error:#}", table.name));
+                filled.missing.push(format!("{}: its rows cannot be copied: {}", table.name, describe(&error)));
             }
         }
         progress.report(done, Some(filled.bytes));

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::load::{Access, Load, Tally};
 use super::report::shown::count_of;
 use super::report::{Report, Step, Switched};
-use crate::database::sqlstate;
+use crate::database::{describe, sqlstate};
 use crate::moving::plan::{self, Weight};
 use crate::moving::verify::Options as Comparison;
 use crate::moving::{Locking, Move, Side, budget, complete, copy, crossings, cutover, verify};
@@ -224,7 +224,7 @@ impl<'a> Way<'a> {
         let said = match &done {
             Ok(done) => said(done),
             Err(error) => {
-                self.report.add(Weight::Error, name, format!("{error:#}"));
+                self.report.add(Weight::Error, name, describe(error));
                 "failed".to_owned()
             }
         };

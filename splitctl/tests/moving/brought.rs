@@ -82,6 +82,14 @@ fn what_only_statements_use_is_named_by_the_plan_and_comes_along_if_the_manifest
     assert!(!said.contains("the application's statements need it"), "{said}");
     fixture.done(&["rehearse", OWNER]);
     fixture.copied();
+    let more = [&BROUGHT[..], &["function public.lonely()"]].concat();
+    std::fs::write(fixture.folder.path().join("split.toml"), manifest(&more)).expect("written");
+    fixture.refused(
+        &["copy", OWNER],
+        "`bring` has named these since the copy, which brings nothing more: function public.lonely()",
+    );
+    std::fs::write(fixture.folder.path().join("split.toml"), manifest(&BROUGHT)).expect("written");
+    fixture.done(&["copy", OWNER]);
     let work = "set role shop_svc; insert into notes (id, said) select nextval('numbers'), slug('A b');
                 select longest(n.said) from notes n where similarity(n.said, 'a-b') > 0.3";
     for (step, url) in [("cutover", &fixture.target), ("rollback", &fixture.source), ("cutover", &fixture.target)] {

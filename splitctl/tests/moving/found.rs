@@ -28,7 +28,9 @@ fn version(fixture: &Fixture) -> i32 {
 const ODD: &str = "
     create sequence down increment -1;
     create sequence last minvalue -9223372036854775808 start -9223372036854775808;
-    create table notes (id bigint primary key default nextval('down'), x bigint default nextval('last'), said text default 'a');
+    create table notes (
+        id bigint primary key default nextval('down'), x bigint default nextval('last'), said text default 'a'
+    );
     insert into notes default values;
     create materialized view impossible as select 1 / (id + 1) as x from notes with no data;
     create table stays (id integer primary key);
@@ -60,10 +62,12 @@ fn odd_sequences_unfilled_views_and_settings_of_the_database_do_no_harm() {
 const BESIDE: &str = "
     create table notes (id integer primary key);
     create table stays (id integer primary key);
-    create function noted(integer) returns boolean language sql stable as 'select exists (select from public.notes where id = $1)';
+    create function noted(integer) returns boolean language sql stable as
+        'select exists (select from public.notes where id = $1)';
     create domain note_id as integer check (noted(value));
     create table columns_stay (id integer primary key, note note_id[]);
-    create function add_noted(boolean, integer) returns boolean language sql as 'select coalesce($1, true) and public.noted($2)';
+    create function add_noted(boolean, integer) returns boolean language sql as
+        'select coalesce($1, true) and public.noted($2)';
     create aggregate all_noted(integer) (sfunc = add_noted, stype = boolean);
     create view counted as select all_noted(id) from stays;
     create foreign data wrapper nowhere;

@@ -110,7 +110,7 @@ fn what_a_copy_or_a_detach_would_stop_at_is_named_by_the_plan() {
         "warning: unowned: schema_migrations: it looks like the table of a migration tool",
         "error: crossings: aggregate public.counted(integer): it uses function public.of_two(integer,integer)",
         "error: crossings: operator public.<+>(integer,integer)",
-        "error: roles: shop_svc: the database takes no connection there: run `alter database \"after\" connection limit -1`",
+        "error: database: \"after\": the target's database takes no connection: run `alter database \"after\"",
     ] {
         assert!(said.contains(finding), "{finding}: {said}");
     }

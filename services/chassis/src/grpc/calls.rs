@@ -21,7 +21,8 @@ impl Default for Calls {
     }
 }
 
-/// The name of a call's method, once a method has begun. Until then it is the client's own word, and no label of a metric.
+/// The name of a call's method, once its caller is admitted. Until then it is the client's own word, and no label of a
+/// metric.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Name(Arc<OnceLock<&'static str>>);
 
@@ -48,13 +49,13 @@ impl Calls {
     }
 }
 
-/// Notes the method of the call that runs.
-pub(super) fn name(method: &'static str) {
-    let _ = CALL.try_with(|(_, name)| name.0.set(method));
-}
-
-/// A place among those that are worked on, for as long as it is held. `None` outside a server.
-pub(super) async fn place() -> Option<OwnedSemaphorePermit> {
-    let calls = CALL.try_with(|(calls, _)| calls.0.clone()).ok()?;
+/// A place for this call of `method` among those that are worked on, for as long as it is held. `None` outside a server.
+pub(super) async fn place(method: &'static str) -> Option<OwnedSemaphorePermit> {
+    let named = CALL.try_with(|(calls, name)| {
+        // A call has one method.
+        let _ = name.0.set(method);
+        calls.0.clone()
+    });
+    let calls = named.ok()?;
     calls.acquire_owned().await.ok()
 }

@@ -63,10 +63,8 @@ pub async fn answer<T, E: Into<Problem>, F: Future<Output = Result<T, E>>>(
         trace.id = context.trace_id(),
         span.id = traced.as_ref().map(|traced| tracing::field::display(traced.id())),
     );
-    calls::name(method);
     let work = async move {
-        let caller = admit(auth, &headers, needs).await?;
-        let _place = calls::place().await;
+        let (caller, _place) = (admit(auth, &headers, needs).await?, calls::place(method).await);
         work(caller).await.map_err(E::into)
     };
     let work = AssertUnwindSafe(context.scope(work)).catch_unwind();

@@ -109,6 +109,18 @@ async fn check(the_move: &mut Move, inventory: &Inventory) -> Result<()> {
     let plan = plan::make_of(the_move, inventory).await?;
     let errors: Vec<String> = plan.errors().map(|finding| format!("{}: {}", finding.check, finding.text)).collect();
     require!(errors.is_empty(), "the plan has errors:\n  {}", errors.join("\n  "));
+    let Move { owner_name, target, state, .. } = the_move;
+    if state.copied {
+        let lacking = inventory.lacking(&mut target.connection).await?;
+        let late: Vec<String> =
+            lacking.into_iter().filter(|object| inventory.is_brought(object)).map(|object| object.shown()).collect();
+        require!(
+            late.is_empty(),
+            "{owner_name}: `bring` has named these since the copy, which brings nothing more: {}. Create them on the \
+             target, or run `splitctl abort {owner_name}` and copy again",
+            late.join(", ")
+        );
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use super::inventory::{Function, Inventory, PartKind};
 use super::journal::{Journal, State, Step};
 use super::side::{Database, Side};
 use super::{Move, crash_point};
-use crate::database::{execute, server_error};
+use crate::database::{self, execute, server_error};
 use crate::exit::{Refused, require};
 use crate::names::quote_ident;
 pub use crossing::{Crossing, Kind};
@@ -245,7 +245,7 @@ fn not_dropped(error: anyhow::Error, crossing: &Crossing, users: &[String]) -> R
 /// Names the object, the reason, and what a person can run.
 fn explain(error: &anyhow::Error, crossing: &Crossing) -> String {
     let server = server_error(error);
-    let reason = server.map_or_else(|| format!("{error:#}"), |error| error.message().to_owned());
+    let reason = server.map_or_else(|| database::describe(error), |error| error.message().to_owned());
     if server.is_some_and(|error| matches!(error.code().as_deref(), Some("23503" | "23514"))) {
         let (table, name) = (crossing.table.sql(), quote_ident(&crossing.name));
         return format!(

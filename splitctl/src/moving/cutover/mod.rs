@@ -30,7 +30,7 @@ use super::pooler::Pooler;
 use super::side::Side;
 use super::slot::Slot;
 use super::{Move, applier, crash_point, crossings, rights, slot, stream};
-use crate::database::execute;
+use crate::database::{describe, execute};
 use crate::exit::require;
 pub use pause::Pause;
 use poolers::Turning;
@@ -115,7 +115,7 @@ pub async fn run(the_move: &mut Move, to: Side, options: &Options) -> Result<Swi
     let turning = Turning { poolers: &poolers, turned };
     let (followed, unfinished) = match finish(the_move, options, turning).await {
         Ok(followed) => (followed, None),
-        Err(error) if pause.is_some() => (false, Some(format!("{error:#}"))),
+        Err(error) if pause.is_some() => (false, Some(describe(&error))),
         Err(error) => return Err(error),
     };
     let waits = match listener {

@@ -10,7 +10,7 @@ use super::pause::Pause;
 use super::ready::Ready;
 use super::waits::Listener;
 use super::{Options, calm, reverse_stream};
-use crate::database::execute;
+use crate::database::{describe, execute};
 use crate::exit::{Refused, require};
 use crate::moving::fence;
 use crate::moving::hanging::Known;
@@ -180,7 +180,7 @@ impl<'a> Attempt<'a> {
             // What the first hook paused continues on the old side.
             && let Err(error) = hook::run(command, before.lives, None).await
         {
-            note(format_args!("warning: the switch is given up, and {error:#}"));
+            note(format_args!("warning: the switch is given up, and {}", describe(&error)));
         }
         if *reached > Reached::Nothing {
             // Only the databases know whether the commit was done. Without them the guard finds out by itself.

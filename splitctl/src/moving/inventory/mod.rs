@@ -297,7 +297,7 @@ impl Inventory {
     }
 
     /// The roles that own the objects that are created, or that their rights and policies name. The rights on tables are
-    /// left out: the switch gives them.
+    /// left out: the switch gives them. So are those on schemas: only roles that the target has get them.
     pub async fn roles(&self, connection: &mut PgConnection, lacking: &BTreeSet<Id>) -> Result<Vec<Role>, sqlx::Error> {
         let created = self.moving().filter(|object| object.is_part || lacking.contains(&object.id()));
         let (ids, parts): (Vec<Id>, Vec<bool>) = created.map(|object| (object.id(), object.is_part)).unzip();
@@ -354,7 +354,7 @@ const ROLES: &str = r"
          and s.refclassid = 'pg_authid'::regclass
          and s.dbid = (select d.oid from pg_database d where d.datname = current_database())
         where s.deptype in ('o', 'r')
-           or (s.deptype = 'a' and o.class <> 'pg_class'::regclass)
+           or (s.deptype = 'a' and o.class not in ('pg_class'::regclass, 'pg_namespace'::regclass))
     )
     select
         r.rolname::text as name,

@@ -7,6 +7,7 @@ use super::Plan;
 use super::Weight::Warning;
 use super::logins::Login;
 use super::servers::Servers;
+use crate::database::describe;
 use crate::moving::Move;
 use crate::names::{quote_ident, quote_literal};
 
@@ -57,7 +58,7 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]
     let servers = match Servers::read(the_move).await {
         Ok(servers) => servers,
         Err(error) => {
-            plan.add(Warning, "settings", format!("the settings of both servers were not compared: {error:#}"));
+            plan.add(Warning, "settings", format!("the settings of both servers were not compared: {}", describe(&error)));
             Servers::default()
         }
     };
