@@ -1,28 +1,31 @@
-//! The calls of a server: how many are worked on, and what each one's method is called.
+//! The calls of a server: which are under way, how many are worked on, and what each one's method is called.
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task_local;
 
 use crate::metrics::OTHER_METHOD;
 
 /// The most calls that are worked on at once. Further ones wait.
-const MAX_CALLS: u32 = 10_000;
+const MAX_CALLS: usize = 10_000;
 
-/// The calls of one server. A call counts from the moment at which its message was read and its caller admitted, until its
-/// answer. So one that sends no message takes nobody's place, and neither do checks of the health.
+/// The calls of one server. One is under way from the moment at which its message has been read, until its answer. One whose
+/// caller is admitted takes a place. So a call that sends no message, or has no token, takes nobody's place, and neither do
+/// checks of the health.
 #[derive(Debug, Clone)]
-pub(super) struct Calls(Arc<Semaphore>);
+pub(super) struct Calls {
+    under_way: watch::Sender<usize>,
+    places: Arc<Semaphore>,
+}
 
 impl Default for Calls {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_CALLS as usize)))
+        Self { under_way: watch::Sender::new(0), places: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 }
 
-/// The name of a call's method, once its caller is admitted. Until then it is the client's own word, and no label of a
-/// metric.
+/// The name of a call's method, once it is under way. Until then it is the client's own word, and no label of a metric.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Name(Arc<OnceLock<&'static str>>);
 
@@ -43,19 +46,35 @@ impl Calls {
         CALL.scope((self, name), call)
     }
 
-    /// Waits until none is worked on.
+    /// Waits until none is under way.
     pub async fn ended(&self) {
-        drop(self.0.acquire_many(MAX_CALLS).await);
+        // The sender is here, so it does not fail.
+        let _ = self.under_way.subscribe().wait_for(|calls| *calls == 0).await;
     }
 }
 
-/// A place for this call of `method` among those that are worked on, for as long as it is held. `None` outside a server.
-pub(super) async fn place(method: &'static str) -> Option<OwnedSemaphorePermit> {
-    let named = CALL.try_with(|(calls, name)| {
+/// A call that is under way, until it is dropped.
+pub(super) struct UnderWay(watch::Sender<usize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
+}
+
+/// Begins the call that runs, of this method. `None` outside a server.
+pub(super) fn begin(method: &'static str) -> Option<UnderWay> {
+    let begun = CALL.try_with(|(calls, name)| {
         // A call has one method.
         let _ = name.0.set(method);
-        calls.0.clone()
+        calls.under_way.send_modify(|calls| *calls += 1);
+        UnderWay(calls.under_way.clone())
     });
-    let calls = named.ok()?;
-    calls.acquire_owned().await.ok()
+    begun.ok()
+}
+
+/// A place for the call that runs, for as long as it is held. `None` outside a server.
+pub(super) async fn place() -> Option<OwnedSemaphorePermit> {
+    let places = CALL.try_with(|(calls, _)| calls.places.clone()).ok()?;
+    places.acquire_owned().await.ok()
 }

@@ -46,11 +46,10 @@ pub struct Method {
 /// The gRPC status for the problem: <https://grpc.io/docs/guides/status-codes/>.
 pub async fn answer<T, E: Into<Problem>, F: Future<Output = Result<T, E>>>(
     auth: &Auth,
-    method: Method,
+    Method { name: method, needs }: Method,
     metadata: MetadataMap,
     work: impl FnOnce(Caller) -> Pin<Box<F>>,
 ) -> Result<Response<T>, Status> {
-    let Method { name: method, needs } = method;
     let started = Instant::now();
     let headers = metadata.into_headers();
     let mut context = CallContext::read(&headers);
@@ -64,7 +63,8 @@ pub async fn answer<T, E: Into<Problem>, F: Future<Output = Result<T, E>>>(
         span.id = traced.as_ref().map(|traced| tracing::field::display(traced.id())),
     );
     let work = async move {
-        let (caller, _place) = (admit(auth, &headers, needs).await?, calls::place(method).await);
+        let _under_way = calls::begin(method);
+        let (caller, _place) = (admit(auth, &headers, needs).await?, calls::place().await);
         work(caller).await.map_err(E::into)
     };
     let work = AssertUnwindSafe(context.scope(work)).catch_unwind();
