@@ -166,10 +166,16 @@ impl Customers {
         };
         let (position, joined) = match placed {
             Placed::KeyUsed => return Ok(Placed::KeyUsed),
-            // The rule has found the user. The join has not: it sees only what was committed before its statement began. The
-            // order is committed, so it is answered without its customer if that one cannot be read.
+            // The rule has found the user. The join has not: it sees only what was committed before its statement began.
             Placed::New(position, None) if self.in_view => {
-                (position, run!(database, connection => find_customer(connection, order.user_id)).await.unwrap_or(None))
+                match run!(database, connection => find_customer(connection, order.user_id)).await {
+                    Ok(found) => (position, found),
+                    // The order is committed, so it is answered all the same.
+                    Err(error) => {
+                        tracing::warn!(order.id = %order.id, %error, "a new order is shown without its customer");
+                        return Ok(Placed::New(position, None));
+                    }
+                }
             }
             Placed::New(position, joined) => (position, joined),
         };
