@@ -81,15 +81,22 @@ impl Connector {
         self.generation.fetch_max(generation + 1, Ordering::Relaxed);
     }
 
-    /// Discards all connections, whose server takes no writes: after a failover it may be a standby, to which the address
-    /// leads no more. An operator may also want it so, and then each write finds that: so at most once a second.
-    pub(crate) fn leave_read_only(&self) {
+    /// Discards the connections of `generation` and older, whose server takes no writes: after a failover it may be a
+    /// standby, to which the address leads no more. An operator may also want it so, and then each write finds that: so at
+    /// most once a second.
+    pub(crate) fn leave_read_only(&self, generation: u64) {
         let mut left = self.left_read_only.lock().unwrap_or_else(PoisonError::into_inner);
         if left.is_some_and(|left| left.elapsed() < READ_ONLY_FOR) {
             return;
         }
         *left = Some(Instant::now());
         tracing::warn!("the database takes no writes: its connections are opened again, for its address may have changed");
+        self.discard(generation);
+    }
+
+    /// Discards all connections: the address led to a standby before, and leads to the primary now.
+    pub(crate) fn leave_standby(&self) {
+        tracing::warn!("the database was a standby and takes writes now: all connections are opened again");
         self.discard(self.generation.load(Ordering::Relaxed));
     }
 

@@ -74,9 +74,10 @@ impl DatabaseError {
         self.code().as_deref() == Some(READ_ONLY)
     }
 
-    /// Whether nobody answered in time.
+    /// Whether nobody answered in our own time. The operating system's time-out says that the server is gone.
     pub(crate) fn is_unanswered(&self) -> bool {
-        matches!(self, Self::Unavailable(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+        let is_ours = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+        matches!(self, Self::Unavailable(sqlx::Error::Io(error)) if is_ours(error))
     }
 
     /// Whether the connection is broken.

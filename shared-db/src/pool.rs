@@ -231,7 +231,7 @@ impl Connection {
             if error.is_broken_connection() && (!error.is_unanswered() || had_time()) {
                 pool.manager().discard(object.generation);
             } else if error.is_read_only() {
-                pool.manager().leave_read_only();
+                pool.manager().leave_read_only(object.generation);
             }
         }
         outcome

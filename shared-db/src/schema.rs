@@ -67,7 +67,7 @@ async fn check(database: &Database, needed: i64) -> Result<(), SchemaError> {
             }
             Ok(answer) => {
                 if turn.was_on_standby() {
-                    database.pool(switch.side).manager().leave_read_only();
+                    database.pool(switch.side).manager().leave_standby();
                 }
                 turn.keep(switch.side, connection, answer == Answer::Applied);
                 return if answer == Answer::Applied { Ok(()) } else { Err(SchemaError::Missing(needed)) };

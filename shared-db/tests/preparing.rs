@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests look at what no service would, and may block")]
 
+use std::time::Duration;
+
 use dev::postgres::{ORDERS_ROLE, TestDatabase};
 use shared_db::{Database, DatabaseError, Settings, run};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
@@ -10,7 +12,7 @@ const CURSORS: &str = "select cursor from orders_cursors";
 
 /// One connection, so that a test can look at its statements.
 fn database(on: &TestDatabase) -> Database {
-    let settings = Settings::new("preparing", 1).with_patience(std::time::Duration::from_secs(40));
+    let settings = Settings::new("preparing", 1).with_patience(Duration::from_secs(40));
     Database::new(&on.url_as(ORDERS_ROLE), &settings).expect("a URL")
 }
 
@@ -63,38 +65,38 @@ async fn call(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("select unsupported()").fetch_one(connection).await
 }
 
-async fn sleep(connection: &mut PgConnection, seconds: f64) -> Result<i32, sqlx::Error> {
-    let slept = "select pg_backend_pid() from (select pg_sleep($1)) s";
-    sqlx::query_scalar(slept).bind(seconds).fetch_one(connection).await
+/// Runs a statement of no result, and says on which connection.
+async fn process(connection: &mut PgConnection, statement: &str) -> Result<i32, sqlx::Error> {
+    connection.execute(AssertSqlSafe(statement.to_owned())).await?;
+    sqlx::query_scalar("select pg_backend_pid()").fetch_one(connection).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_begins_late_and_is_given_up_costs_its_own_connection_alone() {
     let on = TestDatabase::create();
-    let mut settings = Settings::new("late", 2).with_patience(std::time::Duration::from_secs(3));
-    settings.acquire_timeout = std::time::Duration::from_secs(40);
+    let mut settings = Settings::new("late", 2).with_patience(Duration::from_secs(6));
+    settings.acquire_timeout = Duration::from_secs(40);
     let database = Database::new(&on.url_as(ORDERS_ROLE), &settings).expect("a URL");
-    let begin = |seconds| {
+    let begin = |statement| {
         let database = database.clone();
-        tokio::spawn(async move { run!(database, connection => sleep(connection, seconds)).await })
+        tokio::spawn(async move { run!(database, connection => process(connection, statement)).await })
     };
     let mut owner = on.owner().await;
-    let asleep = |number| {
-        format!(
-            "select count(*) = {number} from pg_stat_activity
-                 where datname = current_database() and application_name = 'late' and wait_event = 'PgSleep'"
-        )
-    };
-    // Both connections are in use for two seconds, so a third statement has a second and a half.
-    let first = [begin(2.0), begin(2.0)];
-    dev::postgres::until(&mut owner, &asleep(2)).await;
-    let late = begin(2.9);
+    owner.execute("select pg_advisory_lock(1)").await.expect("locked");
+    let waiting = "select count(*) = 2 from pg_stat_activity
+        where datname = current_database() and application_name = 'late' and wait_event = 'advisory'";
+    // Both connections are in use for a second, so a third statement has half a second less than the server gives it.
+    let first = [(); 2].map(|()| begin("select pg_advisory_lock_shared(1)"));
+    dev::postgres::until(&mut owner, waiting).await;
+    let late = begin("select pg_sleep(5.95)");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    owner.execute("select pg_advisory_unlock(1)").await.expect("unlocked");
     let mut known = Vec::new();
-    for slept in first {
-        known.push(slept.await.expect("joined").expect("slept"));
+    for locked in first {
+        known.push(locked.await.expect("joined").expect("locked"));
     }
     let given_up = late.await.expect("joined").expect_err("its time is up");
     assert!(given_up.is_unavailable(), "{given_up}");
-    let kept = run!(database, connection => sleep(connection, 0.0)).await.expect("answered");
+    let kept = run!(database, connection => process(connection, "select 1")).await.expect("answered");
     assert!(known.contains(&kept), "another connection was closed, too");
 }
