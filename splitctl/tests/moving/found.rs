@@ -65,7 +65,9 @@ const BESIDE: &str = "
     create function noted(integer) returns boolean language sql stable as
         'select exists (select from public.notes where id = $1)';
     create domain note_id as integer check (noted(value));
-    create table columns_stay (id integer primary key, note note_id[]);
+    create table columns_stay (id integer primary key, note note_id[]) partition by range (id);
+    create table columns_stay_1 partition of columns_stay for values from (0) to (10);
+    create table also_stays (id integer primary key, note note_id);
     create function add_noted(boolean, integer) returns boolean language sql as
         'select coalesce($1, true) and public.noted($2)';
     create aggregate all_noted(integer) (sfunc = add_noted, stype = boolean);
@@ -88,7 +90,7 @@ fn what_uses_the_tables_by_a_type_an_aggregate_or_an_event_is_named() {
     let fixture = Fixture::two_clusters(BESIDE, &manifest("\"notes\"", ""));
     let said = fixture.refused(
         &["plan", OWNER],
-        "domain constraint note_id_check on public.note_id: it uses public.notes (through noted(integer)), which moves",
+        "domain constraint note_id_check on public.note_id: it uses public.notes (through noted(integer)), which moves:",
     );
     for finding in [
         "error: crossings: event trigger note_ddl: its function uses public.notes, which moves: drop the event trigger",
@@ -128,6 +130,9 @@ fn what_the_targets_server_cannot_create_is_an_error_of_the_plan() {
         &["plan", OWNER],
         "error: target: public.placed: it has the tablespace fast, which the target's server cannot",
     );
+    // What is there already is not created.
+    execute(&fixture.target, "create table notes (id integer primary key); create index placed on notes (id)");
+    fixture.done(&["plan", OWNER]);
 }
 
 #[test]

@@ -191,7 +191,7 @@ struct Sides<'a> {
 impl Sides<'_> {
     fn parts(&self, rows: &[Row], touching: &[Touching]) -> BTreeMap<Id, Part> {
         let functions: BTreeMap<i64, &Touching> = touching.iter().map(|function| (function.oid, function)).collect();
-        let mut parts = BTreeMap::<Id, Part>::new();
+        let (mut parts, mut said) = (BTreeMap::<Id, Part>::new(), BTreeSet::new());
         for row in rows {
             let Some(moves) = self.moves(row.relation) else { continue };
             let uses = if row.is_relation {
@@ -207,11 +207,14 @@ impl Sides<'_> {
             let (id, table, name) = ((row.class, row.oid), row.table.clone(), row.part.clone());
             let functions: BTreeSet<i64> = (!row.is_relation).then_some(row.used).into_iter().collect();
             match parts.get_mut(&id) {
+                // Many tables may use one domain, in the same way.
+                Some(part) if !said.insert((id, uses.clone())) || part.moves != moves => part.functions.extend(functions),
                 Some(part) => {
                     part.uses = format!("{}, {uses}", part.uses);
                     part.functions.extend(functions);
                 }
                 None => {
+                    said.insert((id, uses.clone()));
                     let Row { kind, shown, relation, is_clone, .. } = row;
                     let is_clone = *is_clone;
                     let part = Part {
@@ -251,7 +254,7 @@ const PARTS: &str = r"
     with recursive types (relid, oid) as (
         select a.attrelid, a.atttypid
         from pg_attribute a
-        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p')
+        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p') and not c.relispartition
         where a.atttypid >= 16384
           and a.attnum > 0
           and not a.attisdropped
@@ -373,4 +376,4 @@ const PARTS: &str = r"
     join pg_namespace n on n.oid = c.relnamespace
     cross join lateral pg_identify_object(u.class, u.oid, 0) i
     where i.type is not null
-    order by u.class, u.oid, u.used";
+    order by u.class, u.oid, u.relid, u.used";

@@ -28,6 +28,8 @@ pub(super) async fn check(plan: &mut Plan, the_move: &mut Move) -> Result<()> {
 /// Something that a table has, and that not every server can create.
 #[derive(FromRow)]
 struct Needed {
+    /// The table or view.
+    relation: String,
     object: String,
     what: String,
     /// The tablespace, if it is one.
@@ -37,13 +39,17 @@ struct Needed {
     is_lz4: bool,
 }
 
+/// What the target has already is left as it is.
 async fn check_creation(plan: &mut Plan, Move { owner, source, target, .. }: &mut Move) -> Result<()> {
-    let oids = relations::oids(&mut source.connection, &owner.tables).await?;
+    let oids = relations::oids(&mut source.connection, &owner.relations()).await?;
     let needed: Vec<Needed> = query_as(NEEDED).bind(oids).fetch_all(&mut source.connection).await?;
+    let relations: Vec<&str> = needed.iter().map(|needed| needed.relation.as_str()).collect();
+    let lacking: Vec<String> = query_scalar(LACKING).bind(relations).fetch_all(&mut target.connection).await?;
     let spaces: Vec<String> =
         query_scalar("select spcname::text from pg_tablespace").fetch_all(&mut target.connection).await?;
     let has_lz4: bool = query_scalar(HAS_LZ4).fetch_one(&mut target.connection).await?;
-    for Needed { object, what, tablespace, since, is_lz4 } in needed {
+    let created = needed.into_iter().filter(|needed| lacking.contains(&needed.relation));
+    for Needed { object, what, tablespace, since, is_lz4, .. } in created {
         let lacks_space = tablespace.is_some_and(|space| !spaces.contains(&space));
         if lacks_space || target.version < since || is_lz4 && !has_lz4 {
             let text = format!("{object}: it has {what}, which the target's server cannot create: change one of the two");
@@ -71,7 +77,8 @@ async fn check_identities(plan: &mut Plan, Move { owner, source, target, .. }: &
                 "{table}: its key has the generated column {column}, which replication does not send: create a unique index \
                  on other columns that are not null, and run `alter table {table} replica identity using index …`"
             );
-            plan.add(Error, "keys", text);
+            let (weight, text) = weigh_entry(owner, &format!("keys: {table}"), &text);
+            plan.add(weight, "keys", text);
         } else if source.version.max(target.version) >= REFUSES_PARTS {
             let text = format!(
                 "{table}: a whole row identifies it for replication, and the column {column} is generated: from Postgres \
@@ -86,16 +93,17 @@ async fn check_identities(plan: &mut Plan, Move { owner, source, target, .. }: &
 
 /// The newer columns are not in every version's catalog.
 const NEEDED: &str = r"
-    with relations as (
-        select c.oid
+    with relations (oid, relation) as (
+        select c.oid, c.oid
         from pg_class c
         where c.oid = any ($1)
         union
-        select i.indexrelid
+        select i.indexrelid, i.indrelid
         from pg_index i
         where i.indrelid = any ($1)
     )
     select
+        r.relation::regclass::text as relation,
         c.oid::regclass::text as object,
         format('the tablespace %I', t.spcname) as what,
         t.spcname::text as tablespace,
@@ -106,6 +114,7 @@ const NEEDED: &str = r"
     join pg_tablespace t on t.oid = c.reltablespace
     union all
     select
+        a.attrelid::regclass::text,
         format('%s.%I', a.attrelid::regclass, a.attname),
         case a.attgenerated when 'v' then 'a virtual generated column' else 'the compression lz4' end,
         null,
@@ -119,18 +128,23 @@ const NEEDED: &str = r"
     union all
     select
         o.conrelid::regclass::text,
+        o.conrelid::regclass::text,
         format('the constraint %I (%s)', o.conname, pg_get_constraintdef(o.oid)),
         null,
-        18,
+        case o.contype when 'x' then 17 else 18 end,
         false
     from pg_constraint o
+    join pg_class c on c.oid = o.conrelid
     where o.conrelid = any ($1)
       and (
           not coalesce((to_jsonb(o) ->> 'conenforced')::boolean, true)
           or coalesce((to_jsonb(o) ->> 'conperiod')::boolean, false)
-          or (o.contype = 'n' and not o.convalidated)
+          or (o.contype = 'n' and (not o.convalidated or o.connoinherit))
+          or (o.contype = 'x' and c.relkind = 'p')
       )
-    order by 1, 2";
+    order by 1, 2, 3";
+
+const LACKING: &str = "select r.name from unnest($1::text[]) r (name) where to_regclass(r.name) is null";
 
 const HAS_LZ4: &str = "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'";
 
