@@ -58,6 +58,7 @@ use inventory::Inventory;
 use journal::{Journal, State};
 pub use opening::Opening;
 pub use progress::Progress;
+pub(crate) use relations::key_index;
 pub use relations::tables;
 pub use schema::{definitions_of, pg_dump};
 pub use side::{Database, Side};

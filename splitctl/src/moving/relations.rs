@@ -108,7 +108,26 @@ pub(super) const OIDS: &str = r"
         select p.relid::oid from pg_partition_tree(r.oid) p
     ) t";
 
-const TABLES: &str = r#"
+/// The index whose columns identify a row of the table `c`: the part of a query from its `from` on. What is no B-tree, such
+/// as a key without overlaps, does not order rows, so it does not count.
+macro_rules! key_index {
+    () => {
+        "
+        from pg_index x
+        join pg_class xc on xc.oid = x.indexrelid
+        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
+        where x.indrelid = c.oid
+          and x.indisvalid
+          and x.indimmediate
+          and (x.indisreplident or (x.indisprimary and c.relreplident in ('d', 'f')))
+        order by x.indisreplident desc
+        limit 1"
+    };
+}
+pub(crate) use key_index;
+
+const TABLES: &str = concat!(
+    r#"
     select
         n.nspname::text as schema,
         c.relname::text as name,
@@ -131,16 +150,9 @@ const TABLES: &str = r#"
             x.indkey::int2[] as columns,
             x.indclass::oid[] as classes,
             x.indcollation::oid[] as collations,
-            x.indnkeyatts as length
-        from pg_index x
-        join pg_class xc on xc.oid = x.indexrelid
-        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
-        where x.indrelid = c.oid
-          and x.indisvalid
-          and x.indimmediate
-          and (x.indisreplident or (x.indisprimary and c.relreplident in ('d', 'f')))
-        order by x.indisreplident desc
-        limit 1
+            x.indnkeyatts as length"#,
+    key_index!(),
+    r#"
     ) i on true
     cross join lateral (
         select
@@ -230,7 +242,8 @@ const TABLES: &str = r#"
         where p.oid in (select c.oid union select relid from pg_partition_tree(c.oid))
           and p.relkind = 'r'
     ) s
-    order by 1, 2"#;
+    order by 1, 2"#
+);
 
 const NAMES: &str = r"
     select n.nspname::text as schema, c.relname::text as name

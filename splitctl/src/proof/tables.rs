@@ -4,6 +4,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, query_as};
 
 use super::known::{Origin, Statement};
+use crate::moving::key_index;
 use crate::names::{Qualified, quote_ident};
 
 /// A table or view.
@@ -119,7 +120,8 @@ pub(super) async fn read(connection: &mut PgConnection, relations: &[Qualified])
 }
 
 /// A default is fresh if it calls a volatile function, or one of the application. A sequence's `nextval` is volatile.
-const TABLES: &str = r#"
+const TABLES: &str = concat!(
+    r#"
     select
         n.nspname::text as schema,
         c.relname::text as name,
@@ -133,16 +135,9 @@ const TABLES: &str = r#"
     join pg_class c on c.relnamespace = n.oid and c.relname = listed.name
     left join pg_partitioned_table p on p.partrelid = c.oid
     left join lateral (
-        select x.indkey::int2[] as columns
-        from pg_index x
-        join pg_class xc on xc.oid = x.indexrelid
-        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
-        where x.indrelid = c.oid
-          and x.indisvalid
-          and x.indimmediate
-          and (x.indisreplident or (x.indisprimary and c.relreplident in ('d', 'f')))
-        order by x.indisreplident desc
-        limit 1
+        select x.indkey::int2[] as columns"#,
+    key_index!(),
+    r#"
     ) k on true
     cross join lateral (
         select coalesce(
@@ -208,4 +203,5 @@ const TABLES: &str = r#"
             group by o.oid
         ) i
     ) u
-    order by 1, 2"#;
+    order by 1, 2"#
+);

@@ -5,6 +5,7 @@ use sqlx::{FromRow, query_as, query_scalar};
 
 use super::Weight::{Error, Warning};
 use super::{Plan, weigh_entry};
+use crate::moving::relations::key_index;
 use crate::moving::{Move, relations};
 
 /// From this version on a server refuses an update of which replication would send a part of the identity only.
@@ -149,24 +150,18 @@ const LACKING: &str = "select r.name from unnest($1::text[]) r (name) where to_r
 const HAS_LZ4: &str = "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'";
 
 /// Without a key of its own, a table gets all of its columns as its identity.
-const IDENTITIES: &str = r"
+const IDENTITIES: &str = concat!(
+    r"
     select
         c.oid::regclass::text as table,
         quote_ident(min(a.attname)) as column,
         i.columns is not null as is_key
     from pg_class c
     left join lateral (
-        select x.indkey::int2[] as columns
-        from pg_index x
-        join pg_class xc on xc.oid = x.indexrelid
-        join pg_am m on m.oid = xc.relam and m.amname = 'btree'
-        where x.indrelid = c.oid
-          and c.relreplident <> 'f'
-          and x.indisvalid
-          and x.indimmediate
-          and (x.indisreplident or (x.indisprimary and c.relreplident = 'd'))
-        limit 1
-    ) i on true
+        select x.indkey::int2[] as columns",
+    key_index!(),
+    r"
+    ) i on c.relreplident <> 'f'
     join pg_attribute a
       on a.attrelid = c.oid
      and a.attnum > 0
@@ -176,7 +171,8 @@ const IDENTITIES: &str = r"
     where c.oid = any ($1)
       and c.relkind = 'r'
     group by c.oid, i.columns
-    order by 1";
+    order by 1"
+);
 
 const EVENT_TRIGGERS: &str = r"
     select quote_ident(e.evtname)
