@@ -7,6 +7,7 @@ mod across;
 mod bodies;
 mod brought;
 mod closure;
+mod parts;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet};
