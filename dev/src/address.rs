@@ -47,7 +47,7 @@ impl Address {
     /// The URL of a server's database, by this address.
     ///
     /// # Panics
-    /// If the URL names no port.
+    /// If the URL has no login or no database.
     pub fn url(&self, url: &str) -> String {
         let (before, database) = url.rsplit_once('/').expect("a database");
         let (login, _) = before.rsplit_once('@').expect("a login");

@@ -48,25 +48,26 @@ pub(super) async fn read(Move { owner, source, .. }: &mut Move, users: &[String]
 /// Compares the memberships with those on the target. Those of the owner's role are compared at any depth elsewhere.
 pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]) -> Result<()> {
     let Move { owner, owner_name, target, .. } = the_move;
-    for login in logins {
-        for group in &login.groups {
-            let [there, its_group] = [&login.role, group].map(|role| owner.on_target(role));
-            let found = query_as(FOUND).bind(there).bind(its_group).bind(uses(target.version));
-            let lacks = match found.fetch_one(&mut target.connection).await? {
-                Found { exists: false, .. } => format!(
-                    "the target has no such role: create it there with its password, or name another one for it in \
-                     `owners.{owner_name}.owned_by`"
-                ),
-                Found { uses: false, .. } => {
-                    let (its_group, there) = (quote_ident(its_group), quote_ident(there));
-                    format!("on the target it does not: run `grant {its_group} to {there}` there")
-                }
-                _ => continue,
-            };
-            let text = format!("{}: in the source it uses the tables as a member of {group}; {lacks}", login.role);
-            let (weight, text) = login.weigh(owner, text);
-            plan.add(weight, "roles", text);
-        }
+    let memberships: Vec<(&Login, &String)> =
+        logins.iter().flat_map(|login| login.groups.iter().map(move |group| (login, group))).collect();
+    let there: (Vec<&str>, Vec<&str>) =
+        memberships.iter().map(|(login, group)| (owner.on_target(&login.role), owner.on_target(group))).unzip();
+    let found = query_as(FOUND).bind(&there.0).bind(&there.1).bind(uses(target.version));
+    let found: Vec<Found> = found.fetch_all(&mut target.connection).await?;
+    for (((login, group), found), (role, its_group)) in memberships.iter().zip(found).zip(there.0.iter().zip(&there.1)) {
+        let lacks = match found {
+            Found { exists: false, .. } => format!(
+                "the target has no such role: create it there with its password, or name another one for it in \
+                 `owners.{owner_name}.owned_by`"
+            ),
+            Found { uses: false, .. } => {
+                format!("on the target it does not: run `grant {} to {}` there", quote_ident(its_group), quote_ident(role))
+            }
+            _ => continue,
+        };
+        let text = format!("{}: in the source it uses the tables as a member of {group}; {lacks}", login.role);
+        let (weight, text) = login.weigh(owner, text);
+        plan.add(weight, "roles", text);
     }
     Ok(())
 }
@@ -98,6 +99,7 @@ const FOUND: &str = r"
     select
         l.oid is not null as exists,
         coalesce(pg_has_role(l.oid, u.oid, $3), false) as uses
-    from (select $1::text as login, $2::text as user) n
-    left join pg_roles l on l.rolname = n.login
-    left join pg_roles u on u.rolname = n.user";
+    from unnest($1::text[], $2::text[]) with ordinality n (role, its_group, nth)
+    left join pg_roles l on l.rolname = n.role
+    left join pg_roles u on u.rolname = n.its_group
+    order by n.nth";

@@ -1,7 +1,7 @@
 //! What the roles that use the tables may do besides, and the application's before all.
 
 use anyhow::Result;
-use sqlx::{FromRow, PgConnection, query_as, query_scalar};
+use sqlx::{FromRow, query_as, query_scalar};
 
 use super::Plan;
 use super::Weight::{Error, Warning};
@@ -39,26 +39,28 @@ struct Role {
 pub(super) async fn check(plan: &mut Plan, the_move: &mut Move, logins: &[Login]) -> Result<()> {
     check_database(plan, the_move).await?;
     let Move { owner, source, target, .. } = the_move;
-    for login in logins {
-        let name = owner.on_target(&login.role);
-        let here = read_role(&mut source.connection, &login.role).await?;
-        let there = read_role(&mut target.connection, name).await?;
-        if !there.exists {
-            continue;
-        }
+    let names: Vec<&str> = logins.iter().map(|login| login.role.as_str()).collect();
+    let names_there: Vec<&str> = names.iter().map(|name| owner.on_target(name)).collect();
+    let here: Vec<Role> = query_as(ROLES).bind(names).fetch_all(&mut source.connection).await?;
+    let there: Vec<Role> = query_as(ROLES).bind(&names_there).fetch_all(&mut target.connection).await?;
+    let roles = logins.iter().zip(names_there).zip(here.iter().zip(&there));
+    let mut found = (Vec::new(), Vec::new());
+    for ((login, name), (here, there)) in roles.filter(|(_, (_, there))| there.exists) {
+        found.0.push(login.role.as_str());
+        found.1.push(name);
         let role = quote_ident(name);
-        for text in differences(name, forbidding(&role, &here, &there)) {
+        for text in differences(name, forbidding(&role, here, there)) {
             let (weight, text) = login.weigh(owner, text);
             plan.add(weight, "roles", text);
         }
         if login.is_application {
-            for text in differences(name, lesser(&role, &here, &there)) {
+            for text in differences(name, lesser(&role, here, there)) {
                 plan.add(Warning, "roles", text);
             }
         }
-        if target.superuser && source.superuser {
-            check_password(plan, &login.role, name, source, target).await?;
-        }
+    }
+    if target.superuser && source.superuser {
+        check_passwords(plan, found, source, target).await?;
     }
     check_schemas(plan, owner, source, target).await
 }
@@ -193,32 +195,29 @@ struct Password {
     asks_for_scram: bool,
 }
 
-async fn check_password(
+/// Compares these pairs of roles, which exist.
+async fn check_passwords(
     plan: &mut Plan,
-    here: &str,
-    there: &str,
+    (here, there): (Vec<&str>, Vec<&str>),
     source: &mut Database,
     target: &mut Database,
 ) -> Result<()> {
-    let its: Option<Password> = query_as(PASSWORD).bind(here).fetch_optional(&mut source.connection).await?;
-    let other: Option<Password> = query_as(PASSWORD).bind(there).fetch_optional(&mut target.connection).await?;
-    let (Some(its), Some(other)) = (its, other) else { return Ok(()) };
-    if its.exists && !other.exists {
-        let text = format!("{there}: it has no password there: give it the one that the application uses");
-        plan.add(Warning, "roles", text);
-    }
-    if other.is_md5 && other.asks_for_scram {
-        let text = format!(
-            "{there}: the target keeps its password as an md5 hash, and rules of its pg_hba.conf ask for scram-sha-256: set \
-             the password there again"
-        );
-        plan.add(Warning, "roles", text);
+    let its: Vec<Password> = query_as(PASSWORDS).bind(here).fetch_all(&mut source.connection).await?;
+    let others: Vec<Password> = query_as(PASSWORDS).bind(&there).fetch_all(&mut target.connection).await?;
+    for (name, (its, other)) in there.into_iter().zip(its.iter().zip(&others)) {
+        if its.exists && !other.exists {
+            let text = format!("{name}: it has no password there: give it the one that the application uses");
+            plan.add(Warning, "roles", text);
+        }
+        if other.is_md5 && other.asks_for_scram {
+            let text = format!(
+                "{name}: the target keeps its password as an md5 hash, and rules of its pg_hba.conf ask for scram-sha-256: \
+                 set the password there again"
+            );
+            plan.add(Warning, "roles", text);
+        }
     }
     Ok(())
-}
-
-async fn read_role(connection: &mut PgConnection, role: &str) -> Result<Role, sqlx::Error> {
-    query_as(ROLE).bind(role).fetch_one(connection).await
 }
 
 const DATABASE: &str = r"
@@ -229,7 +228,8 @@ const DATABASE: &str = r"
     from pg_database
     where datname = current_database()";
 
-const ROLE: &str = r"
+/// In the order of the names.
+const ROLES: &str = r"
     select
         d.datname::text as database,
         r.oid is not null as exists,
@@ -242,17 +242,20 @@ const ROLE: &str = r"
         coalesce(r.rolconnlimit, -1) as connections,
         coalesce(r.rolvaliduntil, 'infinity')::text as expires,
         coalesce(r.rolvaliduntil < now(), false) as has_expired
-    from pg_database d
-    left join pg_roles r on r.rolname = $1
-    where d.datname = current_database()";
+    from unnest($1::text[]) with ordinality n (name, nth)
+    join pg_database d on d.datname = current_database()
+    left join pg_roles r on r.rolname = n.name
+    order by n.nth";
 
-const PASSWORD: &str = r"
+/// In the order of the names.
+const PASSWORDS: &str = r"
     select
         a.rolpassword is not null as exists,
         coalesce(a.rolpassword like 'md5%', false) as is_md5,
         exists (select from pg_hba_file_rules h where h.auth_method = 'scram-sha-256') as asks_for_scram
-    from pg_authid a
-    where a.rolname = $1";
+    from unnest($1::text[]) with ordinality n (name, nth)
+    join pg_authid a on a.rolname = n.name
+    order by n.nth";
 
 /// In a schema that is there, the copy gives PUBLIC no such right. Since Postgres 15 it has it in none by itself.
 const OPEN_SCHEMAS: &str = r"
